@@ -1,0 +1,224 @@
+"Hard tests of mrl.losses: independent oracles, invariances over many draws, points behind cameras, bad input."
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from mrl.camera import intrinsics, look_at, project
+from mrl.losses import (
+    GeometricAlignmentLoss, MultiTermLoss, MultiviewReprojectionLoss, ReprojectionLoss,
+    batch_cameras, geometric_alignment, multi_term, multiview_reprojection, orbit_cameras, reprojection, true_and_batch_cameras,
+)
+from mrl.rotation import quaternion_multiply, quaternion_to_matrix, random_quaternion, random_quaternion_within, rotate
+
+K = intrinsics(640.0, 224).double()
+
+
+def sample(B=3, N=25, V=2, seed=0, error=1.0):
+    "Truth, prediction with errors in all parts, and virtual cameras that look at the face."
+    g = torch.Generator().manual_seed(seed)
+    r = lambda *s: torch.randn(*s, generator=g, dtype=torch.float64)  # noqa: E731
+    x = r(B, N, 3) * torch.tensor([35.0, 45, 25])
+    origin = torch.zeros(3, dtype=torch.float64)
+    t, t_v = (v / v.norm(dim=-1, keepdim=True) * (700 + 60 * r(*v.shape[:-1], 1)) for v in (r(B, 3), r(B, V, 3)))
+    q, q_v = look_at(t, origin), look_at(t_v, origin)
+    q_hat = quaternion_multiply(random_quaternion_within(min(0.15 * error, 3.0), (B,), generator=g, dtype=torch.float64), q) if error else q
+    return (x + 3 * error * r(B, N, 3), q_hat, t + 20 * error * r(B, 3), x, q, t), (K, q_v, t_v)
+
+
+def to_scipy(q):
+    return Rotation.from_quat(q.numpy(), scalar_first=True)
+
+
+def pixels(P, x):
+    u = np.c_[x, np.ones(len(x))] @ P.T
+    return u[:, :2] / u[:, 2:]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("norm", ["l1", "squared"])
+def test_against_projection_matrices(seed, norm):
+    "P_I and P_D as 3x4 matrices built with scipy and numpy's general inverse."
+    batch, (K, q_v, t_v) = sample(seed=seed)
+    x_hat, q_hat, t_hat, x, q, t = batch
+
+    def C(q, t):
+        out = np.eye(4)
+        out[:3, :3], out[:3, 3] = to_scipy(q).as_matrix(), t
+        return out
+
+    residual = []
+    for b in range(len(x)):
+        D = C(q[b], t[b]) @ np.linalg.inv(C(q_hat[b], t_hat[b]))
+        for v in range(q_v.shape[1]):
+            P = K.numpy() @ np.linalg.inv(C(q_v[b, v], t_v[b, v]))[:3]
+            residual.append(pixels(P, x[b].numpy()) - pixels(P @ D, x_hat[b].numpy()))
+    expected = np.mean(np.abs(residual)) if norm == "l1" else np.mean(np.square(residual))
+    assert multiview_reprojection(*batch, K, q_v, t_v, norm).item() == pytest.approx(expected, rel=1e-10)
+
+
+def test_squared_norm_is_the_released_codes_reduction():
+    "Their mean over coordinates, then points, then views, then batch is one mean over everything."
+    batch, (K, q_v, t_v) = sample(B=4, V=3)
+    per_view = [[multiview_reprojection(*(p[b : b + 1] for p in batch), K, q_v[b : b + 1, v : v + 1], t_v[b : b + 1, v : v + 1], "squared") for v in range(3)] for b in range(4)]
+    assert torch.tensor(per_view).mean().item() == pytest.approx(multiview_reprojection(*batch, K, q_v, t_v, "squared").item())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_gauge_and_double_cover(seed):
+    batch, cameras = sample(seed=seed)
+    x_hat, q_hat, t_hat, *truth = batch
+    g = torch.Generator().manual_seed(seed)
+    G = random_quaternion((3,), generator=g, dtype=torch.float64)
+    shift = 300 * torch.randn(3, 3, generator=g, dtype=torch.float64)
+    moved = (rotate(G[:, None], x_hat) + shift[:, None], -quaternion_multiply(G, q_hat), rotate(G, t_hat) + shift)
+    for loss in (lambda *b: multiview_reprojection(*b, *cameras), lambda *b: reprojection(*b, K), geometric_alignment):
+        assert loss(*moved, *truth).item() == pytest.approx(loss(*batch).item(), rel=1e-8)
+    assert multi_term(*moved, *truth).item() != pytest.approx(multi_term(*batch).item(), rel=1e-2)  # no gauge: it has weights instead
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_zero_exactly_when_camera_frame_geometry_agrees(seed):
+    (x_hat, q_hat, t_hat, x, q, t), cameras = sample(seed=seed)
+    in_camera = rotate((q * torch.tensor([1.0, -1, -1, -1]))[:, None], x - t[:, None])
+    other_world = rotate(q_hat[:, None], in_camera) + t_hat[:, None]  # wrong shape and wrong pose, same geometry in the camera
+    assert (other_world - x).abs().max() > 1
+    assert multiview_reprojection(other_world, q_hat, t_hat, x, q, t, *cameras) < 1e-8
+    assert multiview_reprojection(x, q_hat, t_hat, x, q, t, *cameras) > 1  # right shape, wrong camera
+
+
+def test_the_true_camera_alone_is_reprojection_and_ignores_depth():
+    (x_hat, q_hat, t_hat, x, q, t), _ = sample(error=0.0)
+    ray = x - t[:, None]
+    deeper = t[:, None] + 1.1 * ray  # every vertex moved along its own line of sight
+    assert reprojection(deeper, q, t, x, q, t, K) < 1e-9
+    assert multiview_reprojection(deeper, q, t, x, q, t, K, q[:, None], t[:, None]) < 1e-9
+    other = torch.roll(q, 1, 0)[:, None], torch.roll(t, 1, 0)[:, None]
+    assert multiview_reprojection(deeper, q, t, x, q, t, K, *other) > 5
+
+
+@pytest.mark.parametrize("back", [0.0, 300.0, 640.0, 700.0, 760.0, 1500.0, 1e5])
+def test_points_behind_a_virtual_camera_are_pulled_back(back):
+    "Slide the prediction along the view's axis, through the focal plane and out behind: finite, and descent goes forward."
+    (_, _, _, x, q, t), _ = sample(error=0.0)
+    axis = rotate(q, torch.tensor([0.0, 0, 1], dtype=torch.float64))
+    shift = torch.tensor(back, dtype=torch.float64, requires_grad=True)
+    x_hat = x - shift * axis[:, None]
+    loss = multiview_reprojection(x_hat, q, t, x, q, t, K, q[:, None], t[:, None])
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(shift.grad)
+    if back:
+        assert shift.grad > 0  # a smaller shift is better, everywhere
+
+
+def test_focal_plane_needs_no_luck():
+    "A point exactly in the focal plane of a virtual camera, in single precision."
+    x = torch.tensor([[[10.0, 20.0, 0.0], [0.0, 0.0, 5.0], [-5.0, 3.0, 1.0]]])
+    q, t = torch.tensor([[0.0, 1, 0, 0]]), torch.tensor([[0.0, 0, 600]])
+    x_hat = (x + torch.tensor([0, 0, 600.0])).requires_grad_()
+    loss = multiview_reprojection(x_hat, q, t, x, q, t, K.float(), q[:, None], t[:, None])
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(x_hat.grad).all()
+
+
+def test_guard_leaves_ordinary_points_alone():
+    batch, (K, q_v, t_v) = sample(seed=3)
+    x = batch[3][:, None]
+    assert torch.equal(project(x, K, q_v, t_v, near=70.0), project(x, K, q_v, t_v))
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_units_cancel_even_behind_a_camera(scale):
+    "mm to m and back changes no pixel, guard included; a multi-term loss moves."
+    batch, (K, q_v, t_v) = sample(error=30.0)
+    scaled = [v * scale if v.shape[-1] == 3 else v for v in batch]
+    expected = multiview_reprojection(*batch, K, q_v, t_v).item()
+    assert multiview_reprojection(*scaled, K, q_v, scale * t_v).item() == pytest.approx(expected, rel=1e-9)
+    assert multi_term(*scaled).item() != pytest.approx(scale * multi_term(*batch).item(), rel=0.01)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2, 3)])
+def test_any_batch_shape(shape):
+    batch, (K, q_v, t_v) = sample(B=6)
+    n = int(np.prod(shape))
+    cut = [v[:n].reshape(*shape, *v.shape[1:]) for v in (*batch, q_v, t_v)]
+    flat = multiview_reprojection(*(v[:n] for v in batch), K, q_v[:n], t_v[:n])
+    assert multiview_reprojection(*cut[:6], K, *cut[6:]).item() == pytest.approx(flat.item())
+    assert geometric_alignment(*cut[:6]).item() == pytest.approx(geometric_alignment(*(v[:n] for v in batch)).item())
+    assert reprojection(*cut[:6], K).item() == pytest.approx(reprojection(*(v[:n] for v in batch), K).item())
+
+
+@pytest.mark.parametrize("criterion", [MultiviewReprojectionLoss(K), MultiviewReprojectionLoss(K, cameras="uniform", views=3), ReprojectionLoss(K), GeometricAlignmentLoss(), MultiTermLoss(2.0, 0.1, 0.01)])
+def test_gradcheck(criterion):
+    batch, _ = sample(N=4)
+    leaves = [v.clone().requires_grad_() for v in batch[:3]]
+    alpha_id = torch.randn(3, 5, dtype=torch.float64)
+    generator = getattr(criterion, "generator", None) or torch.Generator()
+
+    def loss(*p):
+        generator.manual_seed(0)
+        return criterion(*p, *batch[3:], alpha_id_hat=alpha_id)
+
+    if isinstance(criterion, MultiviewReprojectionLoss):
+        criterion.generator = generator
+    assert torch.autograd.gradcheck(loss, leaves)
+
+
+def test_uniform_cameras_are_haar():
+    "Rotations relative to the true camera: angle density (1 - cos) / pi, axes without preference."
+    (_, _, _, x, q, t), _ = sample(B=2)
+    K_v, q_v, t_v = orbit_cameras(x, q, t, K, 20_000, torch.Generator().manual_seed(0))
+    relative = to_scipy(q_v[0]) * to_scipy(q[0]).inv()
+    angle = np.sort(relative.magnitude())
+    cdf = (angle - np.sin(angle)) / np.pi
+    assert np.abs(cdf - (np.arange(len(cdf)) + 0.5) / len(cdf)).max() < 0.015
+    axis = relative.as_rotvec() / relative.magnitude()[:, None]
+    assert np.abs(axis.mean(0)).max() < 0.02
+
+
+def test_batch_cameras_are_never_ones_own_and_keep_their_intrinsics():
+    (_, _, _, x, q, t), _ = sample(B=7)
+    K_i = torch.stack([intrinsics(300.0 + i, 224).double() for i in range(7)])
+    for seed in range(20):
+        K_v, q_v, t_v = batch_cameras(x, q, t, K_i, 3, torch.Generator().manual_seed(seed))
+        source = (K_v[..., 0, 0] - 300).round().long()
+        assert torch.equal(q_v, q[source]) and torch.equal(t_v, t[source])
+        assert (source != torch.arange(7)[:, None]).all()
+        assert all(len(set(row)) == 3 for row in source.tolist())
+    K_v, q_v, t_v = true_and_batch_cameras(x, q, t, K_i, 4)
+    assert torch.equal(q_v[:, 0], q) and q_v.shape == (7, 4, 4)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({0: lambda v: v[:, :-1]}, "x_hat: shape"),
+    ({1: lambda v: v[:, :3]}, "q_hat: shape"),
+    ({2: lambda v: v[:1]}, "t_hat: shape"),
+    ({3: lambda v: v[..., :2]}, "x: shape"),
+    ({4: lambda v: v * 0}, "zero|norm"),
+    ({1: lambda v: v * 0}, "zero|norm"),
+    ({0: lambda v: v * torch.inf}, "x_hat holds values that are not finite"),
+    ({5: lambda v: v * torch.nan}, "t holds values that are not finite"),
+])
+def test_bad_input_is_named(change, message):
+    batch, cameras = sample()
+    batch = [change.get(i, lambda v: v)(v) for i, v in enumerate(batch)]
+    with pytest.raises(ValueError, match=message):
+        multiview_reprojection(*batch, *cameras)
+
+
+def test_bad_cameras_are_named():
+    batch, (K, q_v, t_v) = sample()
+    with pytest.raises(ValueError, match="q_v .* expected"):
+        multiview_reprojection(*batch, K, q_v[:2], t_v[:2])
+    with pytest.raises(ValueError, match="more than 3 images"):
+        MultiviewReprojectionLoss(K, views=4)(*(v for v in batch))
+    with pytest.raises(ValueError, match="norm must be"):
+        MultiviewReprojectionLoss(K, norm="l2")(*batch)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_agrees_with_cpu():
+    batch, cameras = sample()
+    gpu = [v.cuda() for v in (*batch, *cameras)]
+    assert multiview_reprojection(*gpu).item() == pytest.approx(multiview_reprojection(*batch, *cameras).item(), rel=1e-9)
+    assert torch.isfinite(MultiviewReprojectionLoss(K.cuda())(*gpu[:6]))
