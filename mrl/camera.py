@@ -75,7 +75,7 @@ def intrinsics(
     entries = [f, zero, one * (width / 2), zero, f, one * (height / 2), zero, zero, one]
     return torch.stack(entries, -1).unflatten(-1, (3, 3))
 
-# %% ../nbs/01_camera.ipynb #edc1ad8a
+# %% ../nbs/01_camera.ipynb #b2cc2ab8
 def _inverse_depth(
     z: Tensor,     # (..., N, 1) depth
     near: Tensor,  # (..., 1, 1) positive depth
@@ -84,7 +84,7 @@ def _inverse_depth(
     behind = z < near
     return torch.where(behind, (2 * near - z) / near ** 2, 1 / torch.where(behind, near, z))
 
-
+# %% ../nbs/01_camera.ipynb #6ed23cb3
 def project_camera(
     x_cam: Tensor,                       # (..., N, 3) points in the camera frame (x right, y down, z forward)
     K: Tensor,                           # (..., 3, 3) intrinsics, pixels, last row (0, 0, 1)
@@ -116,7 +116,7 @@ def project(
     check_shape("x", x, "N", 3)
     return project_camera(transform_points(invert_pose(pose_matrix(q, t)), x), K, near)
 
-# %% ../nbs/01_camera.ipynb #d58f73aa
+# %% ../nbs/01_camera.ipynb #fe1bc171
 def _stack_like(
     K: Tensor,
     *values,   # numbers or tensors (...)
@@ -125,7 +125,7 @@ def _stack_like(
     values = [torch.as_tensor(value, dtype=K.dtype, device=K.device) for value in values]
     return torch.stack(torch.broadcast_tensors(*values), -1)
 
-
+# %% ../nbs/01_camera.ipynb #14427ed6
 def crop_intrinsics(
     K: Tensor,             # (..., 3, 3)
     left: Tensor | float,  # (...) columns removed on the left, pixels
@@ -136,7 +136,7 @@ def crop_intrinsics(
     corner = _stack_like(K, left, top)[..., None]
     return K - torch.nn.functional.pad(corner, (2, 0, 0, 1))
 
-
+# %% ../nbs/01_camera.ipynb #47f63d74
 def resize_intrinsics(
     K: Tensor,                             # (..., 3, 3)
     scale_x: Tensor | float,               # (...) new width / old width

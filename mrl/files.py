@@ -55,7 +55,7 @@ def sha256(path):
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(f.read()).hexdigest()
 
-# %% ../nbs/13_files.ipynb #6de5d79b
+# %% ../nbs/13_files.ipynb #4d2411ef
 def save_tensors(
     path,
     tensors,  # dict name -> tensor
@@ -65,7 +65,7 @@ def save_tensors(
     "Write tensors and metadata to one safetensors file, atomically."
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     with atomic_write(path) as tmp:
-        save_file(tensors, tmp, {"kind": kind, "json": json.dumps(metadata or {}, allow_nan=False)})
+        save_file(tensors, tmp, {"mrl": json.dumps({"kind": kind, "metadata": metadata or {}}, allow_nan=False)})
 
 
 def load_tensors(
@@ -79,7 +79,7 @@ def load_tensors(
         raise FileNotFoundError(f"{path}: no such file (expected a {kind} file)")
     try:
         with safe_open(path, "pt") as f:
-            header = f.metadata() or {}
+            header = json.loads((f.metadata() or {}).get("mrl", "{}"))
             tensors = {k: f.get_tensor(k) for k in f.keys()}
     except SafetensorError as e:
         raise ValueError(f"{path}: truncated, or not a safetensors file ({e})") from None
@@ -87,4 +87,4 @@ def load_tensors(
         raise ValueError(f"{path}: a {kind} file is expected, this is {header.get('kind') or 'of unknown kind'}")
     if missing := sorted(set(names) - set(tensors)):
         raise ValueError(f"{path}: tensors missing: {', '.join(missing)}")
-    return tensors, json.loads(header.get("json", "{}"))
+    return tensors, header["metadata"]

@@ -20,7 +20,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 def _numpy(x):
     return x.detach().cpu().float().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
 
-# %% ../nbs/12_plots.ipynb #545b1365
+# %% ../nbs/12_plots.ipynb #dcc9b396
 def mesh_figure(
     vertices,  # (M, N, 3) or (N, 3) meshes in the head frame, mm
     triangles,  # (T, 3)
@@ -31,8 +31,9 @@ def mesh_figure(
     error_max=None,  # mm, upper end of the colour scale; default the 98th percentile
 ):  # plotly Figure
     "Meshes side by side; drag to turn."
-    v, t = np.round(_numpy(vertices), 1).astype(np.float32), _numpy(triangles).astype(np.int32)
+    v = np.round(_numpy(vertices), 1).astype(np.float32)
     v = v.reshape(-1, *v.shape[-2:])
+    t = _numpy(triangles).astype(np.int16 if v.shape[1] < 2**15 else np.int32)
     rows, cols = -(-len(v) // columns), min(columns, len(v))
     specs = [[{"type": "mesh3d"} if r * cols + c < len(v) else None for c in range(cols)] for r in range(rows)]
     fig = make_subplots(rows, cols, specs=specs, subplot_titles=titles, horizontal_spacing=0.01, vertical_spacing=0.04)

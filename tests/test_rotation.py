@@ -1,6 +1,7 @@
 """Rotations against SciPy and RoMa, at the singular angles, with gradients, in every batch shape."""
 import math
 
+import mpmath
 import numpy as np
 import pytest
 import roma
@@ -8,7 +9,7 @@ import torch
 from scipy import stats
 from scipy.spatial.transform import Rotation
 
-from mrl.rotation import (axis_angle_to_quaternion, broadcast_batch, check_rotation_matrix, check_shape, geodesic_angle,
+from mrl.rotation import (_haar_angle, axis_angle_to_quaternion, broadcast_batch, check_rotation_matrix, check_shape, geodesic_angle,
                           matrix_to_quaternion, normalize_quaternion, quaternion_inverse, quaternion_multiply,
                           quaternion_to_matrix, random_quaternion, random_quaternion_within, rotate, slerp)
 
@@ -219,6 +220,17 @@ def test_uniform_within_an_angle(angle, rng):
         assert stats.kstest(column.numpy(), lambda c: (c + 1) / 2).pvalue > .01
     correlation = np.corrcoef(np.column_stack([found.numpy(), axis.numpy(), (axis ** 2).numpy()[:, :2]]).T)[0, 1:]
     assert np.abs(correlation).max() < .06  # axis and angle independent
+
+
+@pytest.mark.parametrize("angle", [1e-8, .05, .2, 1., 2.5, math.pi])
+def test_inverse_cdf_against_fifty_digits(angle):
+    share = [1e-8, 1e-4, .01, .1, .3, .5, .7, .9, .99, 1]
+    with mpmath.workdps(50):
+        g = lambda theta: theta - mpmath.sin(theta)
+        u = [float(g(mpmath.mpf(angle) * s) / g(mpmath.mpf(angle))) for s in share]
+    found = _haar_angle(torch.tensor(u, dtype=torch.float64), angle)
+    close(found, angle * torch.tensor(share, dtype=torch.float64), rtol=1e-12, atol=0)
+    assert _haar_angle(torch.zeros(1, dtype=torch.float64), angle) == 0
 
 
 def test_within_pi_is_uniform(rng):

@@ -1,0 +1,73 @@
+"The train notebook as its user runs it (papermill, tiny), and the repository's own order."
+import json
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import papermill
+import pytest
+
+from mrl.files import read_json
+from mrl.training import TrainConfig
+
+ROOT = Path(__file__).parent.parent
+TINY = dict(n_images=256, image_size=32, n_components=8, width=0.06, steps=6, batch_size=16, eval_every=3, device="cpu")
+
+
+def source(name):
+    return [c for c in json.loads((ROOT / "nbs" / f"{name}.ipynb").read_text())["cells"]]
+
+
+def run(tmp_path, monkeypatch, **parameters):
+    monkeypatch.setenv("MRL_HOME", str(tmp_path))
+    papermill.execute_notebook(ROOT / "nbs/train.ipynb", tmp_path / "out.ipynb", parameters, progress_bar=False, kernel_name="python3")
+    return json.loads((tmp_path / "out.ipynb").read_text())
+
+
+def test_train_notebook(tmp_path, monkeypatch):
+    notebook = run(tmp_path, monkeypatch, loss="mrl", **TINY)
+    outputs = [o for c in notebook["cells"] for o in c.get("outputs", [])]
+    assert not [o for o in outputs if o["output_type"] == "error"]
+    assert sum("application/vnd.plotly.v1+json" in o.get("data", {}) for o in outputs) == 4  # curves, table, overlays, meshes
+    assert (tmp_path / "out.ipynb").stat().st_size < 2_000_000
+    run_folder = tmp_path / "results/mrl-0"
+    config, metrics = read_json(run_folder / "config.json"), read_json(run_folder / "metrics.json")
+    assert config["config"]["steps"] == 6 and len(config["data"]) == 64 and config["commit"] and config["device"]
+    assert set(metrics["test_controls"]) == {"mean face, mean pose", "mean face, true pose", "model floor"}
+    assert (run_folder / "checkpoint.safetensors").exists()
+
+
+@pytest.mark.parametrize(("parameters", "message"), [
+    ({"stepz": 3}, "unknown parameter stepz; valid ones are run, loss, views"),
+    ({"lr": "abc"}, "lr must be of type float, got 'abc'"),
+    ({"loss": "mse"}, "loss must be one of mrl, reprojection, geometric_alignment, multi_term; got 'mse'"),
+])
+def test_wrong_parameters_stop_it_at_once(tmp_path, monkeypatch, parameters, message):
+    with pytest.raises(papermill.PapermillExecutionError, match=re.escape(message)):
+        run(tmp_path, monkeypatch, **parameters)
+    assert not (tmp_path / "datasets").exists()
+
+
+def test_parameters_cell_is_the_configuration():
+    cell = next(c for c in source("train") if "parameters" in c["metadata"].get("tags", []))
+    names = {}
+    exec("".join(cell["source"]), names)  # the repository's own cell
+    written = {k: v for k, v in names.items() if not k.startswith("_")}
+    assert written == {f.name: f.default for f in fields(TrainConfig)}
+    assert all("#" in line for line in cell["source"])  # each is explained
+
+
+def test_import_is_light():
+    "import mrl pulls in no notebook tooling; the loss needs neither plotly nor embree."
+    code = "import sys, mrl, mrl.losses; print([m for m in ('nbdev','fastcore','IPython','plotly','papermill','embreex','trimesh','torchvision','joblib') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "nbs").glob("*.ipynb")), ids=lambda p: p.name)
+def test_notebook_is_small_and_titled(path):
+    cells = json.loads(path.read_text())["cells"]
+    first = next(c for c in cells if c["cell_type"] == "markdown")
+    assert re.match(r"# .+\n\n> .+", "".join(first["source"]))
+    assert path.stat().st_size < 1_000_000

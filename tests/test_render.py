@@ -1,0 +1,271 @@
+"""The renderer against brute force, trimesh and geometry: rays, masks, shadows, determinism, bad input."""
+import hashlib
+import multiprocessing
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from scipy.spatial.transform import Rotation
+
+from mrl.camera import crop_intrinsics, project
+from mrl.faces import load_population
+from mrl.render import Renderer, Scene, pixel_centres, pixel_rays, sample_appearance
+
+SIZE = 48
+FRONTAL = Rotation.from_matrix(np.diag([1.0, -1, -1]))
+LABELS = dict(gender=1.0, age=30.0, african=.2, asian=.3, caucasian=.5)
+
+
+@pytest.fixture(scope="module")
+def population():
+    return load_population()
+
+
+@pytest.fixture(scope="module")
+def renderer(population):
+    return Renderer(population)
+
+
+def view(yaw=0, pitch=0, roll=0, distance=600.0, focal=100.0, centre=(SIZE / 2, SIZE / 2)):
+    "K, q, t of a camera on a sphere around the origin, looking at it."
+    camera = Rotation.from_euler("YXZ", [yaw, pitch, roll], degrees=True) * FRONTAL
+    K = np.array([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1]], float)
+    return K, camera.as_quat(scalar_first=True), -distance * camera.as_matrix()[:, 2]
+
+
+VIEWS = [view(), view(40, -20, 15), view(-60, 25, -10, centre=(3.5, 44.25)), view(170, 5, 3, distance=450, centre=(-4, 30)), view(20, 10, 180)]
+
+
+def moller_trumbore(vertices, triangles, origin, direction):
+    "First hit of every ray, float64, all triangles: index or -1, depth."
+    a, b, c = (vertices[triangles[:, i]].astype(np.float64) for i in range(3))
+    index, depth = np.full(len(direction), -1), np.full(len(direction), np.inf)
+    for i, d in enumerate(direction.astype(np.float64)):
+        h = np.cross(d, c - a)
+        det = ((b - a) * h).sum(1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            s = origin - a
+            u, k = (s * h).sum(1) / det, np.cross(s, b - a)
+            v, z = (k @ d) / det, (k * (c - a)).sum(1) / det
+        z = np.where((u >= 0) & (v >= 0) & (u + v <= 1) & (z > 0), z, np.inf)
+        if np.isfinite(z.min()):
+            index[i], depth[i] = z.argmin(), z.min()
+    return index, depth
+
+
+def camera_rays(K, q, t, size):
+    "Origin and directions, one unit of depth long, straight from the definition: the points that K [R|t]^-1 sends to the pixel centres."
+    i, j = np.mgrid[:size, :size] + .5
+    homogeneous = np.stack([j, i, np.ones_like(i)], -1).reshape(-1, 3)
+    return t, Rotation.from_quat(q, scalar_first=True).apply(np.linalg.solve(K, homogeneous.T).T)
+
+
+@pytest.mark.parametrize("camera", VIEWS)
+def test_cast_against_brute_force(renderer, population, camera):
+    vertices = population.heads(11)
+    triangle, weights, depth = renderer.cast(vertices, *camera, SIZE)
+    assert triangle.shape == depth.shape == (SIZE, SIZE) and weights.shape == (SIZE, SIZE, 3)
+    some = np.arange(0, SIZE * SIZE, 5)
+    origin, rays = camera_rays(*camera, SIZE)
+    expected, z = moller_trumbore(vertices, population.triangles, origin, rays[some])
+    ours, depth = triangle.ravel()[some], depth.ravel()[some]
+    assert (expected >= 0).sum() > 40
+    assert ((ours < 0) != (expected < 0)).mean() < .01              # rays that graze the silhouette may go either way
+    both = (ours >= 0) & (expected >= 0)
+    assert (ours == expected)[both].mean() > .98 and np.median(np.abs(depth - z)[both]) < .01
+    assert (np.abs(depth - z)[both & (ours == expected)] < .05).all()
+
+
+@pytest.mark.parametrize("camera", VIEWS)
+def test_cast_against_trimesh(renderer, population, camera):
+    vertices = population.heads(12)
+    mesh = trimesh.Trimesh(vertices, population.triangles, process=False)
+    origin, rays = camera_rays(*camera, SIZE)
+    expected = trimesh.ray.ray_pyembree.RayMeshIntersector(mesh).intersects_first(np.tile(origin, (SIZE * SIZE, 1)), rays).reshape(SIZE, SIZE)
+    assert (renderer.cast(vertices, *camera, SIZE)[0] == expected).mean() > .995
+
+
+@pytest.mark.parametrize("camera", VIEWS)
+def test_hits_project_to_their_pixels(renderer, population, camera):
+    vertices = population.heads(13)
+    triangle, weights, depth = renderer.cast(vertices, *camera, SIZE)
+    seen = triangle >= 0
+    X = np.einsum("nij,ni->nj", vertices[population.triangles[triangle[seen]]].astype(np.float64), weights[seen])
+    u = project(*(torch.as_tensor(np.asarray(x, np.float64)) for x in (X, *camera))).numpy()
+    assert np.abs(u - pixel_centres(SIZE)[seen.ravel()]).max() < .01
+    K, q, t = camera
+    assert np.abs(Rotation.from_quat(q, scalar_first=True).inv().apply(X - t)[:, 2] - depth[seen]).max() < .02
+
+
+def test_barycentric_weights(renderer, population):
+    triangle, weights, _ = renderer.cast(population.mean, *view(), SIZE)
+    inside = weights[triangle >= 0]
+    assert np.abs(inside.sum(1) - 1).max() < 1e-5 and inside.min() > -1e-4 and inside.max() < 1 + 1e-4
+
+
+def test_a_crop_is_a_shift_of_K(renderer, population):
+    K, q, t = view(30, 10, 5, focal=150, centre=(40, 40))
+    whole = renderer.cast(population.mean, K, q, t, 80)
+    cropped = crop_intrinsics(torch.as_tensor(K), 17, 23).numpy()
+    part = renderer.cast(population.mean, cropped, q, t, SIZE)
+    assert (part[0] == whole[0][23:23 + SIZE, 17:17 + SIZE]).mean() > .995
+
+
+def test_a_quaternion_has_no_length_and_no_sign(renderer, population):
+    K, q, t = view(30, 10, 5)
+    reference = renderer.cast(population.mean, K, q, t, SIZE)[0]
+    for other in (-q, 3 * q):
+        assert (renderer.cast(population.mean, K, other, t, SIZE)[0] == reference).mean() > .999
+
+
+@pytest.mark.parametrize("radius, distance, centre", [(50, 300, (32, 32)), (100, 250, (32, 32)), (80, 900, (20.25, 40.75))])
+def test_silhouette_of_a_sphere(radius, distance, centre):
+    ball = trimesh.creation.icosphere(5, radius=radius)
+    focal = .3 * 64 * np.sqrt(distance ** 2 - radius ** 2) / radius
+    K, q, t = view(33, -12, 40, distance=distance, focal=focal, centre=centre)
+    R = Rotation.from_quat(q, scalar_first=True).as_matrix()
+    mask = Scene(ball.vertices, ball.faces).cast(t, pixel_rays(pixel_centres(64), K, R))[0].reshape(64, 64) >= 0
+    i, j = np.nonzero(mask)
+    inside = (j.min() > 0) & (i.max() < 63)
+    assert inside and abs(np.sqrt(mask.sum() / np.pi) - .3 * 64) < .25
+    assert np.allclose([j.mean() + .5, i.mean() + .5], centre, atol=.15)
+
+
+def test_occlusion_of_a_sphere():
+    ball = trimesh.creation.icosphere(4, radius=10)
+    scene = Scene(ball.vertices, ball.faces)
+    rng = np.random.default_rng(0)
+    start = rng.normal(size=(500, 3))
+    start *= (rng.uniform(12, 40, 500) / np.linalg.norm(start, axis=1))[:, None]
+    direction = rng.normal(size=(500, 3))
+    along = (start * direction).sum(1) / np.linalg.norm(direction, axis=1)
+    near = np.sqrt((start ** 2).sum(1) - along ** 2)
+    clear = np.abs(near - 10) > .2                                   # the icosphere is a little inside the sphere
+    assert (scene.occluded(start, direction) == ((near < 10) & (along < 0)))[clear].all()
+
+
+def picture(renderer, population, seed=0, size=SIZE, camera=None, **changes):
+    rng = np.random.default_rng(seed)
+    appearance = replace(sample_appearance(rng, LABELS), **changes)
+    return renderer.image(population.heads(seed), *(camera or view(20, -8, 4)), appearance, size, rng)
+
+
+def digest(seed):
+    population = load_population()
+    return hashlib.sha256(picture(Renderer(population), population, seed).tobytes()).hexdigest()
+
+
+def test_same_seed_same_bytes_in_another_process(renderer, population):
+    here = [hashlib.sha256(picture(renderer, population, seed).tobytes()).hexdigest() for seed in (3, 4)]
+    assert here[0] != here[1]
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.map(digest, (3, 4)) == here
+
+
+@pytest.mark.parametrize("size", [8, 33, 64, 128])
+def test_sizes(renderer, population, size):
+    image = picture(renderer, population, size=size, camera=view(focal=2.2 * size, centre=(size / 2, size / 2)))
+    assert image.shape == (size, size, 3) and image.dtype == np.uint8 and image.std() > 5
+
+
+def test_every_kind_of_person(renderer, population):
+    "No combination of styles fails; pictures are exposed and differ."
+    images = []
+    for i in range(60):
+        rng = np.random.default_rng(i)
+        african, asian, caucasian = rng.dirichlet([.3] * 3)
+        labels = dict(gender=i % 2, age=rng.uniform(18, 80), african=african, asian=asian, caucasian=caucasian)
+        images.append(renderer.image(population.heads(i), *view(*rng.uniform([-60, -25, -15], [60, 25, 15])), sample_appearance(rng, labels), 32, rng))
+    levels = np.stack(images).reshape(60, -1).astype(float)
+    assert levels.mean(1).min() > 8 and levels.mean(1).max() < 248 and levels.std(1).min() > 8
+    assert len({x.tobytes() for x in images}) == 60
+
+
+def test_views_without_a_face(renderer, population):
+    "Nothing but background; the back of the head; a camera that touches the nose."
+    away = view()[0], Rotation.identity().as_quat(scalar_first=True), np.array([0.0, 0, 600])
+    for camera in (away, view(180), view(distance=140)):
+        assert picture(renderer, population, camera=camera).shape == (SIZE, SIZE, 3)
+    assert (renderer.cast(population.mean, *away, SIZE)[0] == -1).all()
+
+
+def test_world_frame_does_not_matter_to_the_torso_and_hair(renderer, population):
+    "Moving the head and the camera together leaves the picture as it was."
+    rng = np.random.default_rng(1)
+    appearance = replace(sample_appearance(rng, LABELS), hair=[12, 12, 0, 0, 120, .6, 0])
+    K, q, t = view(25, -5)
+    move = np.array([3.0, -20, 11])
+    x = population.heads(5)
+    here, there = (renderer.image(x + d, K, q, t + d, appearance, 64, np.random.default_rng(0)).astype(int) for d in (0 * move, move))
+    assert np.abs(here - there).mean() < 1.5 and (np.abs(here - there) > 30).mean() < .02
+
+
+def test_the_lit_side_is_brighter(renderer, population):
+    "Light from the camera's left brightens the left half of a frontal face, and so on; shadows darken, never brighten."
+    dark = dict(ambient=np.zeros((4, 3)), key=[1.5] * 3, hair=np.zeros(7), beard=[0, 0], film=[1, 1, 0, 0], gloss=[0, 10], seed=1)
+    mask = renderer.cast(population.mean, *view(), SIZE)[0] >= 0
+    rng = np.random.default_rng(0)
+    appearance = sample_appearance(rng, LABELS)
+    images = {}
+    for name, light in (("left", [-.9, 0, -.44]), ("right", [.9, 0, -.44])):
+        images[name] = renderer.image(population.mean, *view(), replace(appearance, light=light, **dark), SIZE, np.random.default_rng(0)).mean(-1) * mask
+    half = np.arange(SIZE) < SIZE // 2
+    assert images["left"][:, half].sum() > 2 * images["left"][:, ~half].sum()
+    assert images["right"][:, ~half].sum() > 2 * images["right"][:, half].sum()
+
+
+def test_picture_and_mask_agree(renderer, population):
+    "A black person's outline before a white background is the mask of `cast`, up to the pixels on the edge (below the neck there is more)."
+    black = dict(ambient=np.zeros((4, 3)), key=[0, 0, 0], hair=np.zeros(7), film=[1, 1, 0, 0])
+    K, q, t = view(30, 5, 8, focal=190, centre=(21.5, 8.25))
+    mask = renderer.cast(population.heads(0), K, q, t, SIZE)[0] >= 0
+    image = picture(renderer, population, camera=(K, q, t), **black).mean(-1)
+    assert (image[mask] < 60).mean() > .95
+    rows = np.arange(SIZE) < 24
+    assert ((image < 20) & ~mask)[rows].sum() <= .02 * mask[rows].sum()
+
+
+def test_sampled_appearances_stay_in_their_ranges():
+    for i in range(400):
+        rng = np.random.default_rng(i)
+        african, asian, caucasian = rng.dirichlet([.3] * 3)
+        a = sample_appearance(rng, dict(gender=i % 2, age=18 + i % 63, african=african, asian=asian, caucasian=caucasian))
+        assert all(np.isfinite(getattr(a, f.name)).all() for f in fields(a))
+        assert abs(a.skin.sum() - 1) < 1e-5 and a.skin.min() >= 0 and abs(np.linalg.norm(a.light) - 1) < 1e-5
+        assert min(a.tone.min(), a.key.min(), a.ambient[0].min(), a.iris.min(), a.hair_colour.min(), a.cloth[:3].min(), a.hair[:2].min(), a.hair[4:].min()) >= 0
+        assert 0 <= a.lips <= .8 and .1 <= a.gloss[0] <= .5 and 8 <= a.gloss[1] <= 30 and 0 <= a.scalp <= 1 and 0 < a.film[2] < .8
+        assert (a.beard.max() == 0 if i % 2 else a.lips == 0)
+
+
+BAD = [
+    ("vertices", lambda v: v[:-1], r"vertices: expected shape \(\d+, 3\)"),
+    ("vertices", lambda v: np.where(np.arange(v.size).reshape(v.shape) == 5, np.nan, v), "vertices: expected finite values, got 1"),
+    ("K", lambda K: K[:2], r"K: expected shape \(3, 3\)"),
+    ("K", lambda K: K + np.inf, "K: expected finite"),
+    ("K", lambda K: 0 * K, "K: expected focal lengths"),
+    ("q", lambda q: q[:3], r"q: expected shape \(4,\)"),
+    ("q", lambda q: 0 * q, "q"),
+    ("t", lambda t: t[None], r"t: expected shape \(3,\), got \(1, 3\)"),
+    ("t", lambda t: t + np.nan, "t: expected finite"),
+    ("size", lambda s: 7, "size: expected an integer of at least 8, got 7"),
+    ("size", lambda s: 64.0, "size: expected an integer"),
+]
+
+
+@pytest.mark.parametrize("name, change, message", BAD)
+@pytest.mark.parametrize("method", ["cast", "image"])
+def test_bad_input_is_named(renderer, population, method, name, change, message):
+    K, q, t = view()
+    arguments = dict(vertices=population.mean, K=K, q=q, t=t, size=SIZE)
+    arguments[name] = change(arguments[name])
+    if method == "image":
+        arguments |= dict(appearance=sample_appearance(np.random.default_rng(0), LABELS), rng=np.random.default_rng(0))
+    with np.errstate(invalid="ignore"), pytest.raises(ValueError, match=message):
+        getattr(renderer, method)(**arguments)
+
+
+def test_missing_skins_are_named(population, tmp_path):
+    with pytest.raises(FileNotFoundError, match="young_african_male"):
+        Renderer(population, tmp_path)
