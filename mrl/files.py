@@ -15,7 +15,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-# %% ../nbs/13_files.ipynb #f4585c4a
+# %% ../nbs/13_files.ipynb #a227edd4
 @contextmanager
 def atomic_write(
     path,  # final path; its folder is created if missing
@@ -25,7 +25,10 @@ def atomic_write(
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
+        tmp.touch()
+        mode = tmp.stat().st_mode
         yield tmp
+        tmp.chmod(mode)  # what the umask says, whatever the writer did
         with open(tmp, "rb+") as f:
             os.fsync(f.fileno())
         os.replace(tmp, path)

@@ -7,8 +7,9 @@ __all__ = ['AGES', 'ANCESTRIES', 'GENDERS', 'HAIR_COLOURS', 'IRIS_COLOURS', 'HAI
            'TORSO_RINGS', 'WRAP', 'EXTRA', 'pixel_rays', 'pixel_centres', 'Scene', 'Appearance', 'sample_appearance',
            'Renderer']
 
-# %% ../nbs/06_render.ipynb #700f0a98
+# %% ../nbs/06_render.ipynb #b5670800
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -144,7 +145,7 @@ def _sample_light(rng):
     ambient[2] -= .22 * ambient[0]                           # brighter from above; camera y points down
     return light, 1.5 * share * np.array([1 + warm, 1, 1 - warm]), ambient
 
-# %% ../nbs/06_render.ipynb #353d85d0
+# %% ../nbs/06_render.ipynb #01e16083
 def sample_appearance(rng, labels):
     "An `Appearance` drawn with the numpy generator `rng` for a person with `labels`: gender (0 male, 1 female), age, african, asian, caucasian."
     female, age = float(labels["gender"] > .5), float(labels["age"])
@@ -154,7 +155,7 @@ def sample_appearance(rng, labels):
     hair_colour, hair, scalp = _sample_hair(rng, female, old, dark, ancestry[0])
     light, key, ambient = _sample_light(rng)
     return Appearance(
-        skin=_skin_weights(rng, age, ancestry, female), tone=np.exp(rng.normal(0, .1) + rng.normal(0, .02, 3)) * (1 + .8 * ancestry[0] * rng.random()),
+        skin=_skin_weights(rng, age, ancestry, female), tone=np.exp(rng.normal(0, .1) + rng.normal(0, .02, 3)) * (1 + ancestry[0] * np.array([-.12, 0, .15])) * (1 + .8 * ancestry[0] * rng.random()),
         lips=female * rng.uniform(0, .8) * (rng.random() < .7), gloss=rng.uniform([.1, 8], [.5, 30]),
         light=light, key=key, ambient=ambient,
         iris=_choose(rng, IRIS_COLOURS, [.5 + 3 * dark, .4, .25 - .25 * dark, .35 - .35 * dark, .15 - .15 * dark]) * np.exp(rng.normal(0, .2)),
@@ -189,7 +190,7 @@ def _torso(rim):
     scale, height = TORSO_RINGS.T[..., None, None]
     return (middle + (rim - middle) * scale + height * [0, 1, 0]).reshape(-1, 3)
 
-# %% ../nbs/06_render.ipynb #5daed14c
+# %% ../nbs/06_render.ipynb #71ffe067
 def _hair(root, direction, a):
     "Vertices of the hair: the scalp lattice root (P, A, 3) lifted along `direction`, cut at the hairline, hanging where it is long."
     top, sides, shift, fringe, hang, wave, curl = a.hair
@@ -206,7 +207,7 @@ def _hair(root, direction, a):
     low = row.astype(int)
     w = (row - low)[..., None]
     lift = sides + (top - sides) * _smooth(80, 50, along)
-    lift = lift * (1 + .06 * ripple + curl * .12 * rng.standard_normal(lift.shape)) * (1 - _smooth(.75, 1.1, s) * (1 - .9 * long)) * (1 + .6 * long * _smooth(.4, 1, s)) + .8
+    lift = lift * (1 + .06 * ripple + curl * .12 * rng.standard_normal(lift.shape)) * (1 - _smooth(.75, 1.1, s) * (1 - .9 * long)) * (1 + .6 * long * _smooth(.4, 1, s)) + 1.5
     p = root[low, column] * (1 - w) + root[low + 1, column] * w + direction[low, column] * lift[..., None]
     p[..., 1] -= np.maximum(along - end, 0) / .6
     p[:, -1] = p[:, 0]
@@ -408,10 +409,17 @@ def _light(a, R, n, view, part, albedo, gloss, sky, visible):
     shine = _highlight(a, n, view, light, gloss, part) * visible * np.clip(4 * cosine[:, 0], 0, 1)
     return albedo * (diffuse * a.key + ambient) + shine[:, None] * a.key
 
-# %% ../nbs/06_render.ipynb #052f32ea
+# %% ../nbs/06_render.ipynb #7f88b87e
+@lru_cache(maxsize=8)
+def _enlarge(size, n=24):
+    "Weights (size, n) that enlarge n samples to `size` and blur them."
+    x = (np.arange(size)[:, None] + .5) / size * n - .5
+    w = np.exp(-((x - np.arange(n)) / .75) ** 2)
+    return (w / w.sum(1, keepdims=True)).astype(np.float32)
+
+
 def _background(seed, size):
     "A background (size, size, 3), out of focus: a lit wall or gradient, with none or many soft discs and boxes."
-    from PIL import Image
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:24, 0:24].astype(np.float32) / 24
     saturation = rng.choice([.05, .15, .35])
@@ -425,8 +433,8 @@ def _background(seed, size):
         if rng.random() < .4: shape = _smooth(r + .05, r - .02, np.hypot(x - cx, y - cy))
         else: shape = _smooth(r + .04, r, np.abs(x - cx)) * _smooth(3 * r + .04, 3 * r, np.abs(y - cy))
         image += (rng.uniform(.3, 1) * shape)[..., None] * (colour - image)
-    planes = [Image.fromarray(image[..., c].astype(np.float32)).resize((size, size), Image.BICUBIC) for c in range(3)]
-    return np.clip(np.stack(planes, -1), .003, 2)
+    enlarge = _enlarge(size)
+    return enlarge @ (enlarge @ image.clip(.003, 2).astype(np.float32).reshape(24, 72)).reshape(size, 24, 3)
 
 # %% ../nbs/06_render.ipynb #c063442e
 def _develop(x, a, rng):
@@ -508,17 +516,17 @@ def _attach(r, part):
     r.neck_azimuth, first = np.unique(np.arctan2(x, z), return_index=True)
     r.neck_uv = r.uv[r.uv_triangles[skin][first]]
 
-# %% ../nbs/06_render.ipynb #0483f4e7
+# %% ../nbs/06_render.ipynb #7df9ced5
 def _join(r, part):
     "One list of triangles of head, torso and hair (last), their parts (0 to 4 as in the population, 5 hair), and vertex coordinates."
+    from scipy.sparse import csr_array
     torso = _grid(len(TORSO_RINGS), len(r.rim), len(r.mean))
     hair = _grid(HAIR_ROWS, len(HAIR_AZIMUTH), torso.max() + 1)
     r.bald = len(r.head) + len(torso)
     r.triangles = np.concatenate([r.head, torso, hair])
     r.part = np.concatenate([part, np.repeat(np.uint8([3, 5]), [len(torso), len(hair)])])
-    order = np.argsort(r.triangles.ravel(), kind="stable")
-    r.corner_triangle = order // 3
-    r.corner_vertex, r.corner_start = np.unique(r.triangles.ravel()[order], return_index=True)
+    corner = r.triangles.ravel(), np.arange(r.triangles.size) // 3
+    r.around = csr_array((np.ones(r.triangles.size, np.float32), corner))        # (V, F): 1 where a triangle has a vertex
     sky = _sky(r.mean, r.head)
     r.neck_sky = float(sky[r.neck].mean())
     x, y, z = (np.concatenate([r.mean, _torso(r.mean[r.rim])]) - r.mean[r.neck].mean(0)).T
@@ -555,19 +563,18 @@ class _Frame:
     scene: Scene
     noise: np.ndarray     # (1024,) in 0..1, for strands
 
-# %% ../nbs/06_render.ipynb #52428695
+# %% ../nbs/06_render.ipynb #38f1cc97
 def _prepare(r, vertices, K, R, t, a, size):
     "The `_Frame` of a picture."
     root = (vertices[r.hair_corner] * r.hair_weights).sum(1).reshape(r.hair_direction.shape)
     vertices = np.concatenate([vertices, _torso(vertices[r.rim]), _hair(root, r.hair_direction, a)]).astype(np.float32)
     p, q, s = (vertices[r.triangles[:, i]] for i in range(3))
     area = np.cross(q - p, s - p)
-    normals = np.zeros_like(vertices)
-    normals[r.corner_vertex] = np.add.reduceat(area[r.corner_triangle], r.corner_start)
+    normals = _unit(r.around @ area)
     facing = np.einsum("ni,ni->n", area, t - p) > 0
     facing[r.bald:] = a.hair[0] > 0
     facing = np.flatnonzero(facing)
-    return _Frame(r, a, K, R, t, size, vertices, _unit(normals), np.append(facing, -1), Scene(vertices, r.triangles[facing]),
+    return _Frame(r, a, K, R, t, size, vertices, normals, np.append(facing, -1), Scene(vertices, r.triangles[facing]),
                   np.random.default_rng(a.seed).random(1024, dtype=np.float32))
 
 
@@ -578,7 +585,7 @@ def _trace(f, points):
     hit = f.facing[hit]
     i = np.flatnonzero((f.r.part[hit] == 5) & (hit >= 0))
     s, azimuth = np.einsum("nij,ni->nj", f.r.coordinates[f.r.triangles[hit[i]]], weights[i]).T
-    i = i[s > 1.02 - .06 * _strands(f.noise, 0 * s, 1.5 * azimuth, f.a) - .1 * f.noise[37 * i % 1024]]
+    i = i[s > 1.02 - .1 * _strands(f.noise, 0 * s, 1.7 * azimuth, f.a) - .05 * f.noise[37 * i % 1024]]
     start = depth[i] + 1
     behind, weights[i], depth[i] = f.scene.cast(f.t + rays[i] * start[:, None], rays[i])
     hit[i], depth[i] = f.facing[behind], depth[i] + start

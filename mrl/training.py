@@ -139,7 +139,7 @@ def resolve_device(config):
     native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return device, bool(native())
 
-# %% ../nbs/10_training.ipynb #680b9a90
+# %% ../nbs/10_training.ipynb #ff5691f4
 @torch.no_grad()
 def evaluate(
     model,  # Reconstructor, or any function of (images, K) that returns a Prediction
@@ -155,6 +155,8 @@ def evaluate(
     for batch in batches(dataset, batch_size):
         batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
         out = model(batch["image"], batch["K"])
+        if out[0].shape != batch["x"].shape:
+            raise ValueError(f"the model predicts {out[0].shape[1]} vertices and the faces of {dataset.folder} have {batch['x'].shape[1]}: different face models")
         parts.append(image_metrics(*out[:3], batch["x"], batch["q"], batch["t"], batch["K"], dataset.config.size))
     if training:
         model.train()

@@ -1,0 +1,192 @@
+"Hard tests of mrl.training and mrl.network: what a killed, diverging or mistaken run leaves behind."
+import math
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+import mrl.training as training
+from mrl.camera import intrinsics
+from mrl.data import FaceImages
+from mrl.files import load_tensors, read_json, write_json
+from mrl.morphable import MorphableModel
+from mrl.network import VGG16, Reconstructor, crop_to_pose, pose_to_crop
+from mrl.rotation import geodesic_angle, quaternion_multiply, random_quaternion_within
+from mrl.training import StepSampler, TrainConfig, evaluate, load_run, read_history, train
+
+TINY = TrainConfig(n_images=256, image_size=32, n_components=8, width=0.06, steps=8, batch_size=16, eval_every=2, device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def where(home):
+    return dict(results_dir=home / "results", data_dir=home / "datasets", progress=False)
+
+
+@pytest.fixture(scope="module")
+def finished(where):
+    return train(replace(TINY, run="finished"), **where)
+
+
+@pytest.mark.parametrize("loss", training.LOSSES)
+def test_every_loss_trains(where, loss):
+    folder = train(replace(TINY, run=f"loss-{loss}", loss=loss, gamma=1e-3, steps=40, lr=3e-3, eval_every=20), **where)
+    metrics = read_json(folder / "metrics.json")
+    values = [v for m in metrics["test"].values() for v in m.values()]
+    assert all(math.isfinite(v) for v in values)
+    assert read_history(folder)[-1]["loss"] < read_history(folder)[0]["loss"]
+
+
+def test_killed_run_resumes_to_the_same_network(where, home, finished):
+    "SIGKILL, between checkpoints; then the same call again."
+    code = f"from pathlib import Path; from mrl.training import *; import mrl.training as m; c = {replace(TINY, run='killed')!r}; w = dict(results_dir=Path({str(home)!r}) / 'results', data_dir=Path({str(home)!r}) / 'datasets', progress=False)\n"
+    slow = code + "import time; step = m.train_step\ndef waits(*a):\n    time.sleep(0.4)\n    return step(*a)\nm.train_step = waits\ntrain(c, **w)"
+    process = subprocess.Popen([sys.executable, "-c", slow], env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())})
+    state = home / "results/killed/state.pt"
+    deadline = time.time() + 120
+    while not state.exists() and process.poll() is None and time.time() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    folder = home / "results/killed"
+    assert state.exists() and not (folder / "metrics.json").exists()
+    step = torch.load(state, weights_only=True)["step"]
+    assert 0 < step < TINY.steps
+    train(replace(TINY, run="killed"), **where)
+    a, b = (load_tensors(f / "checkpoint.safetensors", "mrl.checkpoint")[0] for f in (folder, finished))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert [r["step"] for r in read_history(folder)] == [2, 4, 6, 8]
+
+
+def test_a_finished_run_is_not_trained_again(where, finished):
+    before = {p.name: p.stat().st_mtime_ns for p in finished.iterdir()}
+    train(replace(TINY, run="finished"), **where)
+    assert {p.name: p.stat().st_mtime_ns for p in finished.iterdir()} == before
+
+
+def test_seed_decides(where, finished):
+    same = train(replace(TINY, run="same"), **where)
+    other = train(replace(TINY, run="other", seed=1), **where)
+    assert read_json(same / "metrics.json") == read_json(finished / "metrics.json")
+    assert read_json(other / "metrics.json")["test"] != read_json(finished / "metrics.json")["test"]
+
+
+def test_divergence_keeps_the_last_good_checkpoint(where, home, monkeypatch):
+    "A gradient that is not finite at step 5: the weights on disk are those of step 4, and finite."
+    calls = []
+
+    def criterion(config):
+        inner, generator = make(config)
+
+        def loss(*a, **k):
+            calls.append(1)
+            value = inner(*a, **k)
+            return value * torch.inf if len(calls) == 5 else value
+
+        return loss, generator
+
+    make = training.make_criterion
+    monkeypatch.setattr(training, "make_criterion", criterion)
+    with pytest.raises(FloatingPointError, match=r"run nan diverged at step 5: .*finite.*last good checkpoint is .*checkpoint.safetensors"):
+        train(replace(TINY, run="nan"), **where)
+    tensors, about = load_tensors(home / "results/nan/checkpoint.safetensors", "mrl.checkpoint")
+    assert about["step"] == 4 and all(torch.isfinite(v).all() for v in tensors.values() if v.is_floating_point())
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.system, ("echo code from a file was run >&2",)
+
+
+def test_state_with_code_inside_is_refused(where, home, capfd):
+    folder = home / "results/bomb"
+    config = replace(TINY, run="bomb")
+    folder.mkdir(parents=True)
+    (folder / "state.pt").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(ValueError, match="state.pt: cannot be resumed from"):
+        train(config, **where)
+    assert "code from a file" not in capfd.readouterr().err
+
+
+def test_results_of_another_configuration_are_not_touched(where, finished):
+    with pytest.raises(ValueError, match=r"holds another run \(loss: 'mrl' there, 'reprojection' asked\)"):
+        train(replace(TINY, run="finished", loss="reprojection"), **where)
+
+
+def test_model_and_data_must_belong_together(where, home, finished):
+    model, morphable, config = load_run(finished)
+    data = FaceImages(home / "datasets" / read_json(finished / "config.json")["data_folder"], "test")
+    cut = MorphableModel(morphable.mean[:100], morphable.basis[:, :100], torch.zeros(0, 3, dtype=torch.long), morphable.variance_ratio)
+    with pytest.raises(ValueError, match="predicts 100 vertices .* different face models"):
+        evaluate(Reconstructor(cut, model.crop_mean, model.crop_sd, 32, 0.06).eval(), data)
+    with pytest.raises(ValueError, match=r"images \(B, 3, 64, 64\) uint8 expected"):
+        evaluate(Reconstructor(morphable, model.crop_mean, model.crop_sd, 64, 0.06).eval(), data)
+
+
+def test_damaged_run_is_named(finished, tmp_path):
+    for p in finished.iterdir():
+        (tmp_path / p.name).write_bytes(p.read_bytes())
+    write_json(tmp_path / "config.json", {"config": {"steps": "many"}})
+    with pytest.raises(ValueError, match="steps must be of type int"):
+        load_run(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match="config.json"):
+        load_run(tmp_path)
+
+
+def test_order_of_images_is_the_seeds():
+    whole = list(StepSampler(50, 8, 20, seed=3))
+    for start in range(20):
+        assert list(StepSampler(50, 8, 20, seed=3, start=start)) == whole[start:]
+    epoch = [i for b in whole[:6] for i in b]
+    assert len(set(epoch)) == 48
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_crop_and_pose_are_inverse(seed):
+    g = torch.Generator().manual_seed(seed)
+    frontal = torch.tensor([0.0, 1, 0, 0], dtype=torch.float64)
+    q_crop = quaternion_multiply(random_quaternion_within(2.0, (200,), generator=g, dtype=torch.float64), frontal)
+    crop = torch.rand(200, 3, generator=g, dtype=torch.float64) * torch.tensor([1.0, 1, 2]) + torch.tensor([0.0, 0, -1])
+    K = intrinsics(torch.rand(200, generator=g, dtype=torch.float64) * 500 + 100, 64).double()
+    K[:, :2, 2] += 300 * torch.randn(200, 2, generator=g, dtype=torch.float64)  # principal points far outside the crop
+    q_back, crop_back = pose_to_crop(*crop_to_pose(q_crop, crop, K, 64), K, 64)
+    assert geodesic_angle(q_back, q_crop).max() < 1e-6 and torch.allclose(crop_back, crop, atol=1e-9)
+
+
+def test_vgg16_is_torchvisions():
+    "Same weights, same features."
+    from torchvision.models import vgg16
+
+    theirs, ours = vgg16().eval(), VGG16(64, 1.0, batch_norm=False).eval()
+    ours.features.load_state_dict(theirs.features.state_dict())
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(ours.features(images), theirs.features(images))
+
+
+def test_imagenet_weights_without_internet(monkeypatch):
+    from torchvision.models import VGG16_BN_Weights
+
+    def offline(self, *a, **k):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(VGG16_BN_Weights, "get_state_dict", offline)
+    with pytest.raises(RuntimeError, match="without internet use weights=None"):
+        VGG16(64, 1.0, weights="imagenet")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_trains(where):
+    folder = train(replace(TINY, run="cuda", device="cuda", precision="auto"), **where)
+    assert read_json(folder / "config.json")["device"] == torch.cuda.get_device_name()
