@@ -145,7 +145,7 @@ def _sample_light(rng):
     ambient[2] -= .22 * ambient[0]                           # brighter from above; camera y points down
     return light, 1.5 * share * np.array([1 + warm, 1, 1 - warm]), ambient
 
-# %% ../nbs/06_render.ipynb #01e16083
+# %% ../nbs/06_render.ipynb #353d85d0
 def sample_appearance(rng, labels):
     "An `Appearance` drawn with the numpy generator `rng` for a person with `labels`: gender (0 male, 1 female), age, african, asian, caucasian."
     female, age = float(labels["gender"] > .5), float(labels["age"])
@@ -155,7 +155,7 @@ def sample_appearance(rng, labels):
     hair_colour, hair, scalp = _sample_hair(rng, female, old, dark, ancestry[0])
     light, key, ambient = _sample_light(rng)
     return Appearance(
-        skin=_skin_weights(rng, age, ancestry, female), tone=np.exp(rng.normal(0, .1) + rng.normal(0, .02, 3)) * (1 + ancestry[0] * np.array([-.12, 0, .15])) * (1 + .8 * ancestry[0] * rng.random()),
+        skin=_skin_weights(rng, age, ancestry, female), tone=np.exp(rng.normal(0, .1) + rng.normal(0, .02, 3)) * (1 + .8 * ancestry[0] * rng.random()),
         lips=female * rng.uniform(0, .8) * (rng.random() < .7), gloss=rng.uniform([.1, 8], [.5, 30]),
         light=light, key=key, ambient=ambient,
         iris=_choose(rng, IRIS_COLOURS, [.5 + 3 * dark, .4, .25 - .25 * dark, .35 - .35 * dark, .15 - .15 * dark]) * np.exp(rng.normal(0, .2)),
@@ -213,7 +213,7 @@ def _hair(root, direction, a):
     p[:, -1] = p[:, 0]
     return p.reshape(-1, 3)
 
-# %% ../nbs/06_render.ipynb #61e790c9
+# %% ../nbs/06_render.ipynb #d826f6c4
 def _load_skins(folder, scale):
     "The 18 skins (18, H, W, 3) in linear light, at 1 / `scale` of their size."
     from PIL import Image
@@ -227,6 +227,13 @@ def _load_skins(folder, scale):
     return np.where(images <= .04045, images / 12.92, ((images + .055) / 1.055) ** 2.4)
 
 
+def _cooled(skins, cheeks):
+    "Skins (18, N, 3) with at most 2.4 times as much red as green on the texels `cheeks`: some of the set's dark skins are redder than skin is."
+    red = np.median(skins[:, cheeks, 0] / np.maximum(skins[:, cheeks, 1], 1e-4), 1)
+    gain = np.sqrt(np.maximum(red / 2.4, 1)).astype(np.float32)[:, None]
+    return skins * np.stack([1 / gain, gain, gain ** 1.5], -1)
+
+
 def _chart_points(r, h, w):
     "Point (h w, 3) of the mean head of `r` at each texel's centre, nan where the chart is empty."
     y, x = np.mgrid[0:h, 0:w] + .5
@@ -236,15 +243,16 @@ def _chart_points(r, h, w):
     points = np.einsum("nij,ni->nj", r.mean[r.head[skin][hit]], weights)
     return np.where(hit[:, None] < 0, np.nan, points)
 
-# %% ../nbs/06_render.ipynb #ab9c07b6
+# %% ../nbs/06_render.ipynb #16a5eb42
 class _Textures:
     "Skins at 1 / `scale` of their size, and where on them scalp, beard, lips, lashes and brows are painted, each 0 to 1."
 
     def __init__(self, r, folder, scale):
         skins = _load_skins(folder, scale)
-        self.size, self.skins = skins.shape[1:3], skins.reshape(len(skins), -1)
+        self.size = skins.shape[1:3]
         points = _chart_points(r, *self.size)
         x, y, z = np.nan_to_num((points - r.origin) / r.unit, nan=1e3).T        # origin between the eyes, unit half their distance
+        self.skins = _cooled(skins.reshape(len(skins), -1, 3), (np.abs(x) < 2) & (y > -1.6) & (y < -.3) & (z > -1)).reshape(len(skins), -1)
         a, b, c = (points - r.crown).T
         rng = np.random.default_rng(1)
         self.grain = rng.random(len(x), dtype=np.float32)
@@ -516,7 +524,7 @@ def _attach(r, part):
     r.neck_azimuth, first = np.unique(np.arctan2(x, z), return_index=True)
     r.neck_uv = r.uv[r.uv_triangles[skin][first]]
 
-# %% ../nbs/06_render.ipynb #7df9ced5
+# %% ../nbs/06_render.ipynb #0bea0984
 def _join(r, part):
     "One list of triangles of head, torso and hair (last), their parts (0 to 4 as in the population, 5 hair), and vertex coordinates."
     from scipy.sparse import csr_array
@@ -536,7 +544,7 @@ def _join(r, part):
     strand = np.meshgrid(np.linspace(0, 1, HAIR_ROWS), HAIR_AZIMUTH, indexing="ij")
     r.coordinates = np.concatenate([body, np.stack(strand, -1).reshape(-1, 2)]).astype(np.float32)
 
-
+# %% ../nbs/06_render.ipynb #8858daf7
 def _sky(vertices, triangles, rays=64):
     "Share (V,) of a cosine-weighted hemisphere that each vertex sees."
     a, b, c = (vertices[triangles[:, i]] for i in range(3))
@@ -591,7 +599,7 @@ def _trace(f, points):
     hit[i], depth[i] = f.facing[behind], depth[i] + start
     return hit, weights, depth, rays
 
-# %% ../nbs/06_render.ipynb #4b2550f9
+# %% ../nbs/06_render.ipynb #c68141c4
 EXTRA = np.float32([[-.35, -.2], [.35, -.15], [0, .38]])
 
 
@@ -606,7 +614,7 @@ def _edges(f, hit, depth):
         edge[b] |= jump
     return np.flatnonzero(edge)
 
-
+# %% ../nbs/06_render.ipynb #d8747e72
 def _radiance(f, rng):
     "Linear light (size, size, 3) of a picture."
     n, centres = f.size ** 2, pixel_centres(f.size)
