@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 run() { # kind, then parameters of nbs/train.ipynb
   local name="virtual_cameras/$1-$seed"; shift
   mkdir -p "results/$name"
-  papermill nbs/train.ipynb "results/$name/train.ipynb" -p run "$name" -p seed "$seed" -p steps 1500 "$@"
+  papermill nbs/train.ipynb "results/$name/train.ipynb" -p run "$name" -p seed "$seed" -p steps 1000 "$@"
 }
 
 for seed in ${SEEDS:-0 1}; do

@@ -31,7 +31,7 @@ from .network import Reconstructor
 ROOT = Path(mrl.__file__).resolve().parent.parent  # the repository
 HOME = Path(os.environ.get("MRL_HOME", ROOT))  # where results/ and datasets/ are kept
 
-# %% ../nbs/10_training.ipynb #8e1860e3
+# %% ../nbs/10_training.ipynb #279e0d15
 LOSSES = ("mrl", "reprojection", "geometric_alignment", "multi_term")
 
 
@@ -48,7 +48,7 @@ class TrainConfig:
     alpha: float = 100.0  # weight of the rotation term (multi_term)
     beta: float = 0.1  # weight of the translation term, per mm (multi_term)
     gamma: float = 0.0  # weight of ||alpha_id||^2 (multi_term)
-    n_images: int = 12_000  # images to render
+    n_images: int = 20_000  # images to render
     image_size: int = 64  # side of the images, px, a multiple of 32
     data_seed: int = 0  # seed of the data set
     n_components: int = 64  # coefficients of the 3DMM
