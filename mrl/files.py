@@ -15,7 +15,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-# %% ../nbs/13_files.ipynb #a227edd4
+# %% ../nbs/13_files.ipynb #29ddc6ca
 @contextmanager
 def atomic_write(
     path,  # final path; its folder is created if missing
@@ -32,25 +32,30 @@ def atomic_write(
         with open(tmp, "rb+") as f:
             os.fsync(f.fileno())
         os.replace(tmp, path)
+    except (OSError, SafetensorError) as e:
+        raise OSError(f"{path}: cannot be written ({e})") from e
     finally:
         tmp.unlink(missing_ok=True)
 
-# %% ../nbs/13_files.ipynb #88c8395e
+# %% ../nbs/13_files.ipynb #4bd6ad19
 def write_json(path, value):
     "Write `value` as indented JSON, atomically. NaN is refused, since JSON has none."
     with atomic_write(path) as tmp:
         tmp.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
-def read_json(path):
-    "Read a JSON file; a missing or damaged one raises an error that names it."
+def read_json(path, names=()):
+    "Read a JSON file; a missing or damaged one, or an object without the keys `names`, raises an error that names the file."
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        return json.loads(path.read_text())
+        value = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as e:
         raise ValueError(f"{path}: not a JSON file ({e})") from None
+    if missing := [n for n in names if n not in value]:
+        raise ValueError(f"{path}: keys missing: {', '.join(missing)}")
+    return value
 
 
 def sha256(path):

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['METRICS', 'PIXELS', 'rigid_align', 'image_metrics', 'summarize', 'control_predictions', 'mean_crop']
 
-# %% ../nbs/09_metrics.ipynb #78d5e4d6
+# %% ../nbs/09_metrics.ipynb #1517463a
 import torch
 
-from .camera import project
-from .network import Prediction, crop_to_pose, pose_to_crop
+from .camera import crop_to_pose, pose_to_crop, project
+from .network import Prediction
 from .rotation import geodesic_angle, normalize_quaternion, quaternion_inverse, rotate
 
 METRICS = {  # name -> (what a table says, unit)
@@ -68,17 +68,17 @@ def summarize(
         out[name] = {"mean": v.mean().item(), "sd": v.std().item(), "median": median, "p90": p90}
     return out
 
-# %% ../nbs/09_metrics.ipynb #f72f3c8d
+# %% ../nbs/09_metrics.ipynb #481bfd1e
 def control_predictions(
     morphable,  # MorphableModel
-    q_crop_mean, crop_mean,  # (4,), (3,) mean of `pose_to_crop` over the training images
+    q_crop_mean, t_crop_mean,  # (4,), (3,) mean of `pose_to_crop` over the training images
     x, q, t, K, size,  # truth (B, ...) and intrinsics of images of side `size`
 ):  # dict name -> Prediction
     "What can be predicted without looking at the image, and the best that the morphable model can say."
     B = len(x)
     zero = torch.zeros(B, len(morphable.basis)).to(x)
     mean_face = morphable.shape(zero)
-    q_mean, t_mean = crop_to_pose(q_crop_mean.expand(B, 4), crop_mean.expand(B, 3), K, size)
+    q_mean, t_mean = crop_to_pose(q_crop_mean.expand(B, 4), t_crop_mean.expand(B, 3), K, size)
     alpha_id = morphable.coefficients(x)
     return {
         "mean face, mean pose": Prediction(mean_face, q_mean, t_mean, zero),
@@ -90,8 +90,8 @@ def control_predictions(
 def mean_crop(
     q, t, K, size,  # (n, ...) poses and intrinsics of the training images
 ):  # (4,), (3,), (3,)
-    "Mean `q_crop`, and mean and standard deviation of `crop`, over the training images (see `mrl.network.pose_to_crop`)."
-    q_crop, crop = pose_to_crop(q, t, K, size)
+    "Mean `q_crop`, and mean and standard deviation of `t_crop`, over the training images (see `mrl.camera.pose_to_crop`)."
+    q_crop, t_crop = pose_to_crop(q, t, K, size)
     # the mean rotation maximises sum of (q . q_i)^2 (Markley et al. 2007): an eigenvector, so signs do not matter
     q_mean = torch.linalg.eigh(q_crop.T @ q_crop).eigenvectors[:, -1]
-    return q_mean * torch.sign(q_mean[q_mean.abs().argmax()]), crop.mean(0), crop.std(0)
+    return q_mean * torch.sign(q_mean[q_mean.abs().argmax()]), t_crop.mean(0), t_crop.std(0)

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 import mrl.data as data
-from mrl.camera import project
+from mrl.camera import project, resize_intrinsics
 from mrl.data import SHARD, DataConfig, FaceImages, batches, build_dataset, detector_crop, plan_labels, sample_cameras, shard_path, verify_dataset
 from mrl.faces import load_population, split_identities
 from mrl.files import read_json, write_json
+from mrl.render import sample_appearance
 
 CONFIG = DataConfig(n_images=2 * SHARD + 20, size=16)
 
@@ -90,21 +91,47 @@ def test_splits_share_nobody(built):
 
 
 def test_images_show_the_face_where_the_labels_say(tmp_path):
-    "The renderer against the labels: the face's pixels change when its light does, the pixels beyond its outline mostly do not."
-    from mrl.data import _renderer
-    from mrl.render import sample_appearance
+    "Give the stored scene a longer nose: its picture changes around the place where the labels project the nose."
+    population = load_population()
+    config = DataConfig(n_images=6, size=96)
+    labels = plan_labels(config, population)
+    images = data.render_shard(config, 0, labels)
+    _, renderer = data._renderer()
+    for i in range(6):
+        x = torch.as_tensor(population.faces(labels["identity"][i : i + 1].numpy()))[0].double()
+        uv = project(x, *(labels[k][i].double() for k in ("K", "q", "t"))).numpy()
+        head = population.heads(int(labels["identity"][i]))
+        bumped = head.copy()
+        nose = population.landmarks["nose_tip"]
+        near = np.linalg.norm(x.numpy() - x[nose].numpy(), axis=1) < 12
+        bumped[population.face_vertices[near]] += np.float32([0, 0, 6])  # a longer nose
+        assert np.array_equal(render_again(renderer, population, config, i, labels, head), images[i])
+        changed = render_again(renderer, population, config, i, labels, bumped, noise=False).astype(int)
+        changed -= render_again(renderer, population, config, i, labels, head, noise=False)
+        rows, columns = np.mgrid[:96, :96] + 0.5
+        near = np.hypot(columns - uv[nose, 0], rows - uv[nose, 1]) < 12
+        change = np.abs(changed).max(-1)
+        assert change[near].mean() > 4 * change[~near].mean(), i  # strands of hair move a little with any head
 
-    population, renderer = _renderer()
-    labels = plan_labels(DataConfig(n_images=8, size=96), population)
-    for i in range(8):
-        identity = int(labels["identity"][i])
-        head = np.asarray(population.heads(np.array([identity]))[0])
-        K, q, t = (labels[k][i].double().numpy() for k in ("K", "q", "t"))
-        hit = renderer.cast(head, K, q, t, 96)[0]
-        uv = project(torch.as_tensor(population.faces(np.array([identity]))[0]).double(), *(labels[k][i].double() for k in ("K", "q", "t")))
-        inside = hit[uv[:, 1].long(), uv[:, 0].long()] >= 0
-        assert inside.float().mean() > 0.97 if isinstance(inside, torch.Tensor) else np.mean(inside) > 0.97
-        assert sample_appearance(np.random.default_rng(0), {k: v[identity] for k, v in population.labels.items()}) is not None
+
+def render_again(renderer, population, config, i, labels, head, noise=True):
+    rng = np.random.default_rng([config.seed, 0, 1, i])
+    identity = int(labels["identity"][i])
+    appearance = sample_appearance(rng, {k: v[identity] for k, v in population.labels.items()})
+    appearance.film[3] *= noise
+    return renderer.image(head, *(np.asarray(labels[k][i], np.float64) for k in ("K", "q", "t")), appearance, config.size, rng)
+
+
+def test_the_same_scene_at_another_size():
+    "render_image with K to match is the same picture, larger."
+    population = load_population()
+    config = DataConfig(n_images=3, size=48)
+    labels = plan_labels(config, population)
+    small = data.render_shard(config, 0, labels).astype(float)
+    for i in range(3):
+        label = {k: v[i] for k, v in labels.items()} | {"K": resize_intrinsics(labels["K"][i], 2)}
+        large = data.render_image(replace(config, size=96), i, label).astype(float)
+        assert np.corrcoef(large.reshape(48, 2, 48, 2, 3).mean((1, 3)).ravel(), small[i].ravel())[0, 1] > 0.95
 
 
 @pytest.mark.parametrize("name", ["meta.json", "labels.safetensors", "images-0001.npy"])
@@ -137,6 +164,25 @@ def test_a_full_disk_is_seen_before_it_is_full(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="GB needed"):
         build_dataset(tmp_path / "big", CONFIG, progress=False)
     assert not (tmp_path / "big" / "config.json").exists()
+
+
+def test_a_finished_data_set_needs_no_space(built, monkeypatch):
+    monkeypatch.setattr(data.shutil, "disk_usage", lambda p: shutil._ntuple_diskusage(10**9, 10**9, 0))
+    build_dataset(built, CONFIG, progress=False)
+
+
+def test_another_renderer_is_another_data_set(built, tmp_path):
+    shutil.copytree(built, tmp_path / "copy")
+    write_json(tmp_path / "copy/config.json", read_json(tmp_path / "copy/config.json") | {"renderer": "0" * 64})
+    with pytest.raises(ValueError, match="another renderer"):
+        build_dataset(tmp_path / "copy", CONFIG, progress=False)
+
+
+def test_a_leftover_temporary_file_does_not_lock_the_folder(tmp_path):
+    (tmp_path / "config.json.123.tmp").write_text("{")
+    small = replace(CONFIG, n_images=3)
+    build_dataset(tmp_path, small, jobs=1, progress=False)
+    assert len(FaceImages(tmp_path, "train")) + len(FaceImages(tmp_path, "val")) + len(FaceImages(tmp_path, "test")) == 3
 
 
 def test_a_foreign_folder_is_not_written_to(tmp_path):

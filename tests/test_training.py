@@ -12,11 +12,11 @@ import pytest
 import torch
 
 import mrl.training as training
-from mrl.camera import intrinsics
+from mrl.camera import crop_to_pose, intrinsics, pose_to_crop
 from mrl.data import FaceImages
 from mrl.files import load_tensors, read_json, write_json
 from mrl.morphable import MorphableModel
-from mrl.network import VGG16, Reconstructor, crop_to_pose, pose_to_crop
+from mrl.network import VGG16, Reconstructor
 from mrl.rotation import geodesic_angle, quaternion_multiply, random_quaternion_within
 from mrl.training import StepSampler, TrainConfig, evaluate, load_run, read_history, train
 
@@ -81,6 +81,21 @@ def test_seed_decides(where, finished):
     assert read_json(other / "metrics.json")["test"] != read_json(finished / "metrics.json")["test"]
 
 
+def test_resuming_elsewhere_is_recorded_and_other_data_refused(where, home, finished):
+    folder = home / "results/moved"
+    folder.mkdir()
+    for name in ("config.json", "checkpoint.safetensors", "morphable.safetensors", "history.csv"):
+        (folder / name).write_bytes((finished / name).read_bytes())
+    (folder / "state.pt").touch()
+    config = read_json(folder / "config.json")
+    about = {k: v for k, v in config.items() if k != "config"}
+    training.write_config(folder, TINY, about | {"device": "another", "commit": "later"})
+    assert read_json(folder / "config.json")["resumed"] == [{"device": "another", "commit": "later"}]
+    assert read_json(folder / "config.json")["device"] == about["device"]
+    with pytest.raises(ValueError, match="cannot be resumed: data changed"):
+        training.write_config(folder, TINY, about | {"data": "0" * 64})
+
+
 def test_divergence_keeps_the_last_good_checkpoint(where, home, monkeypatch):
     "A gradient that is not finite at step 5: the weights on disk are those of step 4, and finite."
     calls = []
@@ -111,7 +126,8 @@ class Bomb:
 def test_state_with_code_inside_is_refused(where, home, capfd):
     folder = home / "results/bomb"
     config = replace(TINY, run="bomb")
-    folder.mkdir(parents=True)
+    train(config, **where)
+    (folder / "metrics.json").unlink()  # as if it had been killed
     (folder / "state.pt").write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(ValueError, match="state.pt: cannot be resumed from"):
         train(config, **where)
@@ -128,9 +144,9 @@ def test_model_and_data_must_belong_together(where, home, finished):
     data = FaceImages(home / "datasets" / read_json(finished / "config.json")["data_folder"], "test")
     cut = MorphableModel(morphable.mean[:100], morphable.basis[:, :100], torch.zeros(0, 3, dtype=torch.long), morphable.variance_ratio)
     with pytest.raises(ValueError, match="predicts 100 vertices .* different face models"):
-        evaluate(Reconstructor(cut, model.crop_mean, model.crop_sd, 32, 0.06).eval(), data)
+        evaluate(Reconstructor(cut, model.t_crop_mean, model.t_crop_sd, 32, 0.06).eval(), data)
     with pytest.raises(ValueError, match=r"images \(B, 3, 64, 64\) uint8 expected"):
-        evaluate(Reconstructor(morphable, model.crop_mean, model.crop_sd, 64, 0.06).eval(), data)
+        evaluate(Reconstructor(morphable, model.t_crop_mean, model.t_crop_sd, 64, 0.06).eval(), data)
 
 
 def test_damaged_run_is_named(finished, tmp_path):
