@@ -21,5 +21,5 @@ setup(
     python_requires=f">={settings['min_python']}",
     packages=find_packages(include=["mrl", "mrl.*"]),
     install_requires=settings["requirements"].split(),
-    extras_require={"dev": settings["dev_requirements"].split(), "build": ["anny==0.6.2"]},
+    extras_require={"build": ["anny==0.6.2"]},  # only nbs/build_faces.ipynb needs it
 )

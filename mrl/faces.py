@@ -43,7 +43,12 @@ def _combine(mean, modes, c):
     offset = c.astype(np.float64) @ modes.reshape(len(modes), -1)
     return (mean + offset.reshape(*c.shape[:-1], *mean.shape)).astype(np.float32)
 
-# %% ../nbs/03_faces.ipynb #a202a142
+# %% ../nbs/03_faces.ipynb #5bb6ad92
+LABELS = ("gender", "age", "weight", "muscle", "african", "asian", "caucasian")
+LANDMARKS = ("right_eye_outer", "right_eye_inner", "left_eye_inner", "left_eye_outer", "nose_tip", "nose_base",
+             "mouth_right", "mouth_left", "chin")
+
+
 @dataclass(frozen=True, eq=False)
 class Population(Heads):
     "Heads with their faces (N vertices, T triangles) and labels."
@@ -66,7 +71,7 @@ class Population(Heads):
         "Vertices of faces: the rows `face_vertices` of `heads(ids)`."
         return _combine(self.mean[self.face_vertices], self._face_modes, self.coefficients[ids])
 
-# %% ../nbs/03_faces.ipynb #015c58a4
+# %% ../nbs/03_faces.ipynb #2fd22af1
 def load_population(
     path=None,  # default: faces.safetensors in the folder MRL_DATA, or in the repository's data/
 ):
@@ -81,11 +86,6 @@ def load_population(
     labels = {k[6:]: v for k, v in arrays.items() if k.startswith("label.")}
     keep = {k: about[k] for k in ("landmarks", "name", "licence")}
     return Population(**{k: arrays[k] for k in _SHAPES}, labels=labels, **keep, path=path, sha256=sha256(path))
-
-
-LABELS = ("gender", "age", "weight", "muscle", "african", "asian", "caucasian")
-LANDMARKS = ("right_eye_outer", "right_eye_inner", "left_eye_inner", "left_eye_outer", "nose_tip", "nose_base",
-             "mouth_right", "mouth_left", "chin")
 
 # %% ../nbs/03_faces.ipynb #7f76020e
 _SHAPES = dict(mean="V3", basis="RV3", coefficients="SR", triangles="F3", uv="U2", uv_triangles="F3", part="F",

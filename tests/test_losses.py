@@ -4,10 +4,10 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from mrl.camera import intrinsics, look_at, project
+from mrl.camera import intrinsics, invert_pose, look_at, pose_matrix, project
 from mrl.losses import (
     GeometricAlignmentLoss, MultiTermLoss, MultiviewReprojectionLoss, ReprojectionLoss,
-    batch_cameras, geometric_alignment, multi_term, multiview_reprojection, orbit_cameras, reprojection, true_and_batch_cameras,
+    batch_cameras, centred_pixels, near_depth, geometric_alignment, multi_term, multiview_reprojection, orbit_cameras, reprojection, true_and_batch_cameras,
 )
 from mrl.rotation import quaternion_multiply, quaternion_to_matrix, random_quaternion, random_quaternion_within, rotate
 
@@ -57,11 +57,20 @@ def test_against_projection_matrices(seed, norm):
     assert multiview_reprojection(*batch, K, q_v, t_v, norm).item() == pytest.approx(expected, rel=1e-10)
 
 
-def test_squared_norm_is_the_released_codes_reduction():
-    "Their mean over coordinates, then points, then views, then batch is one mean over everything."
+def test_squared_norm_is_the_released_codes():
+    "Their reading of the formula: P = K C^-1 per view, squared residuals, means over coordinates, points, views and images in turn."
     batch, (K, q_v, t_v) = sample(B=4, V=3)
-    per_view = [[multiview_reprojection(*(p[b : b + 1] for p in batch), K, q_v[b : b + 1, v : v + 1], t_v[b : b + 1, v : v + 1], "squared") for v in range(3)] for b in range(4)]
-    assert torch.tensor(per_view).mean().item() == pytest.approx(multiview_reprojection(*batch, K, q_v, t_v, "squared").item())
+    x_hat, q_hat, t_hat, x, q, t = (v.numpy() for v in batch)
+    pose = lambda q, t: np.block([[Rotation.from_quat(q, scalar_first=True).as_matrix(), t[:, None]], [np.zeros((1, 3)), np.ones((1, 1))]])  # noqa: E731
+    images = []
+    for b in range(4):
+        views = []
+        for v in range(3):
+            P = K.numpy() @ np.linalg.inv(pose(q_v[b, v].numpy(), t_v[b, v].numpy()))[:3]
+            P_hat = P @ pose(q[b], t[b]) @ np.linalg.inv(pose(q_hat[b], t_hat[b]))
+            views.append(((pixels(P, x[b]) - pixels(P_hat, x_hat[b])) ** 2).mean(1).mean())
+        images.append(np.mean(views))
+    assert multiview_reprojection(*batch, K, q_v, t_v, "squared").item() == pytest.approx(np.mean(images), rel=1e-10)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -78,7 +87,7 @@ def test_gauge_and_double_cover(seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_zero_exactly_when_camera_frame_geometry_agrees(seed):
+def test_zero_when_camera_frame_geometry_agrees(seed):
     (x_hat, q_hat, t_hat, x, q, t), cameras = sample(seed=seed)
     in_camera = rotate((q * torch.tensor([1.0, -1, -1, -1]))[:, None], x - t[:, None])
     other_world = rotate(q_hat[:, None], in_camera) + t_hat[:, None]  # wrong shape and wrong pose, same geometry in the camera
@@ -123,8 +132,35 @@ def test_focal_plane_needs_no_luck():
 
 def test_guard_leaves_ordinary_points_alone():
     batch, (K, q_v, t_v) = sample(seed=3)
-    x = batch[3][:, None]
-    assert torch.equal(project(x, K, q_v, t_v, near=70.0), project(x, K, q_v, t_v))
+    x = batch[3]
+    view = invert_pose(pose_matrix(q_v, t_v))
+    K = K.expand(3, 2, 3, 3)
+    guarded = centred_pixels(view, x, K, near_depth(x, t_v)).mT + K[..., None, :2, 2]
+    assert torch.allclose(guarded, project(x[:, None], K, q_v, t_v), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_predictions_are_widened(dtype):
+    "What a user with an autocast head passes: the loss is float32, and that of the rounded prediction."
+    batch, (K, q_v, t_v) = sample()
+    x_hat, q_hat, t_hat = (v.to(dtype) for v in batch[:3])
+    truth = [v.float() for v in batch[3:]]
+    loss = multiview_reprojection(x_hat, q_hat, t_hat, *truth, K, q_v, t_v)  # K and cameras in double, as well
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(multiview_reprojection(x_hat.float(), q_hat.float(), t_hat.float(), *truth, K.float(), q_v.float(), t_v.float()).item(), rel=1e-5)
+    everything = [v.to(dtype) for v in batch]
+    assert torch.isfinite(MultiviewReprojectionLoss(K)(*everything))
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_autocast_changes_nothing(enabled):
+    batch, cameras = sample()
+    batch = [v.float() for v in batch]
+    with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+        losses = [multiview_reprojection(*batch, *cameras), reprojection(*batch, K), geometric_alignment(*batch)]
+    assert losses[0].item() == pytest.approx(multiview_reprojection(*batch, *cameras).item(), rel=1e-5)
+    assert losses[1].item() == pytest.approx(reprojection(*batch, K).item(), rel=1e-5)
+    assert losses[2].item() == pytest.approx(geometric_alignment(*batch).item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
@@ -207,14 +243,28 @@ def test_bad_input_is_named(change, message):
         multiview_reprojection(*batch, *cameras)
 
 
+@pytest.mark.parametrize(("K", "message"), [
+    (None, "K: a tensor"), ([[600.0]], "K: a tensor"), (torch.eye(4), "K: a tensor"), (torch.eye(3).expand(5, 3, 3), "K: "),
+    (K * torch.nan, "positive focal|K holds"), (K * 0, "positive focal"), (K.clone().index_put_((torch.tensor(0), torch.tensor(2)), torch.tensor(torch.inf, dtype=torch.float64)), "K holds"),
+])
+def test_bad_intrinsics_are_named(K, message):
+    batch, (_, q_v, t_v) = sample()
+    with pytest.raises(ValueError, match=message):
+        multiview_reprojection(*batch, K, q_v, t_v)
+
+
 def test_bad_cameras_are_named():
     batch, (K, q_v, t_v) = sample()
-    with pytest.raises(ValueError, match="q_v: shape .* expected"):
-        multiview_reprojection(*batch, K, q_v[:2], t_v[:2])
+    for q_wrong, t_wrong, message in ((q_v[:2], t_v[:2], "q_v: shape"), (q_v, t_v[:, :1], "t_v: shape"), (q_v[:, 0], t_v[:, 0], "q_v: shape"),
+                                      (q_v, t_v * torch.nan, "t_v holds"), (q_v, batch[3].mean(1)[:, None].expand_as(t_v), "away from the middle")):
+        with pytest.raises(ValueError, match=message):
+            multiview_reprojection(*batch, K, q_wrong, t_wrong)
     with pytest.raises(ValueError, match="more than 3 images"):
         MultiviewReprojectionLoss(K, views=4)(*(v for v in batch))
     with pytest.raises(ValueError, match="norm must be"):
         MultiviewReprojectionLoss(K, norm="l2")(*batch)
+    with pytest.raises(ValueError, match="at least one image and one point"):
+        GeometricAlignmentLoss()(*(v[:0] for v in batch))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -10,6 +10,7 @@ import papermill
 import pytest
 
 from mrl.files import read_json
+from mrl.metrics import METRICS
 from mrl.training import TrainConfig
 
 ROOT = Path(__file__).parent.parent
@@ -57,6 +58,19 @@ def test_parameters_cell_is_the_configuration():
     written = {k: v for k, v in names.items() if not k.startswith("_")}
     assert written == {f.name: f.default for f in fields(TrainConfig)}
     assert all("#" in line for line in cell["source"])  # each is explained
+
+
+def test_readme_table_is_the_reference_run():
+    "Every number of the README's table stands in results/reference/*/metrics.json."
+    rows = {}
+    for path in (ROOT / "results/reference").glob("*/metrics.json"):
+        metrics = read_json(path)
+        rows |= {path.parent.name: metrics["test"]} | metrics["test_controls"]
+    assert rows
+    readme = (ROOT / "README.md").read_text()
+    for name, scores in rows.items():
+        cells = " | ".join(f"{scores[k]['mean']:.2f}" for k in METRICS)
+        assert f"| {name} | {cells} |" in readme
 
 
 def test_import_is_light():
