@@ -136,10 +136,10 @@ def geometric_alignment(x_hat, q_hat, t_hat, x, q, t, norm="l1"):
     y_hat = transform_points(invert_pose(pose_matrix(q_hat, t_hat)), x_hat)
     return mean_difference(y_hat, transform_points(invert_pose(pose_matrix(q, t)), x), norm)
 
-# %% ../nbs/05_losses.ipynb #d72bf6f5
+# %% ../nbs/05_losses.ipynb #343ed604
 def multi_term(
     x_hat, q_hat, t_hat, x, q, t,
-    alpha_id_hat=None,  # (..., K) predicted coefficients, needed if gamma is not 0
+    alpha_id_hat=None,  # (..., M) predicted coefficients, needed if gamma is not 0
     alpha=1.0,  # weight of the rotation term
     beta=1.0,  # weight of the translation term, per unit of t
     gamma=0.0,  # weight of ||alpha_id||^2
@@ -154,7 +154,7 @@ def multi_term(
     if gamma == 0:
         return loss
     if alpha_id_hat is None:
-        raise ValueError("alpha_id_hat (..., K) is needed when gamma is not 0")
+        raise ValueError("alpha_id_hat (..., M) is needed when gamma is not 0")
     return loss + gamma * alpha_id_hat.square().sum(-1).mean()
 
 # %% ../nbs/05_losses.ipynb #1c204785

@@ -12,7 +12,7 @@ import torch
 
 from .files import load_tensors, save_tensors
 
-# %% ../nbs/04_morphable.ipynb #61f72139
+# %% ../nbs/04_morphable.ipynb #cd8d6d73
 @dataclass(frozen=True)
 class MorphableModel:
     """A linear 3D morphable model `x = mean + alpha_id @ basis` (Blanz and Vetter, SIGGRAPH 1999).
@@ -21,24 +21,24 @@ class MorphableModel:
     """
 
     mean: torch.Tensor  # (N, 3)
-    basis: torch.Tensor  # (K, N, 3) change of shape per standard deviation of each coefficient
+    basis: torch.Tensor  # (M, N, 3) change of shape per standard deviation of each coefficient
     triangles: torch.Tensor  # (T, 3) vertex indices, counter-clockwise seen from outside
-    variance_ratio: torch.Tensor  # (K,) share of the population's variance along each component
+    variance_ratio: torch.Tensor  # (M,) share of the population's variance along each component
     landmarks: dict = field(default_factory=dict)  # name -> vertex index
     name: str = "unnamed"
     licence: str = "unknown"
     units: str = "mm"
 
     def __post_init__(self):
-        K, N = self.basis.shape[0], self.mean.shape[0]
-        if self.mean.shape != (N, 3) or self.basis.shape != (K, N, 3):
-            raise ValueError(f"mean (N, 3) and basis (K, N, 3) expected, got {tuple(self.mean.shape)} and {tuple(self.basis.shape)}")
+        M, N = self.basis.shape[0], self.mean.shape[0]
+        if self.mean.shape != (N, 3) or self.basis.shape != (M, N, 3):
+            raise ValueError(f"mean (N, 3) and basis (M, N, 3) expected, got {tuple(self.mean.shape)} and {tuple(self.basis.shape)}")
         if self.triangles.numel() and not 0 <= int(self.triangles.min()) <= int(self.triangles.max()) < N:
             raise ValueError(f"triangles name vertices outside 0..{N - 1}")
 
     def shape(
         self,
-        alpha_id,  # (..., K) coefficients in standard deviations
+        alpha_id,  # (..., M) coefficients in standard deviations
     ):  # (..., N, 3) vertices
         "Vertices of the faces with coefficients `alpha_id`; differentiable, any batch shape."
         if alpha_id.shape[-1] != len(self.basis):
@@ -49,7 +49,7 @@ class MorphableModel:
     def coefficients(
         self,
         x,  # (..., N, 3) shapes in correspondence, head frame
-    ):  # (..., K) coefficients in standard deviations
+    ):  # (..., M) coefficients in standard deviations
         "Least-squares coefficients of shapes: the orthogonal projection onto the model's span."
         if x.shape[-2:] != self.mean.shape:
             raise ValueError(f"x (..., {len(self.mean)}, 3) expected, got {tuple(x.shape)}")
@@ -64,10 +64,10 @@ class MorphableModel:
         "The same model with `mean` and `basis` on another device or in another floating type."
         return MorphableModel(**{**vars(self), "mean": self.mean.to(*args, **kwargs), "basis": self.basis.to(*args, **kwargs)})
 
-# %% ../nbs/04_morphable.ipynb #23e945b9
+# %% ../nbs/04_morphable.ipynb #f07e3e3a
 def fit_morphable_model(
     scans,  # (S, N, 3) shapes in correspondence, rigidly aligned
-    n_components,  # K
+    n_components,  # M
     triangles,  # (T, 3)
     **kwargs,  # landmarks, name, licence, units of the model
 ):  # MorphableModel

@@ -63,14 +63,14 @@ def imagenet_features(batch_norm):
         raise RuntimeError(f'weights="imagenet" must be downloaded once from {weights.url} ({e}); without internet use weights=None') from e
     return {k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")}
 
-# %% ../nbs/06_network.ipynb #4e153893
+# %% ../nbs/06_network.ipynb #0cd0d1db
 class Prediction(NamedTuple):
     "What a reconstructor predicts from images; the first three are what every criterion takes."
 
     x_hat: torch.Tensor  # (B, N, 3) vertices, head frame, mm
     q_hat: torch.Tensor  # (B, 4) camera-to-world rotation
     t_hat: torch.Tensor  # (B, 3) camera position, head frame, mm
-    alpha_id_hat: torch.Tensor  # (B, K) coefficients, standard deviations
+    alpha_id_hat: torch.Tensor  # (B, M) coefficients, standard deviations
 
 
 class Reconstructor(nn.Module):

@@ -20,12 +20,12 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 def _numpy(x):
     return x.detach().cpu().float().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
 
-# %% ../nbs/12_plots.ipynb #dcc9b396
+# %% ../nbs/12_plots.ipynb #fca4994c
 def mesh_figure(
     vertices,  # (M, N, 3) or (N, 3) meshes in the head frame, mm
     triangles,  # (T, 3)
     titles=None,  # M strings
-    errors=None,  # (M, N) value per vertex to colour by, mm
+    errors=None,  # (M, N) value per vertex to colour by, mm; a mesh whose values are NaN is left plain
     columns=4,
     height=300,  # pixels of one row
     error_max=None,  # mm, upper end of the colour scale; default the 98th percentile
@@ -37,13 +37,13 @@ def mesh_figure(
     rows, cols = -(-len(v) // columns), min(columns, len(v))
     specs = [[{"type": "mesh3d"} if r * cols + c < len(v) else None for c in range(cols)] for r in range(rows)]
     fig = make_subplots(rows, cols, specs=specs, subplot_titles=titles, horizontal_spacing=0.01, vertical_spacing=0.04)
-    colour = dict(color="#d9b8a3")
-    if errors is not None:
-        errors = np.round(_numpy(errors), 2).astype(np.float32).reshape(len(v), -1)
-        top = error_max or float(np.quantile(errors, 0.98))
+    errors = np.full((len(v), 1), np.nan) if errors is None else np.round(_numpy(errors), 2).astype(np.float32).reshape(len(v), -1)
+    coloured = ~np.isnan(errors).any(1)
+    top = error_max or float(np.quantile(errors[coloured], 0.98)) if coloured.any() else None
     for i, mesh in enumerate(v):
-        if errors is not None:
-            colour = dict(intensity=errors[i], colorscale="Viridis", cmin=0, cmax=top, showscale=i == 0, colorbar=dict(title="mm", len=0.8))
+        colour = dict(color="#d9b8a3")
+        if coloured[i]:
+            colour = dict(intensity=errors[i], colorscale="YlOrRd", cmin=0, cmax=top, showscale=i == int(coloured.argmax()), colorbar=dict(title="mm", len=0.8))
         light = dict(ambient=0.45, diffuse=0.7, specular=0.1, roughness=0.8)
         fig.add_trace(go.Mesh3d(x=mesh[:, 0], y=mesh[:, 1], z=mesh[:, 2], i=t[:, 0], j=t[:, 1], k=t[:, 2], lighting=light,
                                 lightposition=dict(x=300, y=600, z=2000), hoverinfo="skip", **colour), i // cols + 1, i % cols + 1)
