@@ -88,7 +88,7 @@ def overlay_figure(
     fig.update_xaxes(visible=False, range=[-0.5, w - 0.5]).update_yaxes(visible=False, range=[h - 0.5, -0.5])
     return fig.update_layout(height=rows * side + 60, width=cols * side + 40, margin=dict(l=5, r=5, t=25, b=5), legend=dict(orientation="h", y=-0.02))
 
-# %% ../nbs/12_plots.ipynb #9964ab60
+# %% ../nbs/12_plots.ipynb #cda83035
 def camera_figure(
     vertices, triangles,  # (N, 3) mm, (T, 3): the face in the middle
     cameras,  # dict name -> (q (V, 4), t (V, 3)) camera-to-world
@@ -104,8 +104,8 @@ def camera_figure(
         lines = transform_points(pose_matrix(q.float(), t.float()), corners.expand(len(q), 6, 3))[:, path]
         lines = torch.cat([lines, torch.full((len(q), 1, 3), torch.nan)], 1).flatten(0, 1).numpy().round()
         fig.add_trace(go.Scatter3d(x=lines[:, 0], y=lines[:, 1], z=lines[:, 2], mode="lines", name=name, hoverinfo="name", line=dict(color=COLOURS[i], width=3)))
-    fig.update_scenes(camera=dict(eye=dict(x=1.1, y=0.7, z=1.6), projection=dict(type="perspective")))
-    return fig.update_layout(width=560, height=480, legend=dict(orientation="h", y=0))
+    fig.update_scenes(camera=dict(eye=dict(x=0.6, y=0.4, z=1.0), projection=dict(type="perspective")))
+    return fig.update_layout(width=760, height=560, legend=dict(orientation="h", y=0))
 
 # %% ../nbs/12_plots.ipynb #b190c575
 def history_figure(
