@@ -188,7 +188,7 @@ def _plan(folder, config, population):
         save_tensors(path, labels, "mrl.labels")
     return labels
 
-# %% ../nbs/08_data.ipynb #1b668d15
+# %% ../nbs/08_data.ipynb #0aa3c6b4
 def build_dataset(
     folder,  # where; created, or completed if an earlier build of the same configuration was interrupted
     config,  # DataConfig
@@ -196,7 +196,7 @@ def build_dataset(
     progress=True,  # show a progress bar
 ):  # Path of the folder
     "Render a data set; returns at once if it is there already. The bytes do not depend on `jobs` or on interruptions."
-    from joblib import Parallel, delayed
+    from joblib import Parallel, delayed, effective_n_jobs
     from tqdm.auto import tqdm
 
     folder, population = Path(folder), load_population()
@@ -212,7 +212,7 @@ def build_dataset(
     tasks = (delayed(_build_shard)(folder, config, k, parts[k]) for k in missing)
     initial = sum(len(parts[k]["identity"]) for k in done)
     with tqdm(total=config.n_images, initial=initial, unit="image", desc=f"rendering {folder.name}", disable=not progress) as bar:
-        for n in Parallel(jobs, return_as="generator_unordered")(tasks):
+        for n in Parallel(min(effective_n_jobs(jobs), max(1, len(missing))), return_as="generator_unordered")(tasks):
             bar.update(n)
     files = [folder / "labels.safetensors", *(shard_path(folder, k) for k in range(len(parts)))]
     versions = {name: version(name) for name in ("numpy", "torch", "embreex")}
