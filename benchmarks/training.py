@@ -42,7 +42,7 @@ def main():
 
         kept = [load(i) for i in range(a.steps)]
 
-        def trivial(x_hat, q_hat, t_hat, x, q, t, *, K=None, alpha_id_hat=None):
+        def trivial(x_hat, q_hat, t_hat, *truth, K=None):
             return x_hat.mean() + q_hat.sum() + t_hat.mean()
 
         ways = {

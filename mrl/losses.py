@@ -58,7 +58,7 @@ def mean_difference(
         raise ValueError(f'norm must be "l1" or "squared", got {norm!r}')
     return (F.l1_loss if norm == "l1" else F.mse_loss)(a, b)
 
-# %% ../nbs/05_losses.ipynb #ad385ecd
+# %% ../nbs/05_losses.ipynb #7ab8de2e
 NEAR = 0.1  # share of a camera's distance to the true geometry below which 1/z is continued by its tangent
 
 
@@ -78,6 +78,9 @@ def centred_pixels(
     rows = matmul(A[..., :3].flatten(-3, -2), x.mT) + A[..., 3].flatten(-2).unsqueeze(-1)
     xy, z = rows.unflatten(-2, (view.shape[-3], 3)).split([2, 1], -2)
     near = near[..., None, None]
+    behind = z < near
+    if not behind.any():  # almost always, and cheaper
+        return xy * z.reciprocal()
     return xy * (z.clamp(min=near).reciprocal() + (near - z).clamp(min=0) / near**2)
 
 
