@@ -88,7 +88,7 @@ def detector_crop(
     K[:, 2, 2] = 1
     return K
 
-# %% ../nbs/08_data.ipynb #bb00b2fa
+# %% ../nbs/08_data.ipynb #44d205a1
 SHARD = 256  # images per file
 
 
@@ -104,7 +104,7 @@ def plan_labels(config, population):  # dict of tensors over the images
     identity, q, t, K = (torch.cat(v)[: config.n_images] for v in zip(*shards))
     return {"identity": identity, "q": q.float(), "t": t.float(), "K": K.float()}
 
-
+# %% ../nbs/08_data.ipynb #56ce9538
 @lru_cache(maxsize=1)
 def _renderer():
     from mrl.render import Renderer
@@ -112,7 +112,7 @@ def _renderer():
     population = load_population()
     return population, Renderer(population)
 
-
+# %% ../nbs/08_data.ipynb #20bf5d6f
 def render_image(
     config,  # DataConfig; its size is that of the picture
     index,  # number of the image in the data set
@@ -134,7 +134,7 @@ def render_shard(config, k, labels):  # (n, size, size, 3) uint8
     n = len(labels["identity"])
     return np.stack([render_image(config, k * SHARD + i, {name: v[i] for name, v in labels.items()}) for i in range(n)])
 
-# %% ../nbs/08_data.ipynb #215ab829
+# %% ../nbs/08_data.ipynb #ee51ee71
 def shard_path(folder, k):
     "File of shard `k` of a data set."
     return Path(folder) / f"images-{k:04d}.npy"
@@ -168,7 +168,7 @@ def _claim(folder, asked):
     else:
         write_json(folder / "config.json", asked)
 
-
+# %% ../nbs/08_data.ipynb #47ab5063
 def _check_space(folder, n_images, size):
     "OSError unless `n_images` more images fit on the disk."
     existing = next(p for p in (folder, *folder.resolve().parents) if p.exists())
@@ -219,7 +219,7 @@ def build_dataset(
     write_json(folder / "meta.json", {**asked, "versions": versions, "sha256": {f.name: sha256(f) for f in files}})
     return folder
 
-# %% ../nbs/08_data.ipynb #4947ca3c
+# %% ../nbs/08_data.ipynb #bf48560e
 class FaceImages(Dataset):
     "Images and truth of one split of a data set; indexing with a list gives a batch as a dict of tensors."
 
@@ -261,7 +261,7 @@ class FaceImages(Dataset):
     def __getitem__(self, item):
         return {k: v[0] for k, v in self.__getitems__([item]).items()}
 
-
+# %% ../nbs/08_data.ipynb #d5e245fe
 def _open_shard(path, config, k):
     shape = (min(SHARD, config.n_images - k * SHARD), config.size, config.size, 3)
     try:

@@ -58,7 +58,7 @@ def mean_difference(
         raise ValueError(f'norm must be "l1" or "squared", got {norm!r}')
     return (F.l1_loss if norm == "l1" else F.mse_loss)(a, b)
 
-# %% ../nbs/05_losses.ipynb #7ab8de2e
+# %% ../nbs/05_losses.ipynb #b4fc5237
 NEAR = 0.1  # share of a camera's distance to the true geometry below which 1/z is continued by its tangent
 
 
@@ -83,7 +83,7 @@ def centred_pixels(
         return xy * z.reciprocal()
     return xy * (z.clamp(min=near).reciprocal() + (near - z).clamp(min=0) / near**2)
 
-
+# %% ../nbs/05_losses.ipynb #7c396ff5
 def check_cameras(q_v, t_v, K, x):
     "Virtual cameras in the type of `x`, `K` expanded to `(..., V, 3, 3)`, and their `near_depth`; ValueError names what does not fit."
     batch = tuple(x.shape[:-2])
@@ -101,7 +101,7 @@ def check_cameras(q_v, t_v, K, x):
         raise ValueError("K, t_v: positive focal lengths, and cameras away from the middle of x, expected")
     return q_v.to(x), t_v.to(x), K, near
 
-
+# %% ../nbs/05_losses.ipynb #6a55130d
 def multiview_reprojection(
     x_hat,  # (..., N, 3) predicted points, predicted world
     q_hat,  # (..., 4) predicted rotation, camera-to-world
@@ -160,7 +160,7 @@ def multi_term(
         raise ValueError("alpha_id_hat (..., M) is needed when gamma is not 0")
     return loss + gamma * alpha_id_hat.square().sum(-1).mean()
 
-# %% ../nbs/05_losses.ipynb #1c204785
+# %% ../nbs/05_losses.ipynb #54d0cf60
 def orbit_cameras(x, q, t, K, views, generator=None, max_angle=math.pi):
     "The true camera rotated about the centre of `x` by Haar-random rotations of at most `max_angle` radians; `K (..., 3, 3)`."
     shape = (*q.shape[:-1], views)
@@ -169,7 +169,7 @@ def orbit_cameras(x, q, t, K, views, generator=None, max_angle=math.pi):
     t_v = centre + rotate(g, t.unsqueeze(-2) - centre)
     return K.unsqueeze(-3), quaternion_multiply(g, q.unsqueeze(-2)), t_v
 
-
+# %% ../nbs/05_losses.ipynb #c609c0da
 def batch_cameras(x, q, t, K, views, generator=None):
     "The cameras (pose and intrinsics) of other images of the batch: `views` different cyclic shifts of it."
     B = len(q)
@@ -223,7 +223,7 @@ class MultiviewReprojectionLoss(nn.Module):
         K_v, q_v, t_v = self.cameras(x, q, t, K, self.views, self.generator)
         return multiview_reprojection(x_hat, q_hat, t_hat, x, q, t, K_v, q_v, t_v, self.norm)
 
-# %% ../nbs/05_losses.ipynb #1655152f
+# %% ../nbs/05_losses.ipynb #f77b6025
 class ReprojectionLoss(nn.Module):
     "Single-view reprojection in the true camera, pixels; `forward` as in `reprojection`."
 
@@ -235,7 +235,7 @@ class ReprojectionLoss(nn.Module):
     def forward(self, x_hat, q_hat, t_hat, x, q, t, alpha_id_hat=None, *, K=None):
         return reprojection(x_hat, q_hat, t_hat, x, q, t, self.K if K is None else K, self.norm)
 
-
+# %% ../nbs/05_losses.ipynb #574a276a
 class GeometricAlignmentLoss(nn.Module):
     "Camera-frame distance in the unit of `x`; `forward` as in `geometric_alignment`. `K` is accepted and not used."
 

@@ -14,7 +14,7 @@ from torch import nn
 from .camera import crop_to_pose, matmul
 from .rotation import normalize_quaternion
 
-# %% ../nbs/06_network.ipynb #5f4b61ec
+# %% ../nbs/06_network.ipynb #0062751d
 LAYOUT_D = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
 
 
@@ -51,7 +51,7 @@ class VGG16(nn.Module):
     def forward(self, images):  # (B, 3, size, size) -> (B, n_features)
         return self.hidden(self.features(images))
 
-
+# %% ../nbs/06_network.ipynb #6bddc8e1
 def imagenet_features(batch_norm):
     "torchvision's ImageNet weights of VGG16's convolutions; RuntimeError with advice where they cannot be downloaded."
     from torchvision.models import VGG16_BN_Weights, VGG16_Weights
@@ -63,7 +63,7 @@ def imagenet_features(batch_norm):
         raise RuntimeError(f'weights="imagenet" must be downloaded once from {weights.url} ({e}); without internet use weights=None') from e
     return {k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")}
 
-# %% ../nbs/06_network.ipynb #0cd0d1db
+# %% ../nbs/06_network.ipynb #0d4bb171
 class Prediction(NamedTuple):
     "What a reconstructor predicts from images; the first three are what every criterion takes."
 
@@ -72,7 +72,7 @@ class Prediction(NamedTuple):
     t_hat: torch.Tensor  # (B, 3) camera position, head frame, mm
     alpha_id_hat: torch.Tensor  # (B, M) coefficients, standard deviations
 
-
+# %% ../nbs/06_network.ipynb #e01158ab
 class Reconstructor(nn.Module):
     "Encoder, heads and morphable model: images of faces and their intrinsics to `Prediction`."
 

@@ -32,14 +32,14 @@ from .network import Reconstructor
 ROOT = Path(mrl.__file__).resolve().parent.parent  # the repository
 HOME = Path(os.environ.get("MRL_HOME", ROOT))  # where results/ and datasets/ are kept
 
-# %% ../nbs/10_training.ipynb #927e4999
+# %% ../nbs/10_training.ipynb #98b74661
 LOSSES = ("mrl", "reprojection", "geometric_alignment", "multi_term")
 CHOICES = {"loss": LOSSES, "cameras": ("true+batch", "batch", "uniform"), "norm": ("l1", "squared"), "weights": ("none", "imagenet"), "precision": ("auto", "bf16", "fp32")}
 RANGES = {"views": (1, 1024), "max_angle": (0.1, 180), "alpha": (0, 1e12), "beta": (0, 1e12), "gamma": (0, 1e12), "n_images": (1, 10**8), "image_size": (32, 1024),
           "n_components": (1, 10_000), "width": (0.01, 4), "steps": (1, 10**9), "batch_size": (2, 10**6), "lr": (1e-12, 1e38), "weight_decay": (0, 1e3),
           "clip": (1e-12, 1e38), "eval_every": (1, 10**9), "seed": (0, 2**31), "data_seed": (0, 2**31)}
 
-
+# %% ../nbs/10_training.ipynb #0c64c633
 @dataclass(frozen=True)
 class TrainConfig:
     "Everything that decides a training run. Defaults are what `make train` does on two CPU cores."
@@ -95,7 +95,7 @@ class TrainConfig:
         if not self.run:
             object.__setattr__(self, "run", f"{self.loss}-{self.seed}")
 
-
+# %% ../nbs/10_training.ipynb #dab5e163
 def config_from(names, before):
     "TrainConfig from a notebook's globals: of the plain values that are not in `before`, each must be a parameter; unknown ones are refused with the list of valid ones."
     valid = [f.name for f in fields(TrainConfig)]
@@ -183,7 +183,7 @@ def evaluate_controls(morphable, q_crop_mean, t_crop_mean, dataset):
             parts.setdefault(name, []).append(image_metrics(*out[:3], *truth))
     return {name: {k: torch.cat([p[k] for p in v]) for k in METRICS} for name, v in parts.items()}
 
-# %% ../nbs/10_training.ipynb #49e8d87d
+# %% ../nbs/10_training.ipynb #e57fcc66
 def prepare(config, data_dir, progress=True):
     "Data sets, 3DMM, statistics of the training crops and a freshly initialised model for a configuration."
     data_config = DataConfig(n_images=config.n_images, size=config.image_size, seed=config.data_seed)
@@ -201,7 +201,7 @@ def prepare(config, data_dir, progress=True):
     model = Reconstructor(morphable, *crop_stats[1:], config.image_size, config.width, config.batch_norm, weights)
     return data, morphable, crop_stats, model
 
-
+# %% ../nbs/10_training.ipynb #2d26531c
 def provenance(device, bf16, data_folder):
     "What a result needs besides its configuration: commit, versions, device, precision, hash of the data."
     git = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=40"], cwd=ROOT, capture_output=True, text=True)
@@ -209,7 +209,7 @@ def provenance(device, bf16, data_folder):
     return {"commit": git.stdout.strip() or "unknown", "mrl": mrl.__version__, "torch": torch.__version__, "python": platform.python_version(),
             "device": name, "precision": "bf16" if bf16 else "fp32", "data_folder": Path(data_folder).name, "data": sha256(Path(data_folder) / "meta.json")}
 
-
+# %% ../nbs/10_training.ipynb #af04fac1
 def claim_run(folder, config):
     "Refuse a results folder that belongs to another configuration."
     if (folder / "config.json").exists():
@@ -231,7 +231,7 @@ def write_config(folder, config, about):
         record = begun
     write_json(folder / "config.json", record)
 
-# %% ../nbs/10_training.ipynb #91f49bd5
+# %% ../nbs/10_training.ipynb #718ca025
 def save_state(folder, model, optimiser, schedule, step, rows):
     "Write the checkpoint, then the state from which `train` resumes."
     save_tensors(folder / "checkpoint.safetensors", model.state_dict(), "mrl.checkpoint", {"step": step})
@@ -254,7 +254,7 @@ def load_state(folder, model, optimiser, schedule):
         raise ValueError(f"{path}: cannot be resumed from ({type(e).__name__}: {e}); delete {folder} to start again") from e
     return state["step"], state["rows"]
 
-
+# %% ../nbs/10_training.ipynb #75dd80e3
 def load_run(folder):
     "A trained network and what belongs to it: `(Reconstructor in evaluation mode, MorphableModel, TrainConfig)`."
     folder = Path(folder)
@@ -305,7 +305,7 @@ def read_history(folder):
     with open(Path(folder) / "history.csv", newline="") as f:
         return [{k: float(v) for k, v in row.items() if v != ""} for row in csv.DictReader(f)]
 
-# %% ../nbs/10_training.ipynb #109cd199
+# %% ../nbs/10_training.ipynb #599c2156
 def fit(config, folder, data, model, device, progress=True):
     "The loop: train `model` in place, validate and save every `eval_every` steps; resumes from the folder's state."
     from tqdm.auto import tqdm
@@ -345,7 +345,7 @@ def fit(config, folder, data, model, device, progress=True):
     bar.close()
     return rows
 
-
+# %% ../nbs/10_training.ipynb #f3999f31
 def train(
     config,  # TrainConfig
     results_dir=HOME / "results",  # the run goes to results_dir/config.run
