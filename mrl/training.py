@@ -8,11 +8,12 @@ __all__ = ['ROOT', 'HOME', 'LOSSES', 'CHOICES', 'RANGES', 'TrainConfig', 'config
            'save_state', 'load_state', 'load_run', 'train_step', 'make_optimiser', 'write_history', 'read_history',
            'fit', 'train']
 
-# %% ../nbs/10_training.ipynb #eae9573e
+# %% ../nbs/10_training.ipynb #c3f75288
 import csv
 import math
 import os
 import platform
+import shutil
 import subprocess
 import time
 from dataclasses import asdict, dataclass, fields
@@ -39,7 +40,7 @@ RANGES = {"views": (1, 1024), "max_angle": (0.1, 180), "alpha": (0, 1e12), "beta
           "n_components": (1, 10_000), "width": (0.01, 4), "steps": (1, 10**9), "batch_size": (2, 10**6), "lr": (1e-12, 1e38), "weight_decay": (0, 1e3),
           "clip": (1e-12, 1e38), "eval_every": (1, 10**9), "seed": (0, 2**31), "data_seed": (0, 2**31)}
 
-# %% ../nbs/10_training.ipynb #0c64c633
+# %% ../nbs/10_training.ipynb #321b99a2
 @dataclass(frozen=True)
 class TrainConfig:
     "Everything that decides a training run. Defaults are what `make train` does on two CPU cores."
@@ -85,7 +86,7 @@ class TrainConfig:
                 raise ValueError(f"{name} must lie in {low}..{high}, got {getattr(self, name)}")
         wrong = {
             f"image_size must be a multiple of 32, got {self.image_size}": self.image_size % 32,
-            f"views must be at most batch_size ({self.batch_size}), got {self.views}": self.views > self.batch_size,
+            f"views must be at most batch_size ({self.batch_size}), and below it with cameras=batch, got {self.views}": self.views + (self.cameras == "batch") > self.batch_size,
             'max_angle goes with cameras="uniform"': self.max_angle != 180 and self.cameras != "uniform",
             'weights="imagenet" goes with width 1.0': self.weights != "none" and self.width != 1,
             f"run must be a relative path without '..', got {self.run!r}": Path(self.run).is_absolute() or ".." in Path(self.run).parts,
@@ -201,12 +202,13 @@ def prepare(config, data_dir, progress=True):
     model = Reconstructor(morphable, *crop_stats[1:], config.image_size, config.width, config.batch_norm, weights)
     return data, morphable, crop_stats, model
 
-# %% ../nbs/10_training.ipynb #2d26531c
+# %% ../nbs/10_training.ipynb #6f47de59
 def provenance(device, bf16, data_folder):
     "What a result needs besides its configuration: commit, versions, device, precision, hash of the data."
-    git = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=40"], cwd=ROOT, capture_output=True, text=True)
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip() if shutil.which("git") else ""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    return {"commit": git.stdout.strip() or "unknown", "mrl": mrl.__version__, "torch": torch.__version__, "python": platform.python_version(),
+    return {"commit": commit or "unknown", "mrl": mrl.__version__, "torch": torch.__version__, "python": platform.python_version(),
             "device": name, "precision": "bf16" if bf16 else "fp32", "data_folder": Path(data_folder).name, "data": sha256(Path(data_folder) / "meta.json")}
 
 # %% ../nbs/10_training.ipynb #af04fac1
