@@ -3,7 +3,7 @@
 # make lab              open the notebooks
 # make figures          redraw the README's pictures from the run that make train leaves
 # make export           after editing a notebook: clean it and export mrl/
-# make virtual-cameras  the runs behind nbs/11_virtual_cameras.ipynb (an hour on two cores; continues where it was)
+# make virtual-cameras  the runs behind nbs/12_virtual_cameras.ipynb (an hour on two cores; continues where it was)
 # All create .venv. PYTHON chooses the interpreter (3.10-3.12); PARAMS goes to papermill: make train PARAMS="-p loss reprojection"
 
 PYTHON ?= python3
