@@ -5,24 +5,22 @@
 # %% auto #0
 __all__ = ['LABELS', 'LANDMARKS', 'Heads', 'Population', 'load_population', 'split_identities']
 
-# %% ../nbs/03_faces.ipynb #1e204c07
-import os
-from dataclasses import dataclass
+# %% ../nbs/03_faces.ipynb #edd1d513
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-import mrl
-from .files import load_tensors, sha256
+from .files import ROOT, load_tensors, sha256
 
-# %% ../nbs/03_faces.ipynb #c569f795
+# %% ../nbs/03_faces.ipynb #a78e36bf
 @dataclass(frozen=True, eq=False)
 class Heads:
     "S heads in correspondence, numpy arrays: V vertices, F triangles, U texture coordinates, R modes."
     mean: np.ndarray  # (V, 3) float32, mm, head frame
-    basis: np.ndarray  # (R, V, 3) float16, mm
-    coefficients: np.ndarray  # (S, R) float16
+    basis: np.ndarray  # (R, V, 3) floating point, mm
+    coefficients: np.ndarray  # (S, R) floating point
     triangles: np.ndarray  # (F, 3) int32 vertices, counter-clockwise seen from outside
     uv: np.ndarray  # (U, 2) float32 texture coordinates: u right, v down from the top row of the image; eyeballs have their own chart
     uv_triangles: np.ndarray  # (F, 3) int32 rows of `uv`, one per corner of a triangle
@@ -43,7 +41,7 @@ def _combine(mean, modes, c):
     offset = c.astype(np.float64) @ modes.reshape(len(modes), -1)
     return (mean + offset.reshape(*c.shape[:-1], *mean.shape)).astype(np.float32)
 
-# %% ../nbs/03_faces.ipynb #5bb6ad92
+# %% ../nbs/03_faces.ipynb #74076eab
 LABELS = ("gender", "age", "weight", "muscle", "african", "asian", "caucasian")
 LANDMARKS = ("right_eye_outer", "right_eye_inner", "left_eye_inner", "left_eye_outer", "nose_tip", "nose_base",
              "mouth_right", "mouth_left", "chin")
@@ -54,12 +52,14 @@ class Population(Heads):
     "Heads with their faces (N vertices, T triangles) and labels."
     face_vertices: np.ndarray  # (N,) int32 vertices of the head
     face_triangles: np.ndarray  # (T, 3) int32 rows of `face_vertices`
-    labels: dict  # name -> (S,) float32: gender (0 male to 1 female), age (years), weight, muscle, african, asian, caucasian (0 to 1)
+    labels: dict  # name -> (S,) float32; the repository's own has those of `LABELS`: gender 0 male to 1 female, age in years, others 0 to 1
     landmarks: dict  # name -> row of `face_vertices`; left and right are the subject's
     name: str
     licence: str
     path: Path  # file it was read from
     sha256: str  # hash of that file: data sets and models name the population they come from
+    own_basis: bool = False  # whether `basis` is a face model's own and `coefficients` were drawn from its Gaussian (notebook 15_populations)
+    identities: list = field(default_factory=list)  # S names, where heads have one: the files of scans
 
     @property
     def n_face_vertices(self): return len(self.face_vertices)
@@ -71,23 +71,21 @@ class Population(Heads):
         "Vertices of faces: the rows `face_vertices` of `heads(ids)`."
         return _combine(self.mean[self.face_vertices], self._face_modes, self.coefficients[ids])
 
-# %% ../nbs/03_faces.ipynb #2fd22af1
+# %% ../nbs/03_faces.ipynb #fe17e512
 def load_population(
-    path=None,  # default: faces.safetensors in the folder MRL_DATA, or in the repository's data/
+    path=ROOT / "data" / "faces.safetensors",
 ):
     "Read a `Population`; FileNotFoundError or ValueError names the file and what was expected of it."
-    if path is None: path = Path(os.environ.get("MRL_DATA") or Path(mrl.__file__).parent.parent / "data") / "faces.safetensors"
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; it is data/faces.safetensors of the repository (MRL_DATA names another folder)")
-    tensors, about = load_tensors(path, "mrl.faces", [*_SHAPES, *(f"label.{k}" for k in LABELS)])
+    if not path.is_file(): raise FileNotFoundError(f"{path}: no such file; the repository's own population is data/faces.safetensors")
+    tensors, about = load_tensors(path, "mrl.faces", _SHAPES)
     arrays = {k: v.numpy() for k, v in tensors.items()}
     _check(path, arrays, about)
     labels = {k[6:]: v for k, v in arrays.items() if k.startswith("label.")}
-    keep = {k: about[k] for k in ("landmarks", "name", "licence")}
+    keep = {k: about[k] for k in ("landmarks", "name", "licence", "own_basis", "identities") if k in about}
     return Population(**{k: arrays[k] for k in _SHAPES}, labels=labels, **keep, path=path, sha256=sha256(path))
 
-# %% ../nbs/03_faces.ipynb #7f76020e
+# %% ../nbs/03_faces.ipynb #406b665b
 _SHAPES = dict(mean="V3", basis="RV3", coefficients="SR", triangles="F3", uv="U2", uv_triangles="F3", part="F",
                face_vertices="N", face_triangles="T3")
 _ROWS = dict(triangles="V", uv_triangles="U", face_vertices="V", face_triangles="N")  # what the numbers in an array index
@@ -96,7 +94,7 @@ _ROWS = dict(triangles="V", uv_triangles="U", face_vertices="V", face_triangles=
 def _check(path, arrays, about):
     "ValueError unless sizes agree, numbers are finite and indices exist"
     size = {"2": 2, "3": 3}
-    for name, letters in {**_SHAPES, **{f"label.{k}": "S" for k in LABELS}}.items():
+    for name, letters in {**_SHAPES, **{k: "S" for k in arrays if k.startswith("label.")}}.items():
         shape = arrays[name].shape
         fits = len(shape) == len(letters) and all(size.setdefault(k, n) == n for k, n in zip(letters, shape))
         if not fits: raise ValueError(f"{path}: {name} has shape {shape}, expected ({', '.join(letters)}) with {size}")
@@ -106,8 +104,9 @@ def _check(path, arrays, about):
         if low < 0 or high >= size[k]: raise ValueError(f"{path}: {name} names rows {low} to {high}, expected 0 to {size[k] - 1}")
     if about.get("units") != "mm": raise ValueError(f"{path}: units are {about.get('units')!r}, expected 'mm'")
     if missing := [k for k in ("name", "licence", "landmarks") if k not in about]: raise ValueError(f"{path}: metadata lack {missing}")
+    if len(about.get("identities", [])) not in (0, size["S"]): raise ValueError(f"{path}: {len(about['identities'])} identities are named, expected {size['S']}")
     marks = about["landmarks"]
-    if set(marks) != set(LANDMARKS) or not all(0 <= i < size["N"] for i in marks.values()):
+    if not set(marks) >= set(LANDMARKS) or not all(0 <= i < size["N"] for i in marks.values()):
         raise ValueError(f"{path}: landmarks are {marks}, expected {LANDMARKS}, each 0 to {size['N'] - 1}")
 
 # %% ../nbs/03_faces.ipynb #8be19f0e

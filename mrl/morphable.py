@@ -64,7 +64,25 @@ class MorphableModel:
         "The same model with `mean` and `basis` on another device or in another floating type."
         return MorphableModel(**{**vars(self), "mean": self.mean.to(*args, **kwargs), "basis": self.basis.to(*args, **kwargs)})
 
-# %% ../nbs/04_morphable.ipynb #f07e3e3a
+# %% ../nbs/04_morphable.ipynb #a22014ce
+def _principal(X, n):
+    "Mean (D,), first n principal directions (D, n), standard deviations and shares of variance (n,) of the rows of X (S, D)."
+    S, D = X.shape
+    if not 0 < n < min(S, D + 1):
+        raise ValueError(f"n_components must lie in 1..{min(S - 1, D)} for {S} scans, got {n}")
+    mean = X.mean(0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        _, s, V = torch.svd_lowrank(X - mean, q=min(n + 16, S, D), niter=6)
+    sd = s[:n] / (S - 1) ** 0.5
+    return mean, V[:, :n], sd, sd**2 / X.var(0).sum()
+
+
+def _signed(V):
+    "Columns of V with a positive largest entry."
+    return V * V.gather(0, V.abs().argmax(0, keepdim=True)).sign()
+
+
 def fit_morphable_model(
     scans,  # (S, N, 3) shapes in correspondence, rigidly aligned
     n_components,  # M
@@ -72,22 +90,13 @@ def fit_morphable_model(
     **kwargs,  # landmarks, name, licence, units of the model
 ):  # MorphableModel
     "PCA of scans in correspondence, by a randomised SVD (Halko et al. 2011); deterministic."
-    S, N = scans.shape[:2]
     if scans.ndim != 3 or scans.shape[-1] != 3:
         raise ValueError(f"scans (S, N, 3) expected, got {tuple(scans.shape)}")
-    if not 0 < n_components < min(S, 3 * N):
-        raise ValueError(f"n_components must lie in 1..{min(S, 3 * N) - 1} for {S} scans, got {n_components}")
     if not torch.isfinite(scans).all():
         raise ValueError("scans hold values that are not finite")
-    mean = scans.mean(0)
-    X = (scans - mean).flatten(1)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        _, s, V = torch.svd_lowrank(X, q=min(n_components + 16, *X.shape), niter=6)
-    sd, V = s[:n_components] / (S - 1) ** 0.5, V[:, :n_components]
-    V = V * V.gather(0, V.abs().argmax(0, keepdim=True)).sign()
-    ratio = sd**2 / X.var(0).sum()
-    return MorphableModel(mean, (V * sd).T.unflatten(1, (N, 3)).contiguous(), triangles, ratio, **kwargs)
+    mean, V, sd, ratio = _principal(scans.flatten(1), n_components)
+    basis = (_signed(V) * sd).T.unflatten(1, scans.shape[1:]).contiguous()
+    return MorphableModel(mean.unflatten(0, scans.shape[1:]), basis, triangles, ratio, **kwargs)
 
 # %% ../nbs/04_morphable.ipynb #ef11b36b
 def save_morphable_model(
@@ -108,13 +117,21 @@ def load_morphable_model(path):
     except ValueError as e:
         raise ValueError(f"{path}: {e}") from None
 
-# %% ../nbs/04_morphable.ipynb #f050fff5
+# %% ../nbs/04_morphable.ipynb #6d438f6c
 def morphable_model_of(
     population,  # mrl.faces.Population
     identities,  # (S,) indices of the training identities
-    n_components=64,
+    n_components=64,  # at most: no more than the modes the population has, and one fewer than identities
 ):  # MorphableModel
-    "The 3DMM of some of a population's identities; it inherits landmarks, name, licence and units."
-    scans = torch.as_tensor(population.faces(identities))
+    "The 3DMM of some of a population's identities; of a population drawn from a face model, that model's first components."
     keys = {k: getattr(population, k) for k in ("landmarks", "name", "licence")}
-    return fit_morphable_model(scans, n_components, torch.as_tensor(population.face_triangles).long(), **keys)
+    keys["triangles"] = torch.as_tensor(population.face_triangles).long()
+    mean, B = (torch.as_tensor(v[..., population.face_vertices, :]).double() for v in (population.mean, population.basis))
+    if population.own_basis:
+        ratio = B.square().sum((1, 2)) / B.square().sum()
+        return MorphableModel(mean.float(), B[:n_components].float(), variance_ratio=ratio[:n_components].float(), **keys)
+    Q, T = torch.linalg.qr(B.flatten(1).T)
+    scores = torch.as_tensor(population.coefficients[identities]).double() @ T.T
+    mean_score, V, sd, ratio = _principal(scores, min(n_components, len(scores) - 1, len(T)))
+    mean, basis = mean + (Q @ mean_score).unflatten(0, mean.shape), (_signed(Q @ V) * sd).T.unflatten(1, mean.shape)
+    return MorphableModel(mean.float(), basis.float().contiguous(), variance_ratio=ratio.float(), **keys)

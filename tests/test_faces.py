@@ -171,17 +171,8 @@ def test_split():
     with pytest.raises(ValueError, match="n: expected 10 identities or more, got 3"): split_identities(3)
 
 
-def test_missing_file(tmp_path, monkeypatch):
+def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere.safetensors: no such file"): load_population(tmp_path / "nowhere.safetensors")
-    monkeypatch.setenv("MRL_DATA", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=str(tmp_path)): load_population()
-
-
-def test_data_folder_from_the_environment(tmp_path, monkeypatch, population):
-    (tmp_path / "faces.safetensors").symlink_to(population.path.resolve())
-    monkeypatch.setenv("MRL_DATA", str(tmp_path))
-    other = load_population()
-    assert other.path.parent == tmp_path and other.sha256 == population.sha256
 
 
 @pytest.mark.parametrize("cut", [0, 4, 1000, 1_000_000, -1])
@@ -217,7 +208,6 @@ def beyond(x): x[0] = 10**6; return x
 
 @pytest.mark.parametrize("change, message", [
     (without("basis"), "tensors missing: basis"),
-    (without("label.age"), "tensors missing: label.age"),
     (edited("label.age", lambda x: x[:-1]), r"label.age has shape \(5999,\), expected \(S\)"),
     (edited("coefficients", lambda x: x[:, :-1]), "coefficients has shape"),
     (edited("mean", lambda x: x[:, :2]), "mean has shape"),
@@ -227,6 +217,7 @@ def beyond(x): x[0] = 10**6; return x
     (edited("face_vertices", lambda x: x - 1 - x.min()), "face_vertices names rows -1"),
     (about("units", "cm"), "units are 'cm', expected 'mm'"),
     (about("landmarks", {"chin": 0}), "landmarks are"),
+    (about("identities", ["one", "two"]), "2 identities are named, expected 6000"),
     (lambda d, a: a["landmarks"].update(chin=99999), "landmarks are"),
     (lambda d, a: a.pop("licence"), "metadata lack"),
 ])

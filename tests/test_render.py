@@ -9,9 +9,10 @@ import torch
 import trimesh
 from scipy.spatial.transform import Rotation
 
+from mrl.appearance import EFFECTS, sample_appearance, switch_off
 from mrl.camera import crop_intrinsics, project
 from mrl.faces import load_population
-from mrl.render import Renderer, Scene, pixel_centres, pixel_rays, sample_appearance
+from mrl.render import Renderer, Scene, pixel_centres, pixel_rays
 
 SIZE = 48
 FRONTAL = Rotation.from_matrix(np.diag([1.0, -1, -1]))
@@ -194,7 +195,7 @@ def test_views_without_a_face(renderer, population):
 def test_world_frame_does_not_matter_to_the_torso_and_hair(renderer, population):
     "Moving the head and the camera together leaves the picture as it was."
     rng = np.random.default_rng(1)
-    appearance = replace(sample_appearance(rng, LABELS), hair=[12, 12, 0, 0, 120, .6, 0])
+    appearance = replace(sample_appearance(rng, LABELS), hair=[12, 12, 0, 0, 120, .6, 0, 0])
     K, q, t = view(25, -5)
     move = np.array([3.0, -20, 11])
     x = population.heads(5)
@@ -204,13 +205,13 @@ def test_world_frame_does_not_matter_to_the_torso_and_hair(renderer, population)
 
 def test_the_lit_side_is_brighter(renderer, population):
     "Light from the camera's left brightens the left half of a frontal face, and so on; shadows darken, never brighten."
-    dark = dict(ambient=np.zeros((4, 3)), key=[1.5] * 3, hair=np.zeros(7), beard=[0, 0], film=[1, 1, 0, 0], gloss=[0, 10], seed=1)
+    dark = dict(ambient=np.zeros((4, 3)), key=[[1.5] * 3, [0] * 3, [0] * 3], shadow=[1, .06], glasses=np.zeros(8), hair=np.zeros(8), beard=[0, 0], film=[1, 1, 0, 0, 0], gloss=[0, 10], seed=1)
     mask = renderer.cast(population.mean, *view(), SIZE)[0] >= 0
     rng = np.random.default_rng(0)
     appearance = sample_appearance(rng, LABELS)
     images = {}
     for name, light in (("left", [-.9, 0, -.44]), ("right", [.9, 0, -.44])):
-        images[name] = renderer.image(population.mean, *view(), replace(appearance, light=light, **dark), SIZE, np.random.default_rng(0)).mean(-1) * mask
+        images[name] = renderer.image(population.mean, *view(), replace(appearance, light=[light] * 3, **dark), SIZE, np.random.default_rng(0)).mean(-1) * mask
     half = np.arange(SIZE) < SIZE // 2
     assert images["left"][:, half].sum() > 2 * images["left"][:, ~half].sum()
     assert images["right"][:, ~half].sum() > 2 * images["right"][:, half].sum()
@@ -218,25 +219,13 @@ def test_the_lit_side_is_brighter(renderer, population):
 
 def test_picture_and_mask_agree(renderer, population):
     "A black person's outline before a white background is the mask of `cast`, up to the pixels on the edge (below the neck there is more)."
-    black = dict(ambient=np.zeros((4, 3)), key=[0, 0, 0], hair=np.zeros(7), film=[1, 1, 0, 0])
+    black = dict(ambient=np.zeros((4, 3)), key=np.zeros((3, 3)), background=3, glasses=np.zeros(8), hair=np.zeros(8), film=[1, 1, 0, 0, 0])
     K, q, t = view(30, 5, 8, focal=190, centre=(21.5, 8.25))
     mask = renderer.cast(population.heads(0), K, q, t, SIZE)[0] >= 0
     image = picture(renderer, population, camera=(K, q, t), **black).mean(-1)
     assert (image[mask] < 60).mean() > .95
     rows = np.arange(SIZE) < 24
     assert ((image < 20) & ~mask)[rows].sum() <= .02 * mask[rows].sum()
-
-
-def test_sampled_appearances_stay_in_their_ranges():
-    for i in range(400):
-        rng = np.random.default_rng(i)
-        african, asian, caucasian = rng.dirichlet([.3] * 3)
-        a = sample_appearance(rng, dict(gender=i % 2, age=18 + i % 63, african=african, asian=asian, caucasian=caucasian))
-        assert all(np.isfinite(getattr(a, f.name)).all() for f in fields(a))
-        assert abs(a.skin.sum() - 1) < 1e-5 and a.skin.min() >= 0 and abs(np.linalg.norm(a.light) - 1) < 1e-5
-        assert min(a.tone.min(), a.key.min(), a.ambient[0].min(), a.iris.min(), a.hair_colour.min(), a.cloth[:3].min(), a.hair[:2].min(), a.hair[4:].min()) >= 0
-        assert 0 <= a.lips <= .8 and .1 <= a.gloss[0] <= .5 and 8 <= a.gloss[1] <= 30 and 0 <= a.scalp <= 1 and 0 < a.film[2] < .8
-        assert (a.beard.max() == 0 if i % 2 else a.lips == 0)
 
 
 BAD = [
@@ -264,6 +253,98 @@ def test_bad_input_is_named(renderer, population, method, name, change, message)
         arguments |= dict(appearance=sample_appearance(np.random.default_rng(0), LABELS), rng=np.random.default_rng(0))
     with np.errstate(invalid="ignore"), pytest.raises(ValueError, match=message):
         getattr(renderer, method)(**arguments)
+
+
+CLEAR = dict(film=[1, 1, 0, 0, 0])
+PERSON = dict(glasses=[1, 24, 18, 2.2, .1, 1.2, 9.5, .1], lens=[.3, .3, .3], beard=[.8, .4], scalp=.8, hair=[12, 9, 0, 0, 0, .6, 0, .5], gaze=[.3, -.1, 0], lash=1,
+              film=[1.3, .9, .6, .02, 40])
+
+
+@pytest.fixture(scope="module")
+def whole(renderer, population):
+    "Pictures that show every effect, and each without one of them."
+    def take(seed, names=(), **changes):
+        rng = np.random.default_rng(seed)
+        appearance = replace(sample_appearance(rng, LABELS | dict(gender=0)), **(PERSON | changes))
+        K, q, t = view(25 - 10 * seed, -5, 3, focal=230, centre=(48, 40))
+        return renderer.image(population.heads(seed), K, q, t, switch_off(appearance, names), 96, np.random.default_rng(9)).astype(int)
+    return take
+
+
+@pytest.mark.parametrize("name", EFFECTS)
+def test_every_switch_changes_pictures(whole, name):
+    assert all((whole(seed) != whole(seed, [name])).mean() > .002 for seed in range(3))
+    assert (whole(0, [name]) == whole(0, [name, name])).all()
+
+
+LOCAL = {"brows": (.04, .12), "lashes": (.002, .05), "gaze": (.001, .04), "beard": (.02, .35), "glasses": (.02, .25), "background": (.1, .7)}
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_local_effects_leave_the_rest_as_it_was(whole, renderer, population, name):
+    "Without lens blur and JPEG, which carry light from pixel to pixel, all but a part of the picture stays bit for bit; the noise too."
+    for seed in range(3):
+        changes = dict(film=[1.1, 1, 0, .02, 0]) | (dict(glasses=np.zeros(8)) if name in ("brows", "lashes", "gaze", "beard") else {})
+        changes |= dict(hair=np.zeros(8), scalp=0) if name == "glasses" else {}
+        names = ["shadows"]
+        differs = (whole(seed, names, **changes) != whole(seed, [*names, name], **changes)).any(-1)
+        low, high = LOCAL[name]
+        assert low / 3 < differs.mean() < high
+
+
+def test_glasses_change_pixels_around_the_eyes_only(whole):
+    differs = (whole(0, ["shadows"], **CLEAR) != whole(0, ["shadows", "glasses"], **CLEAR)).any(-1)
+    rows, _ = np.nonzero(differs)
+    assert np.ptp(rows) < 40 and differs.sum() > 300
+
+
+def test_film_switches_are_what_they_say(whole):
+    "Without blur, noise, JPEG and exposure, the picture is the one that a plain film gives."
+    assert (whole(0, ["blur", "noise", "jpeg", "film"]) == whole(0, **CLEAR)).all()
+    plain = whole(0, **CLEAR)
+    assert np.abs(whole(0, film=[1, 1, 0, .02, 0]) - plain).mean() > 2
+    sharp = lambda x: np.abs(np.diff(x, axis=1)).mean()
+    assert sharp(whole(0, film=[1, 1, 1.5, 0, 0])) < .8 * sharp(plain)
+    assert whole(0, film=[1.5, 1, 0, 0, 0]).mean() > 1.1 * plain.mean()
+
+
+def test_shadows_only_darken(whole):
+    changes = dict(film=[1, 1, 0, 0, 0], light=[[.66, -.5, -.56]] * 3, key=[[1.2] * 3, [0] * 3, [0] * 3])
+    shadowed, lit = whole(0, **changes), whole(0, ["shadows"], **changes)
+    assert (shadowed - lit).max() <= 1 and (shadowed - lit).min() < -20
+
+
+def test_lights_add_up(whole):
+    "In linear light, two lights without shadows are the sum of each alone: compared through the film, brighter than either."
+    lights = dict(light=[[.7, 0, -.714], [-.7, 0, -.714], [0, 0, -1]], ambient=np.zeros((4, 3)), **CLEAR)
+    one, other, both = (whole(0, ["shadows"], key=key, **lights) for key in ([[1] * 3, [0] * 3, [0] * 3], [[0] * 3, [1] * 3, [0] * 3], [[1] * 3, [1] * 3, [0] * 3]))
+    assert (both >= np.maximum(one, other) - 1).mean() > .999 and both.mean() > 1.05 * one.mean()
+
+
+def test_a_population_without_skins_or_labels_is_rendered(population, tmp_path):
+    "Skins come from the repository when the population has none beside it; labels that it lacks are drawn."
+    elsewhere = replace(population, path=tmp_path / "other.safetensors", labels={})
+    image = Renderer(elsewhere).image(population.mean, *view(), sample_appearance(np.random.default_rng(0), {}), SIZE, np.random.default_rng(0))
+    assert (image == Renderer(population).image(population.mean, *view(), sample_appearance(np.random.default_rng(0), {}), SIZE, np.random.default_rng(0))).all()
+
+
+def test_a_finer_head_with_its_own_texture_rows(population):
+    "Each triangle in four, and every corner with a texture row of its own: the same pictures but for rounding, and 30,000 triangles."
+    mean, triangles = population.mean, population.triangles
+    edges = np.sort(triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), 1)
+    unique, number = np.unique(edges, axis=0, return_inverse=True)
+    middle = len(mean) + number.reshape(-1, 3)
+    def four(corner, middle):
+        (a, b, c), (ab, bc, ca) = corner.T, middle.T
+        return np.concatenate([np.stack(x, 1) for x in ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))])
+    uv = population.uv[population.uv_triangles]
+    corners = np.concatenate([uv, (uv + uv[:, [1, 2, 0]]) / 2], 1)
+    rows = 6 * np.arange(len(triangles))[:, None] + np.arange(3)
+    fine = replace(population, mean=np.concatenate([mean, mean[unique].mean(1)]), triangles=four(triangles, middle), uv=corners.reshape(-1, 2).astype(np.float32),
+                   uv_triangles=four(rows, rows + 3), part=np.tile(population.part, 4), basis=None, coefficients=None)
+    coarse, finer, a = Renderer(population), Renderer(fine), sample_appearance(np.random.default_rng(2), LABELS)
+    pictures = [r.image(r.mean, *view(), a, SIZE, np.random.default_rng(0)).astype(int) for r in (coarse, finer)]
+    assert len(fine.triangles) > 30_000 and np.abs(pictures[0] - pictures[1]).mean() < 1.5
 
 
 def test_missing_skins_are_named(population, tmp_path):

@@ -1,0 +1,331 @@
+"Hard tests of mrl.photographs: nothing lost between a photograph and its crop, every usual mistake caught and named."
+import csv
+import json
+import re
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.spatial.transform import Rotation
+
+from mrl.camera import pose_matrix, project
+from mrl.data import CropConfig, DataConfig, FaceImages, render_image, sample_cameras
+from mrl.faces import LANDMARKS, load_population
+from mrl.files import read_json
+from mrl.photographs import crop_photograph, fault_table, import_photographs, read_cameras, read_photographs
+from mrl.populations import population_file
+from mrl.store import SHARD, shard_path, verify_dataset
+
+WIDTH, HEIGHT, N = 400, 360, 5
+OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
+
+
+@pytest.fixture(scope="session")
+def population():
+    return load_population(population_file("anny"))
+
+
+@pytest.fixture(scope="session")
+def truth(population):
+    "Cameras, made without mrl.photographs: poses of SciPy, principal points off the middle, pixels that are not square."
+    rng = np.random.default_rng(7)
+    q, t = sample_cameras(rng, N, DataConfig(yaw=40.0, off_axis=2.0))
+    K = torch.eye(3, dtype=torch.float64).repeat(N, 1, 1)
+    K[:, 0, 0] = 1.1 * 400 * t.norm(dim=-1) / 500
+    K[:, 1, 1] = 0.97 * K[:, 0, 0]
+    K[:, :2, 2] = torch.tensor([WIDTH, HEIGHT]) / 2 + torch.from_numpy(rng.uniform(-15, 15, (N, 2)))
+    return {"identity": torch.from_numpy(rng.choice(len(population), N, replace=False)), "q": q, "t": t, "K": K}
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory, truth):
+    "Photographs of our own heads, one of them a JPEG."
+    folder = tmp_path_factory.mktemp("photographs")
+    for i in range(N):
+        K = truth["K"][i]
+        image = render_image(DataConfig(size=400), i, {k: v[i] for k, v in truth.items()} | {"K": K})[:HEIGHT]
+        Image.fromarray(image).save(folder / (f"{i}.png" if i else "0.jpg"), **({} if i else {"quality": 97, "subsampling": 0}))
+    return folder
+
+
+def transforms(truth, H=None):
+    H = np.eye(4) if H is None else H
+    frames = [{"file_path": f"./{i}" if i else "0.jpg", "scan": int(truth["identity"][i]), "fl_x": K[0, 0].item(), "fl_y": K[1, 1].item(), "cx": K[0, 2].item(),
+               "cy": K[1, 2].item(), "transform_matrix": (H @ pose_matrix(truth["q"][i], truth["t"][i]).numpy() @ OPENGL).tolist()}
+              for i, K in enumerate(truth["K"])]
+    return {"w": WIDTH, "h": HEIGHT, "head_to_world": H.tolist(), "frames": frames}
+
+
+@pytest.fixture
+def source(tmp_path, pictures, truth):
+    folder = tmp_path / "source"
+    shutil.copytree(pictures, folder)
+    (folder / "transforms.json").write_text(json.dumps(transforms(truth)))
+    return folder
+
+
+def write(folder, change=lambda cameras: None):
+    cameras = json.loads((folder / "transforms.json").read_text())
+    change(cameras)
+    (folder / "transforms.json").write_text(json.dumps(cameras))
+
+
+def write_csv(folder, truth):
+    (folder / "transforms.json").unlink()
+    with open(folder / "images.csv", "w", newline="") as f:
+        writer = csv.writer(f)
+        writer.writerow("image scan fx fy cx cy qw qx qy qz tx ty tz units".split())
+        for i in range(N):
+            K, R = truth["K"][i].numpy(), pose_matrix(truth["q"][i], truth["t"][i]).numpy()[:3, :3]
+            q = -Rotation.from_matrix(R).as_quat(scalar_first=True)
+            writer.writerow([f"{i}.png" if i else "0.jpg", int(truth["identity"][i]), K[0, 0], K[1, 1], K[0, 2], K[1, 2], *q, *(truth["t"][i] / 10).tolist(), "cm"])
+
+
+def read(folder):
+    data = FaceImages(folder, "all")
+    return data, data.__getitems__(list(range(len(data))))
+
+
+@pytest.mark.parametrize("form", ["nerf", "nerf with the heads elsewhere", "csv"])
+def test_nothing_is_lost(source, truth, population, form):
+    "Pose, intrinsics, shape and picture, from files in three conventions, against what rendered the photographs."
+    if form == "csv":
+        write_csv(source, truth)
+    elif "elsewhere" in form:
+        H = np.eye(4)
+        H[:3, :3], H[:3, 3] = Rotation.from_rotvec([0.4, -2.0, 1.1]).as_matrix(), [300, -1200, 70]
+        (source / "transforms.json").write_text(json.dumps(transforms(truth, H)))
+    assert import_photographs(source / "out", source, size=96, jobs=1, progress=False) == []
+    verify_dataset(source / "out")
+    data, batch = read(source / "out")
+    assert type(data.config) is CropConfig and len(data) == N
+    assert torch.equal(batch["identity"], truth["identity"])
+    assert np.allclose(batch["x"], population.faces(truth["identity"].numpy()))
+    assert (batch["t"] - truth["t"]).norm(dim=-1).max() < 1e-3
+    assert (batch["q"] * truth["q"]).sum(-1).abs().min() > 1 - 1e-6
+    x, K = batch["x"].double(), batch["K"].double()
+    in_photograph = project(x, truth["K"], truth["q"], truth["t"])
+    in_crop = project(x, K, batch["q"].double(), batch["t"].double())
+    back = (in_crop - K[:, None, :2, 2]) / K[:, None, [0, 1], [0, 1]] * truth["K"][:, None, [0, 1], [0, 1]] + truth["K"][:, None, :2, 2]
+    assert (back - in_photograph).norm(dim=-1).max() < 0.01  # pixels of the photograph
+    assert torch.allclose(K[:, 0, 0], K[:, 1, 1]) and (in_crop > 0).all() and (in_crop < 96).all()
+    share = (in_crop.amax(1) - in_crop.amin(1)).amax(-1) / 96
+    assert torch.allclose(share, torch.full((N,), 1 / 1.35, dtype=torch.float64), atol=1e-4)
+    for i in range(N):  # the same scene, rendered straight into the crop
+        straight = render_image(DataConfig(size=96), i, {k: batch[k][i] for k in ("identity", "K", "q", "t")})
+        marks = in_crop[i, [population.landmarks[k] for k in LANDMARKS]]
+        box = (*(marks.amin(0).int() - 4).tolist(), *(marks.amax(0).int() + 4).tolist())
+        a, b = (np.ravel(Image.fromarray(v).crop(box).reduce(2)) for v in (straight, batch["image"][i].permute(1, 2, 0).numpy()))
+        assert np.corrcoef(a, b)[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("zoom", [0.3, 0.9, 1.0, 2.7])
+def test_a_crop_shows_what_its_intrinsics_say(zoom):
+    "A picture whose colour is its coordinates: each pixel of the crop has the colour of the place it is of, reduced, enlarged or shifted."
+    rows, columns = np.mgrid[:300, :420] + 0.5
+    image = Image.fromarray(np.stack([columns / 2, rows / 2, 0 * rows], -1).astype(np.uint8))
+    K = np.array([[500.0, 0, 211.3], [0, 480.0, 148.9], [0, 0, 1]])
+    K_crop = np.array([[500 * zoom, 0, 23.4], [0, 500 * zoom, 31.7], [0, 0, 1]])
+    crop = crop_photograph(image, K, K_crop, 64).astype(float)
+    i, j = np.mgrid[:64, :64] + 0.5
+    u, v = (j - 23.4) / zoom + 211.3, (i - 31.7) / zoom * 480 / 500 + 148.9
+    inside = (u > 12) & (u < 408) & (v > 12) & (v < 288)
+    assert abs((crop[..., 0] * 2 + 1 - u)[inside].mean()) < 0.12 and abs((crop[..., 1] * 2 + 1 - v)[inside].mean()) < 0.12
+    assert abs(crop[..., 0] * 2 + 1 - u)[inside].max() < 2.1
+    assert (crop[(u < -12) | (v < -12) | (u > 432) | (v > 312)] == 0).all()
+
+
+def test_crops_with_jitter(source, truth):
+    "Several crops of a photograph: the same pose, different K, the face inside; the same again for the same seed."
+    import_photographs(source / "a", source, size=48, jitter=0.06, crops=60, jobs=2, progress=False)
+    import_photographs(source / "b", source, size=48, jitter=0.06, crops=60, jobs=1, progress=False)
+    import_photographs(source / "c", source, size=48, jitter=0.06, crops=60, seed=1, jobs=1, progress=False)
+    assert 60 * N > SHARD
+    a, b, c = (read_json(source / k / "meta.json")["sha256"] for k in "abc")
+    assert a == b and a["labels.safetensors"] != c["labels.safetensors"]
+    _, batch = read(source / "a")
+    assert torch.equal(batch["identity"], truth["identity"].repeat_interleave(60))
+    assert batch["K"].flatten(1).unique(dim=0).shape[0] == 60 * N and batch["t"].unique(dim=0).shape[0] == N
+    uv = project(batch["x"], batch["K"], batch["q"], batch["t"])
+    assert (uv > 0).all() and (uv < 48).all()
+    with pytest.raises(ValueError, match="crops a positive integer, 1 without jitter"):
+        import_photographs(source / "d", source, crops=2)
+
+
+def test_a_damaged_import_is_mended_and_a_changed_photograph_noticed(source):
+    import_photographs(source / "out", source, size=32, jobs=1, progress=False)
+    before = {p.name: p.read_bytes() for p in (source / "out").iterdir()}
+    shard_path(source / "out", 0).write_bytes(b"")
+    with pytest.raises(ValueError, match="images-0000.npy; delete"):
+        verify_dataset(source / "out")
+    import_photographs(source / "out", source, size=32, jobs=1, progress=False)
+    assert {p.name: p.read_bytes() for p in (source / "out").iterdir()} == before
+    with pytest.raises(ValueError, match="size: 32 there, 64 asked"):
+        import_photographs(source / "out", source, size=64)
+    Image.open(source / "1.png").rotate(1).save(source / "1.png")
+    with pytest.raises(ValueError, match="another photographs"):
+        import_photographs(source / "out", source, size=32)
+
+
+def test_skipped_files_are_listed(source):
+    (source / "3.png").write_bytes((source / "3.png").read_bytes()[:4000])
+    with pytest.raises(ValueError, match=r"1 of 5 photographs are faulty\n./3  cannot be read"):
+        import_photographs(source / "out", source)
+    assert not (source / "out").exists()
+    faults = import_photographs(source / "out", source, on_error="skip", jobs=1, progress=False)
+    meta = read_json(source / "out" / "meta.json")
+    assert [tuple(v) for v in meta["skipped"]] == faults and faults[0][0] == "./3"
+    assert meta["files"] == ["0.jpg", "1.png", "2.png", "4.png"] and len(FaceImages(source / "out", "all")) == 4
+    verify_dataset(source / "out")
+
+
+def matrix(change):
+    "A change of frame 2's transform_matrix."
+    def apply(cameras):
+        cameras["frames"][2]["transform_matrix"] = np.asarray(change(np.array(cameras["frames"][2]["transform_matrix"]))).tolist()
+    return apply
+
+
+def frame(**values):
+    return lambda cameras: cameras["frames"][2].update(values)
+
+
+def lengths(factor):
+    return np.array([[1, 1, 1, factor]] * 3 + [[1] * 4])
+
+
+MIRROR = np.diag([-1.0, 1, 1, 1])
+FAULTS = {
+    "no such file": frame(file_path="photo.png"),
+    "file_path .* is missing": lambda c: c["frames"][2].pop("file_path"),
+    "listed twice": frame(file_path="1.png"),
+    "scan is missing": lambda c: c["frames"][2].pop("scan"),
+    "unknown scan 'Ada'": frame(scan="Ada"),
+    "unknown scan 6000": frame(scan=6000),
+    "unknown scan -1": frame(scan=-1),
+    "w is 800, but the picture is 400 x 360": frame(w=800),
+    "h is 400, but the picture is 400 x 360": frame(h=400),
+    "focal lengths must be positive": frame(fl_y=-500),
+    "fl_x: a number is expected, got 'long'": frame(fl_x="long"),
+    "fl_x: a finite number": frame(fl_x=float("inf")),
+    "fl_x is missing": lambda c: c["frames"][2].pop("fl_x"),
+    "principal point .* outside the picture": frame(cx=0.0),
+    r"lens distortion \(k1, p2\): undistort": frame(k1=0.1, p2=-0.01),
+    r"lens distortion \(is_fisheye\)": frame(is_fisheye=True),
+    "transform_matrix: left-handed": matrix(lambda M: M @ MIRROR),
+    "transform_matrix: no rotation, it scales by 0.5 to 0.5": matrix(lambda M: M @ np.diag([0.5, 0.5, 0.5, 1])),
+    "transform_matrix: no rotation": matrix(lambda M: M + np.eye(4)[[1, 0, 2, 3]] * [[0.1], [0], [0], [0]]),
+    "transform_matrix: 4 x 4 finite": matrix(lambda M: M[:3]),
+    "transform_matrix: 4 x 4 finite numbers": matrix(lambda M: M * np.nan),
+    "head_to_world: left-handed": frame(head_to_world=MIRROR.tolist()),
+    "head_to_world: 4 x 4": frame(head_to_world="identity"),
+    "units must be one of mm, cm, m; got 'feet'": frame(units="feet"),
+    "0.[0-9]+ mm from .* lengths are in m: factor 1000, write units = m": matrix(lambda M: M * lengths(1e-3)),
+    "lengths are in cm: factor 10, write units = cm": matrix(lambda M: M * lengths(0.1)),
+    "lengths are in mm: factor 0.001, write units = mm": frame(units="m"),
+    "would be behind the camera .it would fit if the camera axes are OpenCV's": matrix(lambda M: M @ OPENGL),
+    "it would fit if the pose is world-to-camera.$": matrix(np.linalg.inv),
+    "it would fit if the pose is world-to-camera with OpenCV's axes": matrix(lambda M: np.linalg.inv(M @ OPENGL)),
+    r"\d of 9 landmarks would lie outside the picture of 400 x 360: right_eye_outer at": frame(fl_x=9000.0, fl_y=9000.0),
+}
+
+
+@pytest.mark.parametrize("expected", FAULTS)
+def test_a_fault_is_named_with_its_file(source, population, expected):
+    write(source, FAULTS[expected])
+    good, faults = read_photographs(source, population)
+    assert len(good) == N - 1 and len(faults) == 1
+    name, fault = faults[0]
+    assert name == read_cameras(source)[1][2].get("file_path", "row 3")
+    assert re.search(expected, fault), fault
+
+
+@pytest.mark.parametrize("expected, spoil", {
+    "cannot be read as a picture": lambda p: p.write_bytes(b"GIF89a"),
+    "cannot be read as a picture .*truncated": lambda p: p.write_bytes(p.read_bytes()[:3000]),
+    "turned by its EXIF orientation": lambda p: (exif := Image.Exif()).update({274: 6}) or Image.open(p).copy().save(p, exif=exif),
+    "pixels of kind I;16; save it with 8 bits": lambda p: Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint16)).save(p),
+    "h is 360, but the picture is 360 x 400|w is 400": lambda p: Image.open(p).rotate(90, expand=True).save(p),
+}.items())
+def test_a_faulty_picture_is_named(source, population, expected, spoil):
+    spoil(source / "2.png")
+    good, ((name, fault),) = read_photographs(source, population)
+    assert len(good) == N - 1 and name == "./2"
+    assert re.search(expected, fault), fault
+
+
+def test_csv_in_the_other_convention_is_caught(source, truth, population):
+    write_csv(source, truth)
+    rows = list(csv.DictReader(open(source / "images.csv")))
+    for row in rows:
+        q = Rotation.from_quat([float(row[k]) for k in ("qw", "qx", "qy", "qz")], scalar_first=True) * Rotation.from_euler("x", 180, degrees=True)
+        row.update(zip(("qw", "qx", "qy", "qz"), q.as_quat(scalar_first=True)))
+    rows[1]["qw"] = 7
+    rows[2]["fx"] = ""
+    with open(source / "images.csv", "w", newline="") as f:
+        writer = csv.DictWriter(f, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    good, faults = read_photographs(source, population)
+    assert not good and "the camera axes are OpenGL's" in faults[0][1] and "quaternion of length" in faults[1][1] and "fl_x is missing (fx in a CSV)" in faults[2][1]
+
+
+def test_many_faults_in_one_table(source):
+    write(source, lambda c: [f.update(scan=f"person {i}") for i, f in enumerate(c["frames"])])
+    with pytest.raises(ValueError) as e:
+        import_photographs(source / "out", source)
+    lines = str(e.value).splitlines()
+    assert "5 of 5 photographs are faulty" in lines[0] and len(lines) == 6 and lines[5].startswith("./4    unknown scan 'person 4'")
+    assert fault_table([("a.png", "fault")] * 100).endswith("and 60 more")
+
+
+def test_scans_by_name(source, truth, population):
+    names = [f"subject-{i}" for i in range(len(population))]
+    write(source, lambda c: [f.update(scan=names[f["scan"]]) for f in c["frames"]])
+    good, faults = read_photographs(source, replace(population, identities=names))
+    assert not faults and [p.identity for p in good] == truth["identity"].tolist()
+
+
+def test_field_of_view_instead_of_focal_length(source, truth, population):
+    "camera_angle_x, and defaults: principal point in the middle, square pixels, size from the picture."
+    angle = 2 * np.arctan(WIDTH / 2 / truth["K"][0, 0, 0].item())
+    one = transforms(truth)["frames"][0]
+    frames = [{k: one[k] for k in ("file_path", "scan", "transform_matrix")}]
+    (source / "transforms.json").write_text(json.dumps({"camera_angle_x": angle, "frames": frames}))
+    (photograph,), faults = read_photographs(source, population)
+    f = truth["K"][0, 0, 0].item()
+    assert not faults and np.allclose(photograph.K, [[f, 0, WIDTH / 2], [0, f, HEIGHT / 2], [0, 0, 1]])
+
+
+def test_which_file(source, truth, tmp_path):
+    with pytest.raises(FileNotFoundError, match="one of transforms.json and images.csv is expected, none found"):
+        read_cameras(tmp_path)
+    shutil.copy(source / "transforms.json", source / "keep.json")
+    write_csv(source, truth)
+    shutil.copy(source / "keep.json", source / "transforms.json")
+    with pytest.raises(FileNotFoundError, match="2 found"):
+        read_cameras(source)
+    assert len(read_cameras(source / "images.csv")[1]) == len(read_cameras(source / "keep.json")[1]) == N
+    for content, message in (("{", "not a JSON file"), ("{}", "keys missing: frames"), ('{"frames": []}', "no photographs"), ('{"frames": 3}', "list of objects"), ('{"frames": [1]}', "list of objects"), ("[]", "frames")):
+        (source / "keep.json").write_text(content)
+        with pytest.raises(ValueError, match=message):
+            read_cameras(source / "keep.json")
+
+
+def test_training_code_reads_photographs(source):
+    "The evaluation of a network, on photographs."
+    from mrl.morphable import morphable_model_of
+    from mrl.metrics import mean_crop
+    from mrl.network import Reconstructor
+    from mrl.training import evaluate
+
+    import_photographs(source / "out", source, size=32, jobs=1, progress=False)
+    data = FaceImages(source / "out", "all")
+    morphable = morphable_model_of(data.population, np.arange(40), 8)
+    stats = mean_crop(data.labels["q"], data.labels["t"], data.labels["K"], 32)
+    torch.manual_seed(0)
+    model = Reconstructor(morphable, *stats[1:], 32, 0.05, True, None)
+    assert all(v.isfinite().all() for v in evaluate(model, data).values())
