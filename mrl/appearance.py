@@ -76,13 +76,13 @@ def _skin_weights(rng, age, ancestry, female):
     weights[weights < np.sort(weights)[-4]] = 0
     return weights / weights.sum()
 
-# %% ../nbs/07_appearance.ipynb #ae362f92
+# %% ../nbs/07_appearance.ipynb #f674f147
 HAIR_COLOURS = np.array([[.010, .008, .007], [.03, .017, .011], [.075, .04, .022], [.24, .15, .075], [.15, .05, .022], [.30, .29, .28]])
 IRIS_COLOURS = np.array([[.05, .022, .012], [.10, .05, .022], [.13, .12, .055], [.14, .22, .32], [.19, .23, .24]])
 
 
 def _sample_hair(rng, female, old, dark, curly):
-    "Colour (3,), style (7,) and scalp cover of the hair; `old`, `dark` and `curly` in 0..1."
+    "Colour (3,), style (8,) and scalp cover of the hair; `old`, `dark` and `curly` in 0..1."
     grey = rng.random() < .7 * old
     colour = _choose(rng, HAIR_COLOURS, [.35 + 3 * dark, .5, .4 - .3 * dark, .3 - .3 * dark, .06 - .06 * dark, 0] if not grey else [0, 0, .1, 0, 0, 1])
     style = _choose(rng, (0, 1, 2), [.03, .3, .67] if female else [.25 + .2 * old, .7 - .2 * old, .05])   # cropped, short, long
