@@ -602,7 +602,7 @@ def is_scan_folder(path):
     "Whether `read_scans` is for this path: a folder that is not ICT-FaceKit's."
     return Path(path).is_dir() and _ict_folder(path) is None
 
-# %% ../nbs/14_face_models.ipynb #8d952a0d
+# %% ../nbs/14_face_models.ipynb #dbc0a4b8
 def read_scans(
     folder,  # of meshes (.obj, .ply, .off) with one topology
     n_components=160,  # at most; never more than the scans have independent directions
@@ -611,7 +611,7 @@ def read_scans(
     align=True,  # generalised Procrustes without scale; False: the scans lie in one frame already
     name=None,  # default: what `<folder>.json` says, else "scans in <folder>"
     licence=None,  # default: what `<folder>.json` says, else "unknown"
-):  # MorphableModel in mm, (S, M) coefficients in standard deviations, dict of labels; scans in the order of their names
+):  # MorphableModel in mm, (S, M) coefficients in standard deviations, dict of labels, (S, L, 3) landmarks in the scans' own frames; by name
     """PCA of own scans in correspondence, in bounded memory (a scratch file of their vertices goes to the system's folder for those, TMPDIR).
     Landmarks are those of `<folder>.json`."""
     paths, file = scan_files(folder), _beside(folder, ".json")
@@ -624,11 +624,12 @@ def read_scans(
     with tempfile.NamedTemporaryFile(prefix="mrl-scans-") as scratch:
         N, triangles = _stack(paths, _UNITS[units], scratch)
         marks = _check_landmarks(file, said["landmarks"], N)
+        points = np.concatenate([x[:, list(marks.values())] for _, x in _blocks(scratch.name, S, N)])
         mean = _mean_shape(scratch.name, S, N, align)
         mean, basis, ratio, alpha_id = _components(scratch.name, S, N, mean, min(n_components, S - 1), folder)
     _check_size(folder, mean, marks)
     parts = (mean.astype(np.float32), basis.astype(np.float32), triangles, ratio.astype(np.float32))
-    return MorphableModel(*map(torch.from_numpy, parts), marks, name or said["name"], licence or said["licence"]), torch.from_numpy(alpha_id), labels
+    return MorphableModel(*map(torch.from_numpy, parts), marks, name or said["name"], licence or said["licence"]), torch.from_numpy(alpha_id), labels, points
 
 # %% ../nbs/14_face_models.ipynb #bb9e7e82
 def _clusters(x, edges, size):

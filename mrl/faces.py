@@ -41,7 +41,7 @@ def _combine(mean, modes, c):
     offset = c.astype(np.float64) @ modes.reshape(len(modes), -1)
     return (mean + offset.reshape(*c.shape[:-1], *mean.shape)).astype(np.float32)
 
-# %% ../nbs/03_faces.ipynb #74076eab
+# %% ../nbs/03_faces.ipynb #b76f83ed
 LABELS = ("gender", "age", "weight", "muscle", "african", "asian", "caucasian")
 LANDMARKS = ("right_eye_outer", "right_eye_inner", "left_eye_inner", "left_eye_outer", "nose_tip", "nose_base",
              "mouth_right", "mouth_left", "chin")
@@ -60,6 +60,7 @@ class Population(Heads):
     sha256: str  # hash of that file: data sets and models name the population they come from
     own_basis: bool = False  # whether `basis` is a face model's own and `coefficients` were drawn from its Gaussian (notebook 15_populations)
     identities: list = field(default_factory=list)  # S names, where heads have one: the files of scans
+    head_to_scan: np.ndarray | None = None  # (S, 4, 4) rigid, mm: from the head frame to that of each scan's file
 
     @property
     def n_face_vertices(self): return len(self.face_vertices)
@@ -71,7 +72,7 @@ class Population(Heads):
         "Vertices of faces: the rows `face_vertices` of `heads(ids)`."
         return _combine(self.mean[self.face_vertices], self._face_modes, self.coefficients[ids])
 
-# %% ../nbs/03_faces.ipynb #fe17e512
+# %% ../nbs/03_faces.ipynb #c8a50ace
 def load_population(
     path=ROOT / "data" / "faces.safetensors",
 ):
@@ -83,9 +84,9 @@ def load_population(
     _check(path, arrays, about)
     labels = {k[6:]: v for k, v in arrays.items() if k.startswith("label.")}
     keep = {k: about[k] for k in ("landmarks", "name", "licence", "own_basis", "identities") if k in about}
-    return Population(**{k: arrays[k] for k in _SHAPES}, labels=labels, **keep, path=path, sha256=sha256(path))
+    return Population(**{k: arrays[k] for k in _SHAPES}, labels=labels, **keep, path=path, sha256=sha256(path), head_to_scan=arrays.get("head_to_scan"))
 
-# %% ../nbs/03_faces.ipynb #406b665b
+# %% ../nbs/03_faces.ipynb #fd05afcf
 _SHAPES = dict(mean="V3", basis="RV3", coefficients="SR", triangles="F3", uv="U2", uv_triangles="F3", part="F",
                face_vertices="N", face_triangles="T3")
 _ROWS = dict(triangles="V", uv_triangles="U", face_vertices="V", face_triangles="N")  # what the numbers in an array index
@@ -93,8 +94,9 @@ _ROWS = dict(triangles="V", uv_triangles="U", face_vertices="V", face_triangles=
 
 def _check(path, arrays, about):
     "ValueError unless sizes agree, numbers are finite and indices exist"
-    size = {"2": 2, "3": 3}
-    for name, letters in {**_SHAPES, **{k: "S" for k in arrays if k.startswith("label.")}}.items():
+    size = {"2": 2, "3": 3, "4": 4}
+    optional = {k: "S44" if k == "head_to_scan" else "S" for k in arrays if k == "head_to_scan" or k.startswith("label.")}
+    for name, letters in {**_SHAPES, **optional}.items():
         shape = arrays[name].shape
         fits = len(shape) == len(letters) and all(size.setdefault(k, n) == n for k, n in zip(letters, shape))
         if not fits: raise ValueError(f"{path}: {name} has shape {shape}, expected ({', '.join(letters)}) with {size}")

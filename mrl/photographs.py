@@ -122,16 +122,24 @@ def _misfit(C, K, width, height, landmarks):
     names = [f"{name} at ({u:.0f}, {v:.0f})" for name, (u, v), out in zip(landmarks, uv.tolist(), outside) if out]
     return f"{len(names)} of {len(x)} landmarks would lie outside the picture of {width} x {height}: {', '.join(names[:3])}" if names else ""
 
-# %% ../nbs/16_photographs.ipynb #974a1a33
-def _camera_to_head(row, K, width, height, landmarks):  # (4, 4) OpenCV axes, mm
+# %% ../nbs/16_photographs.ipynb #d51148c3
+def _head_to_world(row, head_to_scan):  # (4, 4) lengths in the file's units, (4, 4) mm; H is their product
+    if "head_to_world" in row or head_to_scan is None:
+        if "scan_to_world" in row:
+            raise ValueError("scan_to_world: give it without head_to_world, and with a population that was made from scans")
+        return _rigid(row, "head_to_world", row.get("head_to_world", np.eye(4))), np.eye(4)
+    return _rigid(row, "scan_to_world", row.get("scan_to_world", np.eye(4))), head_to_scan
+
+
+def _camera_to_head(row, K, width, height, landmarks, head_to_scan=None):  # (4, 4) OpenCV axes, mm
     M, axes = _pose(row)
-    H = _rigid(row, "head_to_world", row.get("head_to_world", np.eye(4)))
+    W, S = _head_to_world(row, head_to_scan)
     if (unit := row.get("units", "mm")) not in UNITS:
         raise ValueError(f"units must be one of {', '.join(UNITS)}; got {unit!r}")
 
     def reading(M, axes, unit):
         scale = np.array([[1, 1, 1, UNITS[unit]]] * 3 + [[1] * 4])
-        return np.linalg.inv(H * scale) @ (M * scale) @ axes
+        return np.linalg.inv((W * scale) @ S) @ (M * scale) @ axes
 
     C = reading(M, axes, unit)
     if not (misfit := _misfit(C, K, width, height, landmarks)):
@@ -182,7 +190,7 @@ def _identity(row, population):
         raise ValueError(f"unknown scan {scan!r}; the population {population.name!r} has {len(names)}, from {next(iter(names))!r} to {next(reversed(names))!r}")
     return names[str(scan)]
 
-# %% ../nbs/16_photographs.ipynb #846be5ea
+# %% ../nbs/16_photographs.ipynb #f83a653f
 def read_photographs(
     source,  # see `read_cameras`
     population,  # mrl.faces.Population
@@ -199,7 +207,8 @@ def read_photographs(
             identity, K = _identity(row, population), _intrinsics(row, *image.size)
             x = population.faces(identity)
             landmarks = {name: x[population.landmarks[name]] for name in LANDMARKS}
-            good.append(Photograph(file, identity, K, _camera_to_head(row, K, *image.size, landmarks)))
+            head_to_scan = None if population.head_to_scan is None else population.head_to_scan[identity]
+            good.append(Photograph(file, identity, K, _camera_to_head(row, K, *image.size, landmarks, head_to_scan)))
         except ValueError as e:
             faults.append((str(row.get("file_path", f"row {i + 1}")), str(e)))
     return good, faults

@@ -185,7 +185,15 @@ def carry(
                 uv_triangles=join(carrier.uv_triangles[kept], rows[drawn], np.int32), part=join(carrier.part[kept], np.zeros(drawn.sum()), np.uint8),
                 face_vertices=np.arange(V, V + len(x), dtype=np.int32), face_triangles=triangles.astype(np.int32))
 
-# %% ../nbs/15_populations.ipynb #437deae2
+# %% ../nbs/15_populations.ipynb #4d06942f
+def _head_to_scan(arrays, marks, points):
+    "Rigid motions (S, 4, 4) that bring the landmarks of every head to where they are in the file of its scan."
+    from trimesh.registration import procrustes
+    mean, basis = arrays["mean"][arrays["face_vertices"]][marks], arrays["basis"][:, arrays["face_vertices"]][:, marks]
+    x = mean + np.einsum("sr,rlc->slc", arrays["coefficients"], basis)
+    return np.stack([procrustes(a, b, reflection=False, scale=False, return_cost=False) for a, b in zip(x, points)])
+
+# %% ../nbs/15_populations.ipynb #2041b4a6
 IDENTITIES = 6000  # as many as the deck has scans
 
 
@@ -195,6 +203,7 @@ def build_population(
     coefficients=None,  # (S, M) of scans, in standard deviations; default: `IDENTITIES` drawn from the model's Gaussian
     labels=None,  # dict name -> (S,)
     identities=(),  # S names
+    points=None,  # (S, L, 3) the model's landmarks in the frames of the scans' files, mm
     seed=0,  # of the drawing
 ):  # Population
     "Make the population of a face model, write it, and read it back."
@@ -203,6 +212,7 @@ def build_population(
     if len(coefficients) < 10: raise ValueError(f"{model.name}: {len(coefficients)} identities; 10 or more are needed, to hold some out")
     arrays = carry(model) | dict(coefficients=np.asarray(coefficients, np.float32))
     arrays |= {f"label.{k}": np.asarray(v, np.float32) for k, v in (labels or {}).items()}
+    if points is not None: arrays["head_to_scan"] = _head_to_scan(arrays, list(model.landmarks.values()), points)
     about = dict(landmarks=model.landmarks, name=model.name, licence=model.licence, units=model.units, own_basis=drawn, identities=list(identities))
     save_tensors(path, {k: torch.from_numpy(v) for k, v in arrays.items()}, "mrl.faces", about)
     try:
@@ -211,7 +221,7 @@ def build_population(
         path.unlink()
         raise
 
-# %% ../nbs/15_populations.ipynb #ff5116d8
+# %% ../nbs/15_populations.ipynb #d331b872
 def population_file(
     face_model="anny",  # "anny" (the repository's own), "ict", "bfm", "flame", "sfm", or a path: a model's file, a folder of scans, a population
     folder=HOME / "populations",  # where populations are kept
@@ -228,8 +238,8 @@ def population_file(
     path = Path(folder) / f"{face_model if face_model in FACE_MODELS else source.stem}-{_version(source)}.safetensors"
     if path.exists(): return path
     if not is_scan_folder(source): return build_population(path, read_face_model(source)).path
-    model, coefficients, labels = read_scans(source)
-    return build_population(path, thin(model, 10_000), coefficients, labels, [p.name for p in scan_files(source)]).path
+    model, coefficients, labels, points = read_scans(source)
+    return build_population(path, thin(model, 10_000), coefficients, labels, [p.name for p in scan_files(source)], points).path
 
 # %% ../nbs/15_populations.ipynb #ccd3211d
 BESIDE = ("FLAME_masks.pkl", "ibug_to_sfm.txt")  # files of other names that readers look at

@@ -604,13 +604,13 @@ def pairwise(x): return np.linalg.norm(x[..., ::5, None, :] - x[..., None, ::5, 
 
 
 def test_scans(scans, face):
-    model, alpha_id, labels = read_scans(scans.folder, 3, units="m", name="ours", licence="consent")
+    model, alpha_id, labels, *_ = read_scans(scans.folder, 3, units="m", name="ours", licence="consent")
     assert (model.name, model.licence, model.units, labels) == ("ours", "consent", "mm", {})
     assert np.allclose(pairwise(model.shape(alpha_id).numpy()), pairwise(scans.x), atol=0.3)  # sizes survive, in mm, whatever the pose was
     assert np.allclose(alpha_id.mean(0), 0, atol=1e-3) and np.allclose(alpha_id.std(0), 1, atol=1e-3)
     assert np.allclose(model.coefficients(model.shape(alpha_id)), alpha_id, atol=1e-2)
     assert np.array_equal(model.triangles, face.t) and (model.variance_ratio.diff() < 0).all() and model.variance_ratio.sum() > 0.995
-    again, beta, _ = read_scans(scans.folder, 3, units="m")
+    again, beta, *_ = read_scans(scans.folder, 3, units="m")
     assert torch.equal(again.basis, model.basis) and torch.equal(alpha_id, beta)
 
 
@@ -619,7 +619,7 @@ def test_scans_without_alignment_are_an_ordinary_pca(tmp_path, face, scans, suff
     folder = tmp_path / "fixed"
     folder.mkdir()
     for i, x in enumerate(scans.x): (folder / f"s{i:02d}.{suffix}").write_bytes(exported(x, face.t, suffix))
-    model, alpha_id, _ = read_scans(folder, 2, align=False)
+    model, alpha_id, *_ = read_scans(folder, 2, align=False)
     X = (scans.x - scans.x.mean(0)).reshape(60, -1)
     _, s, Vt = np.linalg.svd(X, full_matrices=False)
     oracle = (s[:2]/59**0.5)[:, None]*Vt[:2]
@@ -641,7 +641,7 @@ def test_scans_many_blocks(tmp_path):
     V, sd = np.linalg.qr(rng.normal(size=(len(x)*3, 30)))[0], 50*0.8**np.arange(30)
     X = (x.reshape(-1) + (rng.normal(size=(700, 30))*sd) @ V.T).reshape(-1, len(x), 3)
     for i, s in enumerate(X): (tmp_path / f"s{i:03d}.off").write_text(f"OFF\n{len(x)} {len(t)} 0\n" + "\n".join("{:.6f} {:.6f} {:.6f}".format(*p) for p in s) + "\n" + "\n".join("3 {} {} {}".format(*f) for f in t) + "\n")
-    model, alpha_id, _ = read_scans(tmp_path, 10, align=False)
+    model, alpha_id, *_ = read_scans(tmp_path, 10, align=False)
     C = (X - X.mean(0)).reshape(700, -1)
     s, Vt = np.linalg.svd(C, full_matrices=False)[1:]
     assert np.allclose(model.basis.flatten(1).norm(dim=1), s[:10]/699**0.5, rtol=1e-4)
@@ -654,7 +654,7 @@ def test_scans_say_what_they_are(scans, face):
     beside, marks = scans.folder.parent / "scans.json", {f"ibug_{i:02d}": face.marks[k] for k, i in _IBUG.items()}
     beside.write_text(json.dumps({"name": "clinic", "licence": "consent", "units": "m", "landmarks": marks}))
     (scans.folder.parent / "scans.labels.csv").write_text("file,age\n" + "".join(f"s{i:02d}.ply,{i}\n" for i in range(60)))
-    model, _, labels = read_scans(scans.folder)
+    model, _, labels, *_ = read_scans(scans.folder)
     assert (model.name, model.licence, model.landmarks) == ("clinic", "consent", marks | face.marks) and labels["age"][7] == 7
     assert read_scans(str(scans.folder) + "/../scans/", 2)[0].name == "clinic"
     model = read_scans(scans.folder, 2, name="ours", licence="none")[0]
@@ -685,7 +685,7 @@ def test_scans_of_low_rank(tmp_path, face):
     x = face.x + np.tensordot(rng.normal(size=(6, 2)), face.basis[:2], 1)
     for i in range(12): (folder / f"{i:02d}.ply").write_bytes(exported(x[i//2], face.t, "ply"))
     for M in (160, 12, 11, 3):
-        model, alpha_id, _ = read_scans(folder, M, align=False)
+        model, alpha_id, *_ = read_scans(folder, M, align=False)
         assert len(model.basis) == 2 and alpha_id.shape == (12, 2) and model.variance_ratio.sum() == pytest.approx(1, abs=1e-4)
         assert np.allclose(model.shape(alpha_id)[::2], x, atol=1e-3) and torch.equal(alpha_id[::2], alpha_id[1::2])
     assert len(read_scans(folder, 1, align=False)[0].basis) == 1
@@ -697,7 +697,7 @@ def test_scans_of_many_components(tmp_path, face):
     "The default is capped by the number of scans, all of which the model can hold"
     rng = np.random.default_rng(0)
     for i in range(5): (tmp_path / f"{i}.off").write_bytes(exported(face.x + rng.normal(size=face.x.shape), face.t, "off"))
-    model, alpha_id, _ = read_scans(tmp_path)
+    model, alpha_id, *_ = read_scans(tmp_path)
     assert len(model.basis) == 4 and alpha_id.shape == (5, 4)
 
 

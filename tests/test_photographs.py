@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import trimesh
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
@@ -329,3 +330,44 @@ def test_training_code_reads_photographs(source):
     torch.manual_seed(0)
     model = Reconstructor(morphable, *stats[1:], 32, 0.05, True, None)
     assert all(v.isfinite().all() for v in evaluate(model, data).values())
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_cameras_in_the_frames_of_the_scans(tmp_path, population, moved):
+    "Scans lie anywhere, cameras were calibrated with them: the projection of a scan's own vertices is the truth, for the nearest and simplest files."
+    rng, scans, frames = np.random.default_rng(2), tmp_path / "scans", []
+    scans.mkdir()
+    for i in range(12):
+        x = population.faces(i) @ Rotation.random(random_state=i).as_matrix().T + rng.uniform(-300, 300, 3)
+        trimesh.Trimesh(x / 1000, population.face_triangles, process=False).export(scans / f"{i:02d}.ply")
+        front, up = (x[population.landmarks[k]] for k in ("nose_tip", "nose_base"))
+        middle = x.mean(0)
+        z = middle - front
+        eye, down = front - 500 * z / np.linalg.norm(z), front - up
+        R = np.stack([np.cross(down, z), down - z * (down @ z) / (z @ z), z], 1)
+        C = np.eye(4)
+        C[:3, :3], C[:3, 3] = R / np.linalg.norm(R, axis=0), eye                                # OpenCV axes, upside down: it does not matter
+        W = np.eye(4)
+        if moved: W[:3, :3], W[:3, 3] = Rotation.random(random_state=50 + i).as_matrix(), [1000, -50, 3]
+        Image.fromarray(rng.integers(0, 255, (200, 300, 3), np.uint8)).save(tmp_path / f"{i}.png")
+        world = W @ C @ OPENGL
+        metres = np.array([[1, 1, 1, 1e-3]] * 3 + [[1] * 4])
+        frames.append({"file_path": f"{i}.png", "scan": f"{i:02d}.ply", "transform_matrix": (world * metres).tolist()} | ({"scan_to_world": (W * metres).tolist()} if moved else {}))
+    (tmp_path / "scans.json").write_text(json.dumps({"units": "m", "landmarks": population.landmarks}))
+    (tmp_path / "transforms.json").write_text(json.dumps({"fl_x": 400, "units": "m", "frames": frames}))
+    people = load_population(population_file(str(scans), tmp_path / "populations"))
+    import_photographs(tmp_path / "out", tmp_path, face_model=str(people.path), size=64, jobs=1, progress=False)
+    data, batch = read(tmp_path / "out")
+    K = np.array([[400, 0, 150], [0, 400, 100], [0, 0, 1.0]])
+    for i, frame in enumerate(frames):
+        x = trimesh.load(scans / frame["scan"], process=False).vertices * 1000
+        C = np.linalg.inv(np.array(frame.get("scan_to_world", np.eye(4)))) @ np.array(frame["transform_matrix"]) @ OPENGL
+        x_cam = (x - 1000 * C[:3, 3]) @ C[:3, :3]
+        truth_px = x_cam[:, :2] / x_cam[:, 2:] * 400 + K[:2, 2]
+        k = batch["K"][i].double().numpy()
+        crop = project(batch["x"][i].double(), batch["K"][i].double(), batch["q"][i].double(), batch["t"][i].double()).numpy()
+        there = (crop - k[:2, 2]) / k[0, 0] * 400 + K[:2, 2]                                    # back in the photograph's pixels
+        assert np.abs(there - truth_px).max() < 0.1
+    with pytest.raises(ValueError, match="scan_to_world: give it"):
+        (tmp_path / "transforms.json").write_text(json.dumps({"fl_x": 400, "frames": [frames[0] | {"scan": 0, "scan_to_world": np.eye(4).tolist()}]}))
+        import_photographs(tmp_path / "other", tmp_path, progress=False)
