@@ -136,13 +136,13 @@ def _sample_glasses(rng, old):
     density = .06 if tint < .75 else rng.uniform(.2, .8) if tint < .85 else rng.uniform(1.6, 3)
     return frame, np.append(colour, .8 if metal else .35), np.exp(-density * hue)
 
-# %% ../nbs/07_appearance.ipynb #d0f9a808
+# %% ../nbs/07_appearance.ipynb #c01715ec
 def sample_appearance(rng, labels):
     "An `Appearance` drawn with the numpy generator `rng` for a person with `labels`: gender (0 male, 1 female), age, african, asian, caucasian; what is missing is drawn."
     drawn = dict(gender=rng.random(), age=rng.uniform(18, 80)) | dict(zip(ANCESTRIES, rng.dirichlet(np.ones(3))))
     labels = drawn | {k: v for k, v in labels.items() if k not in ANCESTRIES or all(name in labels for name in ANCESTRIES)}
     female, age = float(labels["gender"] > .5), float(labels["age"])
-    ancestry = np.array([labels[name] for name in ANCESTRIES], float)
+    ancestry = np.maximum([labels[name] for name in ANCESTRIES], 0.0)
     ancestry = ancestry / max(ancestry.sum(), 1e-6)
     old, dark = float(smooth(40, 70, age)), ancestry[0] + ancestry[1]
     hair_colour, hair, scalp = _sample_hair(rng, female, old, dark, ancestry[0])
@@ -235,15 +235,17 @@ def _jpeg(x, quality):
     Image.fromarray(x).save(file, "JPEG", quality=quality)
     return np.array(Image.open(file))
 
-# %% ../nbs/07_appearance.ipynb #fb6b22c2
+# %% ../nbs/07_appearance.ipynb #7a65673c
 EFFECTS = {
-    "skins": "skin textures and tones by age, ancestry and gender (without: one average skin)",
+    "skins": "skin textures, tones, gloss and lip colour (without: one average skin)",
     "brows": "eyebrows",
     "lashes": "eyelashes",
+    "irises": "coloured irises (without: brown)",
     "gaze": "eyes that look around or into the camera (without: straight ahead)",
     "hair": "hair, and the cropped hair painted on the scalp",
     "beard": "beards and stubble",
     "glasses": "glasses on a share of the people",
+    "clothes": "clothes of all colours and collars (without: grey)",
     "shadows": "shadows of the brightest light",
     "light": "varied lights (without: soft white light from the front)",
     "background": "varied backgrounds (without: flat grey)",
@@ -253,9 +255,10 @@ EFFECTS = {
     "film": "varied exposure and gamma",
 }
 
-# %% ../nbs/07_appearance.ipynb #9d1ae70f
+# %% ../nbs/07_appearance.ipynb #ffb1fb88
 _WITHOUT = {
-    "skins": dict(skin=np.full(18, 1 / 18), tone=[1, 1, 1]), "brows": dict(brow={4: 0}), "lashes": dict(lash=0), "gaze": dict(gaze=[0, 0, 0]),
+    "skins": dict(skin=np.full(18, 1 / 18), tone=[1, 1, 1], lips=0, gloss=[.3, 18]), "brows": dict(brow={4: 0}), "lashes": dict(lash=0), "irises": dict(iris=[.08, .04, .02]), "gaze": dict(gaze=[0, 0, 0]),
+    "clothes": dict(cloth=[.2, .2, .2, 30, 10]),
     "hair": dict(hair={0: 0}, scalp=0), "beard": dict(beard=[0, 0]), "glasses": dict(glasses={0: 0}), "shadows": dict(shadow={0: 0}),
     "light": dict(light=[[0, 0, -1]] * 3, key=[[.7] * 3, [0] * 3, [0] * 3], ambient=[[.5] * 3, [0] * 3, [0] * 3, [0] * 3]),
     "background": dict(background=-1), "blur": dict(film={2: 0}), "noise": dict(film={3: 0}), "jpeg": dict(film={4: 0}), "film": dict(film={0: 1, 1: 1}),

@@ -18,7 +18,7 @@ from .face_models import FACE_MODELS, find_face_model, is_scan_folder, read_face
 from .faces import LANDMARKS, load_population
 from .files import HOME, ROOT, save_tensors, sha256, tensor_kind
 
-# %% ../nbs/15_populations.ipynb #1892007f
+# %% ../nbs/15_populations.ipynb #a674b301
 MARKS = [name for name in LANDMARKS if name != "chin"]
 
 
@@ -33,7 +33,7 @@ def into_head_frame(
     model,  # MorphableModel, mm, in any frame, with the landmarks of `mrl.faces.LANDMARKS`
     carrier,  # Population
 ):  # MorphableModel in the carrier's head frame
-    "Move a model rigidly so that its landmarks lie on the carrier's; ValueError if they lack or do not fit."
+    "Move a model rigidly so that its landmarks lie on the carrier's; ValueError if they are missing or do not fit."
     if missing := [k for k in LANDMARKS if k not in model.landmarks]:
         raise ValueError(f"face model {model.name}: landmarks {', '.join(missing)} are missing; name them, with their vertices, in <model file>.landmarks.json (scans: <folder>.json)")
     target = carrier.mean[carrier.face_vertices[[carrier.landmarks[k] for k in MARKS]]].astype(np.float64)

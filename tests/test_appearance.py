@@ -50,7 +50,7 @@ def test_labels_that_are_missing_are_drawn(missing):
     assert (skins.sum((1, 2)) > 25).all() if "age" in missing else skins[2].sum() < 1
 
 
-FIELDS = {"skins": {"skin", "tone"}, "brows": {"brow"}, "lashes": {"lash"}, "gaze": {"gaze"}, "hair": {"hair", "scalp"}, "beard": {"beard"}, "glasses": {"glasses"},
+FIELDS = {"skins": {"skin", "tone", "lips", "gloss"}, "irises": {"iris"}, "clothes": {"cloth"}, "brows": {"brow"}, "lashes": {"lash"}, "gaze": {"gaze"}, "hair": {"hair", "scalp"}, "beard": {"beard"}, "glasses": {"glasses"},
           "shadows": {"shadow"}, "light": {"light", "key", "ambient"}, "background": {"background"}, "blur": {"film"}, "noise": {"film"}, "jpeg": {"film"}, "film": {"film"}}
 
 

@@ -1,4 +1,4 @@
-"The train notebook as its user runs it (papermill, tiny), and the repository's own order."
+"The notebooks that do work, as their users run them (papermill, tiny), and the repository's own order."
 import json
 import re
 import subprocess
@@ -9,8 +9,10 @@ from pathlib import Path
 import papermill
 import pytest
 
+from mrl.data import DataConfig
 from mrl.files import read_json
 from mrl.metrics import METRICS
+from mrl.store import verify_dataset
 from mrl.training import TrainConfig
 
 ROOT = Path(__file__).parent.parent
@@ -21,9 +23,9 @@ def source(name):
     return [c for c in json.loads((ROOT / "nbs" / f"{name}.ipynb").read_text())["cells"]]
 
 
-def run(tmp_path, monkeypatch, **parameters):
+def run(tmp_path, monkeypatch, name="train", **parameters):
     monkeypatch.setenv("MRL_HOME", str(tmp_path))
-    papermill.execute_notebook(ROOT / "nbs/train.ipynb", tmp_path / "out.ipynb", parameters, progress_bar=False, kernel_name="python3")
+    papermill.execute_notebook(ROOT / f"nbs/{name}.ipynb", tmp_path / "out.ipynb", parameters, progress_bar=False, kernel_name="python3")
     return json.loads((tmp_path / "out.ipynb").read_text())
 
 
@@ -51,12 +53,33 @@ def test_wrong_parameters_stop_it_at_once(tmp_path, monkeypatch, parameters, mes
     assert not (tmp_path / "datasets").exists()
 
 
-def test_parameters_cell_is_the_configuration():
-    cell = next(c for c in source("train") if "parameters" in c["metadata"].get("tags", []))
+def test_build_data_notebook(tmp_path, monkeypatch):
+    notebook = run(tmp_path, monkeypatch, "build_data", n_images=60, size=16, without="hair")
+    data = [o.get("data", {}) for c in notebook["cells"] for o in c.get("outputs", [])]
+    assert sum("image/jpeg" in d for d in data) == 1 and sum("application/vnd.plotly.v1+json" in d for d in data) == 1
+    verify_dataset(tmp_path / "datasets/faces-60-16px-0-without-hair")
+    with pytest.raises(papermill.PapermillExecutionError, match="unknown parameter width; valid ones are n_images"):
+        run(tmp_path, monkeypatch, "build_data", width=3)
+
+
+@pytest.mark.parametrize("name", ["throughput", "realism"])
+def test_committed_measurements_are_drawn(tmp_path, monkeypatch, name):
+    (tmp_path / "results").symlink_to(ROOT / "results")
+    notebook = run(tmp_path, monkeypatch, name)
+    outputs = [o for c in notebook["cells"] for o in c.get("outputs", [])]
+    assert sum("application/vnd.plotly.v1+json" in o.get("data", {}) for o in outputs) >= 2
+
+
+@pytest.mark.parametrize(("name", "config", "others"), [
+    ("train", TrainConfig, {}),
+    ("build_data", DataConfig, {"n_images": 50_000, "size": 128, "folder": "", "jobs": -1, "scheduler": ""}),
+])
+def test_parameters_cell_is_the_configuration(name, config, others):
+    cell = next(c for c in source(name) if "parameters" in c["metadata"].get("tags", []))
     names = {}
     exec("".join(cell["source"]), names)  # the repository's own cell
     written = {k: v for k, v in names.items() if not k.startswith("_")}
-    assert written == {f.name: f.default for f in fields(TrainConfig)}
+    assert written == {f.name: f.default for f in fields(config)} | others
     assert all("#" in line for line in cell["source"])  # each is explained
 
 

@@ -206,3 +206,21 @@ def test_imagenet_weights_without_internet(monkeypatch):
 def test_cuda_trains(where):
     folder = train(replace(TINY, run="cuda", device="cuda", precision="auto"), **where)
     assert read_json(folder / "config.json")["device"] == torch.cuda.get_device_name()
+
+
+def test_a_data_set_of_ones_own(where, home, finished):
+    "The folder decides what is rendered elsewhere; another size, or parameters it would ignore, are refused."
+    folder = next((home / "datasets").iterdir())
+    own = replace(TINY, data=str(folder), n_images=TrainConfig.n_images, run="own")
+    a, b = (load_tensors(f / "checkpoint.safetensors", "mrl.checkpoint")[0] for f in (train(own, **where), finished))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    with pytest.raises(ValueError, match="image_size=64: the images of .* have 32 px"): train(replace(own, image_size=64, run="other"), **where)
+    with pytest.raises(ValueError, match="decides face_model, n_images, data_seed, without: leave them out"): replace(own, face_model="ict")
+    with pytest.raises(ValueError, match="unknown effect hairs; the effects are skins"): TrainConfig(without="hairs")
+    assert TrainConfig(without="noise, hair").without == "hair,noise"
+
+
+def test_the_loss_sees_some_vertices_and_the_metrics_all(where):
+    metrics = {n: read_json(train(replace(TINY, run=f"vertices-{n}", vertices=n), **where) / "metrics.json") for n in (40, 2500)}
+    assert metrics[40]["test"]["shape"] != metrics[2500]["test"]["shape"]
+    assert metrics[40]["test_controls"] == metrics[2500]["test_controls"]
