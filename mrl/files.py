@@ -42,7 +42,7 @@ def atomic_write(
     finally:
         tmp.unlink(missing_ok=True)
 
-# %% ../nbs/18_files.ipynb #4bd6ad19
+# %% ../nbs/18_files.ipynb #5ff31ed6
 def write_json(path, value):
     "Write `value` as indented JSON, atomically. NaN is refused, since JSON has none."
     with atomic_write(path) as tmp:
@@ -55,7 +55,7 @@ def read_json(path, names=()):
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as e:
         raise ValueError(f"{path}: not a JSON file ({e})") from None
     if missing := [n for n in names if n not in value]:

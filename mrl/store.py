@@ -19,7 +19,7 @@ import numpy as np
 
 from .files import atomic_write, load_tensors, read_json, save_tensors, sha256, write_json
 
-# %% ../nbs/19_store.ipynb #9ba8292e
+# %% ../nbs/19_store.ipynb #2e31d6b5
 SHARD = 256  # images per file
 
 
@@ -28,11 +28,17 @@ def shard_path(folder, k):
     return Path(folder) / f"images-{k:04d}.npy"
 
 
+def _check_images(path, images, n, size):
+    "ValueError unless these are `n` images, as file `path` must hold."
+    if images.shape != (n, size, size, 3) or images.dtype != np.uint8:
+        raise ValueError(f"{path}: uint8 {(n, size, size, 3)} expected, got {images.dtype} {images.shape}")
+
+
 def _save_shard(path, images):
     with open(path, "wb") as f:
         np.save(f, images, allow_pickle=False)
 
-# %% ../nbs/19_store.ipynb #ddf3a4a2
+# %% ../nbs/19_store.ipynb #7def58d1
 def _open_shards(
     folder,
     config,  # dict with n_images and size
@@ -40,31 +46,38 @@ def _open_shards(
     "Memory-mapped images; ValueError names a file that is missing or not what the configuration says."
     n, size, shards = config["n_images"], config["size"], []
     for k in range(-(-n // SHARD)):
-        path, shape = shard_path(folder, k), (min(SHARD, n - k * SHARD), size, size, 3)
+        path = shard_path(folder, k)
         try:
             images = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as e:
             raise ValueError(f"{path}: cannot be read as images ({e})") from None
-        if images.shape != shape or images.dtype != np.uint8:
-            raise ValueError(f"{path}: uint8 {shape} expected, got {images.dtype} {images.shape}")
+        _check_images(path, images, min(SHARD, n - k * SHARD), size)
         shards.append(np.asarray(images))  # still mapped, without the overhead of memmap's indexing
     return shards
 
-# %% ../nbs/19_store.ipynb #244be7d3
+# %% ../nbs/19_store.ipynb #05831939
+_AGAIN = "and make the data set again (same call, same folder)"  # what to do when something is damaged, after "delete it"
+
+
 def _claim(folder, asked):
     "ValueError unless the folder is free or holds what is asked for."
     claims = [folder / name for name in ("config.json", "meta.json") if (folder / name).exists()]
     if claims:
-        found = read_json(claims[0], asked)
+        try:
+            found = read_json(claims[0])
+        except ValueError:
+            found = None
+        if not (isinstance(found, dict) and isinstance(found.get("config"), dict)):
+            raise ValueError(f"{claims[0]}: not the configuration of a data set, or damaged; choose another folder, or delete it {_AGAIN}")
         old, new = found["config"], asked["config"]
         differs = [f"{k}: {old.get(k)} there, {new[k]} asked" for k in new if old.get(k) != new[k]]
-        differs += [f"another {k}" for k in asked if k != "config" and found[k] != asked[k]]
+        differs += [f"another {k}" for k in asked if k != "config" and found.get(k) != asked[k]]
         if differs:
             raise ValueError(f"{folder} holds another data set ({'; '.join(differs)}); choose another folder or delete it")
-    elif folder.exists() and any(p.suffix not in (".tmp", ".lock") for p in folder.iterdir()):
+    elif folder.exists() and any(p.suffix not in (".tmp", ".lock") and p.name not in (".DS_Store", "Thumbs.db") for p in folder.iterdir()):
         raise ValueError(f"{folder} is not empty and not a data set (no config.json)")
 
-# %% ../nbs/19_store.ipynb #d18288b4
+# %% ../nbs/19_store.ipynb #e464afe2
 def _seal(record):
     return hashlib.sha256(json.dumps({k: v for k, v in record.items() if k != "seal"}, sort_keys=True).encode()).hexdigest()
 
@@ -78,10 +91,21 @@ def read_record(
     names=(),  # what it must hold besides "config" and "sha256"
 ):  # dict; "sha256" maps the names of files to their hashes
     "The record of a data set; ValueError if it was changed since it was written."
-    record = read_json(path, ("config", "sha256", *names))
-    if record.get("seal") != _seal(record):
-        raise ValueError(f"{path}: changed since it was written; delete it and make the data set again")
-    return record
+    try:
+        record = read_json(path)
+        whole = record.get("seal") == _seal(record)
+    except (ValueError, AttributeError):  # no JSON, or not an object
+        whole = False
+    if not whole:
+        raise ValueError(f"{path}: changed since it was written; delete it {_AGAIN}")
+    return read_json(path, ("config", "sha256", *names))
+
+
+def _check_labels(folder, record):
+    "ValueError unless the labels are as they are on record."
+    path = folder / "labels.safetensors"
+    if not path.is_file() or sha256(path) != record["sha256"][path.name]:
+        raise ValueError(f"{path}: missing or changed since the build; delete what is left of it {_AGAIN}")
 
 # %% ../nbs/19_store.ipynb #f97d0256
 def _put(folder, record, name, write):
@@ -144,14 +168,17 @@ def _make(shard, here, expected, k, labels):
         raise ValueError(f"{socket.gethostname()}, asked to work, has another {', '.join(differs)} than this build began with")
     return k, shard(k, labels)
 
-# %% ../nbs/19_store.ipynb #a7342c3c
+# %% ../nbs/19_store.ipynb #f7755c1c
 def _finished(folder, config):
-    "Whether every file of a data set is there, the images in their full size."
+    "Whether every file of a data set is there, the images in their full size; ValueError if the record or the labels are damaged."
+    if not all((folder / name).exists() for name in ("config.json", "labels.safetensors", "meta.json")):
+        return False
+    _check_labels(folder, read_record(folder / "meta.json"))
     try:
         _open_shards(folder, config)
     except ValueError:
         return False
-    return all((folder / name).exists() for name in ("config.json", "labels.safetensors", "meta.json"))
+    return True
 
 # %% ../nbs/19_store.ipynb #bbfe9093
 def write_dataset(
@@ -177,7 +204,7 @@ def write_dataset(
             _complete(folder, asked, plan(), about or {}, lambda tasks, n: _map(make, tasks, n, f"making {folder.name}", jobs, progress, scheduler))
     return folder
 
-# %% ../nbs/19_store.ipynb #cbf48a63
+# %% ../nbs/19_store.ipynb #38a8907f
 def _complete(folder, asked, labels, about, make):
     "Make what is not on record, or not as it is on record."
     n, size = asked["config"]["n_images"], asked["config"]["size"]
@@ -192,6 +219,7 @@ def _complete(folder, asked, labels, about, make):
     builder = {"builder": f"process {os.getpid()} on {socket.gethostname()}"}
     _write_record(folder / "progress.json", record | builder)
     for k, images in make([(k, parts[k]) for k in missing], n):
+        _check_images(paths[k], images, min(SHARD, n - k * SHARD), size)
         _put(folder, record, paths[k].name, lambda tmp: _save_shard(tmp, images))
         _write_record(folder / "progress.json", record | builder)
     if not (folder / "meta.json").exists():
@@ -199,7 +227,7 @@ def _complete(folder, asked, labels, about, make):
     for p in (folder / "progress.json", *folder.glob("*.tmp")):
         p.unlink(missing_ok=True)
 
-# %% ../nbs/19_store.ipynb #fe7f9bf2
+# %% ../nbs/19_store.ipynb #25b7277d
 def _read_meta(folder, names=()):
     "The record of a finished data set."
     if not (folder / "meta.json").is_file():
@@ -216,16 +244,15 @@ def open_dataset(
     "Record, labels and shards of a finished data set; an error names what is missing, changed or cut short. Pixels are not read (`verify_dataset` does)."
     folder = Path(folder)
     meta = _read_meta(folder, names)
+    _check_labels(folder, meta)
     tensors, _ = load_tensors(folder / "labels.safetensors", "mrl.labels", labels)
-    if sha256(folder / "labels.safetensors") != meta["sha256"]["labels.safetensors"]:
-        raise ValueError(f"{folder / 'labels.safetensors'}: changed since the build")
     return meta, tensors, _open_shards(folder, meta["config"])
 
-# %% ../nbs/19_store.ipynb #4209ae4e
+# %% ../nbs/19_store.ipynb #72db0c87
 def verify_dataset(folder):
     "Compare every file of a data set with its hash; ValueError names those that differ, and says what to do."
     folder = Path(folder)
     wrong = [name for name, h in _read_meta(folder)["sha256"].items() if not (folder / name).is_file() or sha256(folder / name) != h]
     if wrong:
-        raise ValueError(f"{folder}: missing or changed since the build: {', '.join(wrong)}; delete what is left of them and make the "
-                         "data set again (same call, same folder): only they are made, and checked against the record")
+        raise ValueError(f"{folder}: missing or changed since the build: {', '.join(wrong)}; delete what is left of them {_AGAIN}: "
+                         "only they are made, and checked against the record")

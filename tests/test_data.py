@@ -195,6 +195,21 @@ def test_configuration_out_of_range(change):
         replace(CONFIG, **change)
 
 
+@pytest.mark.parametrize("change", [{"near": 150, "off_axis": 30}, {"near": 150, "off_axis": 60.0}, {"near": 250, "off_axis": 45}])
+def test_a_camera_in_the_face(change):
+    with pytest.raises(ValueError, match="near and off_axis: with .* depth of .* must be at least 145 mm"):
+        DataConfig(**change)
+
+
+def test_the_nearest_cameras_see_the_whole_face():
+    config = DataConfig(n_images=2 * SHARD, size=16, near=150, far=150)
+    assert all(v.isfinite().all() for v in plan_labels(config, load_population()).values())
+    q, t = sample_cameras(np.random.default_rng(0), 4, config)
+    x = torch.as_tensor(load_population().faces(np.arange(4))).double()
+    with pytest.raises(ValueError, match="4 of 4 faces reach behind their camera"):
+        detector_crop(np.random.default_rng(0), 2 * x, q, t, config)
+
+
 @pytest.mark.parametrize("change", [{"n_images": 2.5}, {"n_images": True}, {"yaw": "60"}, {"face_model": 3}, {"without": None}, {"without": ("hair",)}])
 def test_configuration_of_the_wrong_type(change):
     name, value = next(iter(change.items()))
@@ -227,6 +242,28 @@ def test_another_population(tmp_path):
         FaceImages(tmp_path / "data", "all")
     build_dataset(tmp_path / "other", config, jobs=1, progress=False)  # no worker renders the population as it was before
     assert not np.array_equal(FaceImages(tmp_path / "other", "all").shards[0], np.load(shard_path(tmp_path / "data", 0)))
+
+
+def test_the_population_outlives_its_source(tmp_path, monkeypatch):
+    "The face model has gone or changed: the population is found by its hash in HOME/populations, whatever its name there; else the error says what to do."
+    monkeypatch.setattr(data, "HOME", tmp_path / "home")
+    tensors, about = load_tensors(population_file("anny"), "mrl.faces")
+    few = {k: v[:30] if k == "coefficients" or k.startswith("label.") else v for k, v in tensors.items()}
+    source = tmp_path / "few.safetensors"
+    save_tensors(source, few, "mrl.faces", about)
+    digest, whole = load_population(source).sha256, source.read_bytes()
+    kept = tmp_path / "home" / "populations"
+    save_tensors(kept / "few-000000000000.safetensors", {**few, "coefficients": few["coefficients"] * 2}, "mrl.faces", about)
+    folder = build_dataset(tmp_path / "data", DataConfig(n_images=12, size=16, face_model=str(source)), jobs=1, progress=False)
+    x = FaceImages(folder, "all").x
+    for spoil in (lambda: save_tensors(source, tensors, "mrl.faces", about), source.unlink):
+        spoil()
+        with pytest.raises(ValueError, match=f"shows another population than .*few.safetensors .*home/populations has its hash .{digest[:12]}.*copy the population's file there"):
+            FaceImages(folder, "all")
+        (kept / "any.safetensors").write_bytes(whole)
+        found = FaceImages(folder, "all")
+        assert found.population.sha256 == digest and found.population.path == kept / "any.safetensors" and torch.equal(found.x, x)
+        (kept / "any.safetensors").unlink()
 
 
 def test_a_relative_face_model_is_found_from_another_folder(tmp_path, monkeypatch):
@@ -274,3 +311,11 @@ def test_distribution_against_the_cameras_that_were_drawn():
     assert len(distribution_figure(labels, population, CONFIG.size).data) == len(columns)
     bare = replace(population, labels={"name": np.array(["a"] * len(population)), "age": np.ones(len(population))})
     assert columns.keys() - distribution(labels, bare, CONFIG.size).keys() == {"age (years)", *columns} - {*list(columns)[:11]}
+
+
+def test_a_column_that_is_constant_up_to_rounding(monkeypatch):
+    "As of photographs that are cropped without jitter."
+    share = np.float32([0.74, np.nextafter(np.float32(0.74), np.float32(1)), 0.74])
+    monkeypatch.setattr(data, "distribution", lambda *a: {"face (share of the crop)": share})
+    (bars,) = distribution_figure(None, None, 16).data
+    assert sum(bars.y) == 3

@@ -198,6 +198,17 @@ def lengths(factor):
     return np.array([[1, 1, 1, factor]] * 3 + [[1] * 4])
 
 
+def turn(axis, degrees):
+    T = np.eye(4)
+    T[:3, :3] = Rotation.from_euler(axis, degrees, degrees=True).as_matrix()
+    return T
+
+
+def frontal(cameras, T):
+    "Frame 2 straight ahead of the face, in a world moved by T."
+    cameras["frames"][2]["transform_matrix"] = (T @ np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 700], [0, 0, 0, 1.0]])).tolist()
+
+
 MIRROR = np.diag([-1.0, 1, 1, 1])
 FAULTS = {
     "no such file": frame(file_path="photo.png"),
@@ -224,6 +235,22 @@ FAULTS = {
     "head_to_world: left-handed": frame(head_to_world=MIRROR.tolist()),
     "head_to_world: 4 x 4": frame(head_to_world="identity"),
     "units must be one of mm, cm, m; got 'feet'": frame(units="feet"),
+    r"units must be one of mm, cm, m; got \['mm'\]": frame(units=["mm"]),
+    "File name too long": frame(file_path="x" * 300),
+    "fl_x: a number is expected, got 1000": frame(fl_x=10**400),
+    "camera_angle_x: radians between 0 and pi": lambda c: c["frames"][2].pop("fl_x") and c["frames"][2].update(camera_angle_x=0),
+    "unknown scan 3.5": frame(scan=3.5),
+    "camera_model 'OPENCV_FISHEYE': only OPENCV": frame(camera_model="OPENCV_FISHEYE"),
+    "camera_model 'EQUIRECTANGULAR'": frame(camera_model="EQUIRECTANGULAR"),
+    r"lens distortion \(k5, k6\)": frame(camera_model="OPENCV", k5=1e-3, k6=1e-3),
+    "applied_scale: a positive number": frame(applied_scale=0),
+    "applied_scale: a number": frame(applied_scale="big"),
+    "applied_transform: 4 x 4": frame(applied_transform=[[1, 0], [0, 1], [0, 0]]),
+    "applied_transform: left-handed": frame(applied_transform=MIRROR[:3].tolist()),
+    "seen from behind, 1[0-9]+ degrees.*if the world is turned by 180 degrees about y": matrix(lambda M: turn("y", 180) @ M),
+    "upside down, rolled by 1[0-9]+ degrees .*if the world is turned by 180 degrees about z": matrix(lambda M: turn("z", 180) @ M),
+    "seen from behind.*if the world is turned by 180 degrees about x": matrix(lambda M: turn("x", 180) @ M),
+    "seen from below.*if the world is turned by 90 degrees about x": lambda c: frontal(c, turn("x", 90)),
     "0.[0-9]+ mm from .* lengths are in m: factor 1000, write units = m": matrix(lambda M: M * lengths(1e-3)),
     "lengths are in cm: factor 10, write units = cm": matrix(lambda M: M * lengths(0.1)),
     "lengths are in mm: factor 0.001, write units = mm": frame(units="m"),
@@ -272,6 +299,78 @@ def test_csv_in_the_other_convention_is_caught(source, truth, population):
         writer.writerows(rows)
     good, faults = read_photographs(source, population)
     assert not good and "the camera axes are OpenGL's" in faults[0][1] and "quaternion of length" in faults[1][1] and "fl_x is missing (fx in a CSV)" in faults[2][1]
+
+
+def nerfstudio(cameras):
+    "What colmap_to_json of ns-process-data does to the poses; the transform that it writes."
+    for f in cameras["frames"]:
+        c2w = np.array(f["transform_matrix"])[[0, 2, 1, 3]]
+        c2w[2] *= -1
+        f["transform_matrix"] = c2w.tolist()
+    A = np.eye(4)[:3][[0, 2, 1]]
+    A[2] *= -1
+    return A
+
+
+@pytest.mark.parametrize("rows, scale", [(3, None), (4, None), (3, 0.02)])
+def test_nerfstudio_moves_the_world(source, truth, population, rows, scale):
+    "applied_transform and applied_scale are undone; without them frontal faces are refused and the turn is named."
+    def change(cameras):
+        A = nerfstudio(cameras)
+        for f in cameras["frames"]:
+            f["transform_matrix"] = (np.array(f["transform_matrix"]) * lengths(scale or 1)).tolist()
+        cameras.update(camera_model="OPENCV", applied_transform=np.vstack([A, [0, 0, 0, 1]])[:rows].tolist(), applied_scale=scale)
+
+    write(source, change)
+    good, faults = read_photographs(source, population)
+    assert not faults
+    assert np.allclose([p.C for p in good], pose_matrix(truth["q"], truth["t"]).numpy(), atol=1e-6)
+    write(source, lambda c: c.pop("applied_transform"))
+    _, faults = read_photographs(source, population)
+    ahead = [i for i, t in enumerate(truth["t"]) if t[2] / t.norm() > 0.87]
+    assert ahead and {f"./{i}" if i else "0.jpg" for i in ahead} <= {name for name, _ in faults}
+    if scale is None:
+        assert all("from above" in fault and "the world is turned by -90 degrees about x" in fault for _, fault in faults)
+
+
+@pytest.mark.parametrize("encoding, delimiter", [("utf-8-sig", ","), ("utf-8", ";"), ("utf-8-sig", "\t")])
+def test_csv_as_spreadsheets_write_it(source, truth, population, encoding, delimiter):
+    write_csv(source, truth)
+    rows = list(csv.reader(open(source / "images.csv")))
+    rows[1:] = [[row[0], row[1] + ".0", *row[2:]] for row in rows[1:]]
+    with open(source / "images.csv", "w", newline="", encoding=encoding) as f:
+        csv.writer(f, delimiter=delimiter).writerows([[" image", *rows[0][1:]], *rows[1:3], [" "] * len(rows[0]), [], *rows[3:], [""] * 40])
+    good, faults = read_photographs(source, population)
+    assert not faults and [p.identity for p in good] == truth["identity"].tolist()
+    (source / "images.csv").write_text("image;scan;fx;qw\n0.jpg;1;2;3\n")
+    with pytest.raises(ValueError, match="images.csv: columns missing: qx, qy, qz, tx, ty, tz; the header is 'image;scan;fx;qw'"):
+        read_cameras(source)
+    (source / "images.csv").write_bytes("image,scan,größe\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="images.csv: not a CSV file in UTF-8"):
+        read_cameras(source)
+
+
+def test_names_and_numbers_as_tools_write_them(source, truth, population, tmp_path):
+    "A byte order mark, null, 3.0, backslashes, upper case, and photographs that lie elsewhere."
+    (source / "images").mkdir()
+    (source / "1.png").rename(source / "images" / "1.PNG")
+    (source / "2.png").rename(tmp_path / "2.png")
+
+    def change(cameras):
+        for f, values in zip(cameras["frames"], ({}, {"file_path": "images\\1"}, {"file_path": str((tmp_path / "2.png").resolve())})):
+            f.update(values, scan=float(f["scan"]), w=None, units=None, applied_transform=None)
+
+    write(source, change)
+    (source / "transforms.json").write_text((source / "transforms.json").read_text(), encoding="utf-8-sig")
+    assert import_photographs(source / "out", source, size=32, jobs=1, progress=False) == []
+    assert read_json(source / "out" / "meta.json")["files"] == ["0.jpg", "images/1.PNG", "../2.png", "3.png", "4.png"]
+    assert torch.equal(read(source / "out")[1]["identity"], truth["identity"])
+
+
+def test_a_picture_too_large_is_a_fault(source, population, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    good, faults = read_photographs(source, population)
+    assert not good and len(faults) == N and all("decompression bomb" in fault for _, fault in faults)
 
 
 def test_many_faults_in_one_table(source):
@@ -340,13 +439,13 @@ def test_cameras_in_the_frames_of_the_scans(tmp_path, population, moved):
     for i in range(12):
         x = population.faces(i) @ Rotation.random(random_state=i).as_matrix().T + rng.uniform(-300, 300, 3)
         trimesh.Trimesh(x / 1000, population.face_triangles, process=False).export(scans / f"{i:02d}.ply")
-        front, up = (x[population.landmarks[k]] for k in ("nose_tip", "nose_base"))
+        front, base = (x[population.landmarks[k]] for k in ("nose_tip", "nose_base"))
         middle = x.mean(0)
         z = middle - front
-        eye, down = front - 500 * z / np.linalg.norm(z), front - up
+        eye, down = front - 500 * z / np.linalg.norm(z), base - front
         R = np.stack([np.cross(down, z), down - z * (down @ z) / (z @ z), z], 1)
         C = np.eye(4)
-        C[:3, :3], C[:3, 3] = R / np.linalg.norm(R, axis=0), eye                                # OpenCV axes, upside down: it does not matter
+        C[:3, :3], C[:3, 3] = R / np.linalg.norm(R, axis=0), eye                                # OpenCV axes
         W = np.eye(4)
         if moved: W[:3, :3], W[:3, 3] = Rotation.random(random_state=50 + i).as_matrix(), [1000, -50, 3]
         Image.fromarray(rng.integers(0, 255, (200, 300, 3), np.uint8)).save(tmp_path / f"{i}.png")

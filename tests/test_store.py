@@ -290,6 +290,47 @@ def test_a_foreign_folder_is_not_written_to(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db"])
+def test_what_a_file_browser_leaves_does_not_make_a_folder_foreign(tmp_path, name):
+    (tmp_path / name).write_bytes(b"icons")
+    make(tmp_path, n=3)
+    verify_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "0", "null", "{}", '{"config": []}', '{"config": "n_images", "painter": "1"}', '{"model_type": "bert"}'])
+def test_a_damaged_or_foreign_configuration(built, copy, content):
+    (copy / "config.json").write_text(content)
+    with pytest.raises(ValueError, match="config.json: not the configuration of a data set, or damaged; choose another folder, or delete it and make the data set again"):
+        make(copy)
+    (copy / "config.json").unlink()
+    make(copy)
+    assert contents(copy) == contents(built)
+
+
+@pytest.mark.parametrize("name", ["meta.json", "labels.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"0", b"{}", b"\xff\xfe garbage", None])
+def test_a_damaged_record_or_labels_are_not_a_finished_data_set(built, copy, name, content):
+    "The error says to delete the file and make the data set again, and that works."
+    whole = (copy / name).read_bytes()
+    (copy / name).write_bytes(whole[:-20] + b"1" + whole[-19:] if content is None else content)
+    for use in (make, open_dataset):
+        with pytest.raises(ValueError, match=rf"{name}: .*changed since .*; delete .* and make the data set again \(same call, same folder\)"):
+            use(copy)
+    (copy / name).unlink()
+    make(copy)
+    assert contents(copy) == contents(built)
+
+
+@pytest.mark.parametrize("shape, dtype", [((3, 8, 8, 1), "uint8"), ((2, 8, 8, 3), "uint8"), ((3, 16, 16, 3), "uint8"), ((3, 8, 8, 3), "float32")])
+def test_images_of_another_shape_or_type_are_not_stored(tmp_path, shape, dtype):
+    expected = rf"images-0000.npy: uint8 \(3, 8, 8, 3\) expected, got {dtype} {str(shape).replace('(', '.').replace(')', '.')}"
+    with pytest.raises(ValueError, match=expected):
+        make(tmp_path, n=3, shard=lambda k, labels: np.zeros(shape, dtype))
+    assert not shard_path(tmp_path, 0).exists()
+    make(tmp_path, n=3)
+    verify_dataset(tmp_path)
+
+
 def test_a_read_only_data_set_can_be_used(built):
     "Nothing is written into a finished folder, not even a lock."
     mode = built.stat().st_mode
