@@ -145,10 +145,11 @@ def _builder(folder):
     finally:
         lock.release()
 
-# %% ../nbs/19_store.ipynb #736a71b4
+# %% ../nbs/19_store.ipynb #a9880558
 def _map(function, tasks, total, title, jobs, progress, scheduler):
     "Results of `function(*task)`, in the order in which they are ready, from `jobs` processes or from the workers of a Dask cluster."
     from joblib import Parallel, delayed, effective_n_jobs, parallel_config
+    from joblib.externals.loky import get_reusable_executor
     from tqdm.auto import tqdm
 
     if scheduler:
@@ -160,6 +161,8 @@ def _map(function, tasks, total, title, jobs, progress, scheduler):
             for k, images in Parallel(n_jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs")(delayed(function)(*task) for task in tasks):
                 yield k, images
                 bar.update(len(images))
+    if n_jobs > 1:
+        get_reusable_executor().shutdown()  # idle workers would keep their memory, and this process, for five minutes
 
 # %% ../nbs/19_store.ipynb #9897ac02
 def _make(shard, here, expected, k, labels):
