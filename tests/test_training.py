@@ -51,7 +51,8 @@ def test_killed_run_resumes_to_the_same_network(where, home, finished):
     "SIGKILL, between checkpoints; then the same call again."
     code = f"from pathlib import Path; from mrl.training import *; import mrl.training as m; c = {replace(TINY, run='killed')!r}; w = dict(results_dir=Path({str(home)!r}) / 'results', data_dir=Path({str(home)!r}) / 'datasets', progress=False)\n"
     slow = code + "import time; step = m.train_step\ndef waits(*a):\n    time.sleep(0.4)\n    return step(*a)\nm.train_step = waits\ntrain(c, **w)"
-    process = subprocess.Popen([sys.executable, "-c", slow], env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())})
+    env = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}  # a Dask cluster in an earlier test leaves some behind
+    process = subprocess.Popen([sys.executable, "-c", slow], env=env | {"OMP_NUM_THREADS": str(torch.get_num_threads())})
     state = home / "results/killed/state.pt"
     deadline = time.time() + 120
     while not state.exists() and process.poll() is None and time.time() < deadline:
