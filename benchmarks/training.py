@@ -33,8 +33,8 @@ def main():
         data, _, _, model = prepare(config, folder, progress=False)
         model.bf16 = bf16
         model.to(device, memory_format=torch.channels_last).train()
-        optimiser, _ = make_optimiser(model, config)
         criterion, _ = make_criterion(config)
+        optimiser, _ = make_optimiser(model, criterion, config)
         order = [next(iter(StepSampler(len(data["train"]), a.batch, 1, seed))) for seed in range(a.steps)]
 
         def load(i):

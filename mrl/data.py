@@ -7,7 +7,7 @@ __all__ = ['RANGES', 'CLOSEST', 'RENDERER', 'CropConfig', 'DataConfig', 'sample_
            'render_image', 'render_shard', 'build_dataset', 'dataset_folder', 'FaceImages', 'batches', 'distribution',
            'distribution_figure']
 
-# %% ../nbs/10_data.ipynb #5f942fe1
+# %% ../nbs/10_data.ipynb #b564bb35
 import hashlib
 import os
 from dataclasses import asdict, dataclass, fields
@@ -23,7 +23,7 @@ import mrl
 from .camera import crop_to_pose, invert_pose, pose_matrix, pose_to_crop, project, project_camera, transform_points
 from .face_models import FACE_MODELS
 from .faces import load_population, split_identities
-from .files import HOME, ROOT, sha256
+from .files import HOME, ROOT, check_fields, sha256
 from .populations import population_file
 from .rotation import axis_angle_to_quaternion, quaternion_multiply
 from .store import SHARD, open_dataset, write_dataset
@@ -33,7 +33,7 @@ RANGES = {"n_images": (1, 10**8), "size": (16, 1024), "seed": (0, 2**32), "margi
           "roll": (0, 180), "off_axis": (0, 60), "near": (150, 1e5), "far": (150, 1e5)}
 CLOSEST = 145  # mm, smallest depth of the head's origin
 
-# %% ../nbs/10_data.ipynb #a7413ec8
+# %% ../nbs/10_data.ipynb #0826de7f
 @dataclass(frozen=True)
 class CropConfig:
     "What every data set has, rendered or photographed: crops of the faces of a population."
@@ -46,14 +46,7 @@ class CropConfig:
     face_model: str = "anny"  # whose faces: anny, ict, bfm, flame, sfm, or a path: a model's file, a folder of scans, a population
 
     def __post_init__(self):
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if f.type is float and type(value) is int:
-                object.__setattr__(self, f.name, float(value))
-            elif type(value) is not f.type:
-                raise ValueError(f"{f.name} must be of type {f.type.__name__}, got {value!r}")
-            if f.name in RANGES and not RANGES[f.name][0] <= value <= RANGES[f.name][1]:
-                raise ValueError(f"{f.name} must lie in {RANGES[f.name][0]}..{RANGES[f.name][1]}, got {value}")
+        check_fields(self, RANGES)
         if self.face_model not in ("anny", *FACE_MODELS):  # a file or folder: found from wherever the data set is read
             object.__setattr__(self, "face_model", os.path.abspath(self.face_model))
 
@@ -209,7 +202,7 @@ def _render_task(config, population, k, labels):
         _renderer.cache_clear()  # the file was changed since this worker read it
     return render_shard(config, k, labels)
 
-# %% ../nbs/10_data.ipynb #dbeb0534
+# %% ../nbs/10_data.ipynb #f86e2582
 def build_dataset(
     folder,  # where; created, or completed if an earlier build of the same configuration was interrupted
     config,  # DataConfig
@@ -225,10 +218,11 @@ def build_dataset(
 
 
 def dataset_folder(config, root):
-    "Folder in `root` named after face model, number, size, seed and effects left out of a DataConfig."
+    "Folder in `root` named after what differs most between DataConfigs: face model, number, size, seed, distances, effects left out."
     model = [] if config.face_model == "anny" else [Path(config.face_model).stem]
     without = [f"without-{name}" for name in config.without.split(",") if name]
-    return Path(root) / "-".join(["faces", *model, f"{config.n_images}-{config.size}px-{config.seed}", *without])
+    depth = [f"{config.near:g}-{config.far:g}mm"] if (config.near, config.far) != (DataConfig.near, DataConfig.far) else []
+    return Path(root) / "-".join(["faces", *model, f"{config.n_images}-{config.size}px-{config.seed}", *depth, *without])
 
 # %% ../nbs/10_data.ipynb #dca22c13
 class FaceImages(Dataset):

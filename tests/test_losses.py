@@ -262,7 +262,7 @@ def test_bad_cameras_are_named():
     with pytest.raises(ValueError, match="more than 3 images"):
         MultiviewReprojectionLoss(K, views=4)(*(v for v in batch))
     with pytest.raises(ValueError, match="norm must be"):
-        MultiviewReprojectionLoss(K, norm="l2")(*batch)
+        MultiviewReprojectionLoss(K, norm="l3")(*batch)
     with pytest.raises(ValueError, match="at least one image and one point"):
         GeometricAlignmentLoss()(*(v[:0] for v in batch))
 

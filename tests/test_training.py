@@ -104,12 +104,13 @@ def test_divergence_keeps_the_last_good_checkpoint(where, home, monkeypatch):
     def criterion(config):
         inner, generator = make(config)
 
-        def loss(*a, **k):
-            calls.append(1)
-            value = inner(*a, **k)
-            return value * torch.inf if len(calls) == 5 else value
+        class Loss(torch.nn.Module):
+            def forward(self, *a, **k):
+                calls.append(1)
+                value = inner(*a, **k)
+                return value * torch.inf if len(calls) == 5 else value
 
-        return loss, generator
+        return Loss(), generator
 
     make = training.make_criterion
     monkeypatch.setattr(training, "make_criterion", criterion)
@@ -216,7 +217,7 @@ def test_a_data_set_of_ones_own(where, home, finished):
     a, b = (load_tensors(f / "checkpoint.safetensors", "mrl.checkpoint")[0] for f in (train(own, **where), finished))
     assert all(torch.equal(a[k], b[k]) for k in a)
     with pytest.raises(ValueError, match="image_size=64: the images of .* have 32 px"): train(replace(own, image_size=64, run="other-size"), **where)
-    with pytest.raises(ValueError, match="decides face_model, n_images, data_seed, without: leave them out"): replace(own, face_model="ict")
+    with pytest.raises(ValueError, match="decides face_model, n_images, data_seed, without, near, far: leave them out"): replace(own, face_model="ict")
     with pytest.raises(ValueError, match="unknown effect hairs; the effects are skins"): TrainConfig(without="hairs")
     assert TrainConfig(without="noise, hair").without == "hair,noise"
 
