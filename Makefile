@@ -2,6 +2,7 @@
 # make data             render the deck's 50,000 images at 128 px (about a quarter of an hour on two cores)
 # make test             set everything up, run every test
 # make lab              open the notebooks
+# make study            the runs behind nbs/study.ipynb (a day on two cores; continues where it was), and the notebook drawn from them
 # make figures          redraw the README's pictures from the run that make train leaves
 # make export           after editing a notebook: clean it and export mrl/
 # make virtual-cameras  the runs behind nbs/13_virtual_cameras.ipynb (an hour on two cores; continues where it was)
@@ -11,7 +12,7 @@ PYTHON ?= python3
 PARAMS ?=
 BIN := .venv/bin
 
-.PHONY: data train test lab export figures virtual-cameras
+.PHONY: data train test lab export figures study virtual-cameras
 
 train: .venv/ready
 	$(BIN)/papermill nbs/train.ipynb out.ipynb -p loss mrl $(PARAMS)
@@ -29,6 +30,9 @@ test: .venv/ready
 
 lab: .venv/ready
 	$(BIN)/jupyter lab nbs
+
+study: .venv/ready
+	$(BIN)/papermill nbs/study.ipynb out.ipynb -p run True $(PARAMS)
 
 figures: .venv/ready
 	$(BIN)/papermill nbs/figures.ipynb out.ipynb -p run mrl-0

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import torch
 
-from mrl.training import StepSampler, TrainConfig, make_criterion, make_optimiser, prepare, resolve_device, train_step
+from mrl.training import Objective, StepSampler, TrainConfig, make_criterion, make_optimiser, prepare, resolve_device, train_step
 
 
 def main():
@@ -46,9 +46,9 @@ def main():
             return x_hat.mean() + q_hat.sum() + t_hat.mean()
 
         ways = {
-            "network alone": lambda i: train_step(model, trivial, optimiser, kept[i], config.clip),
-            "network + loss": lambda i: train_step(model, criterion, optimiser, kept[i], config.clip),
-            "network + loss + data": lambda i: train_step(model, criterion, optimiser, load(i), config.clip),
+            "network alone": lambda i: train_step(Objective(model, trivial), optimiser, kept[i], config.clip),
+            "network + loss": lambda i: train_step(Objective(model, criterion), optimiser, kept[i], config.clip),
+            "network + loss + data": lambda i: train_step(Objective(model, criterion), optimiser, load(i), config.clip),
         }
         seconds = {name: [] for name in ways}
         for r in range(a.rounds + 1):

@@ -7,7 +7,7 @@ __all__ = ['NORMS', 'NEAR', 'READINGS', 'true_and_batch_cameras', 'VIRTUAL_CAMER
            'check_intrinsics', 'mean_difference', 'near_depth', 'centred_pixels', 'check_cameras',
            'multiview_reprojection', 'reprojection', 'geometric_alignment', 'multi_term', 'HomoscedasticLoss',
            'orbit_cameras', 'batch_cameras', 'true_and', 'MultiviewReprojectionLoss', 'ReprojectionLoss',
-           'GeometricAlignmentLoss', 'MultiTermLoss']
+           'GeometricAlignmentLoss', 'MultiTermLoss', 'Disentangled']
 
 # %% ../nbs/05_losses.ipynb #83f91835
 import math
@@ -297,3 +297,14 @@ class MultiTermLoss(nn.Module):
 
     def forward(self, x_hat, q_hat, t_hat, x, q, t, alpha_id_hat=None, *, K=None):
         return multi_term(x_hat, q_hat, t_hat, x, q, t, alpha_id_hat, self.alpha, self.beta, self.gamma, self.norm)
+
+# %% ../nbs/05_losses.ipynb #6dea2ae1
+class Disentangled(nn.Module):
+    "A criterion for predicted shape at the true pose, plus the same for the true shape at the predicted pose (after Simonelli et al. 2019, arXiv 1905.12365); `forward` as in the criterion."
+
+    def __init__(self, criterion):
+        super().__init__()
+        self.criterion = criterion
+
+    def forward(self, x_hat, q_hat, t_hat, x, q, t, alpha_id_hat=None, *, K=None):
+        return self.criterion(x_hat, q, t, x, q, t, alpha_id_hat, K=K) + self.criterion(x, q_hat, t_hat, x, q, t, alpha_id_hat, K=K)

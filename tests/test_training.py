@@ -90,19 +90,21 @@ def test_resuming_elsewhere_is_recorded_and_other_data_refused(where, home, fini
     (folder / "state.pt").touch()
     config = read_json(folder / "config.json")
     about = {k: v for k, v in config.items() if k != "config"}
-    training.write_config(folder, TINY, about | {"device": "another", "commit": "later"})
-    assert read_json(folder / "config.json")["resumed"] == [{"device": "another", "commit": "later"}]
-    assert read_json(folder / "config.json")["device"] == about["device"]
+    record = training.run_record(folder, TINY, about | {"device": "another", "commit": "later"})
+    assert record["resumed"] == [{"device": "another", "commit": "later"}]
+    assert record["device"] == about["device"]
+    write_json(folder / "config.json", {k: v for k, v in config.items() if k != "processes"})  # begun before there were several
+    assert training.run_record(folder, TINY, about)["resumed"] == [{"processes": 1}]
     with pytest.raises(ValueError, match="cannot be resumed: data changed"):
-        training.write_config(folder, TINY, about | {"data": "0" * 64})
+        training.run_record(folder, TINY, about | {"data": "0" * 64})
 
 
 def test_divergence_keeps_the_last_good_checkpoint(where, home, monkeypatch):
     "A gradient that is not finite at step 5: the weights on disk are those of step 4, and finite."
     calls = []
 
-    def criterion(config):
-        inner, generator = make(config)
+    def criterion(*a):
+        inner, generator = make(*a)
 
         class Loss(torch.nn.Module):
             def forward(self, *a, **k):
