@@ -4,25 +4,30 @@
 
 # %% auto #0
 __all__ = ['GRID', 'PICKS', 'grid_name', 'study_runs', 'pick', 'long_runs', 'is_complete', 'execute_run', 'run_study',
-           'load_study', 'bootstrap_interval', 'seeds_by_people']
+           'load_study', 'bootstrap_interval', 'seeds_by_people', 'seed_interval', 'pixel_parts', 'measure_pixel_parts']
 
-# %% ../nbs/20_study.ipynb #8382ae40
+# %% ../nbs/20_study.ipynb #f28082e3
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import torch
+from scipy import stats
 
-from .files import HOME, ROOT, read_json
-from .metrics import METRICS
-from .training import RENDERED, TrainConfig, claim_run, dataset_of, read_faces
+from .data import FaceImages, batches
+from .files import HOME, ROOT, read_json, write_json
+from .metrics import METRICS, image_metrics
+from .training import RENDERED, TrainConfig, claim_run, commit, dataset_of, load_run, read_faces
 
-# %% ../nbs/20_study.ipynb #2b09631b
-GRID = [(alpha, beta, 0.0) for alpha in (1.0, 10.0, 100.0, 1000.0) for beta in (0.001, 0.01, 0.1, 1.0)]
-GRID += [(alpha, beta, 0.01) for alpha in (10.0, 100.0) for beta in (0.01, 0.1, 1.0)] + [(10.0, 0.01, 0.1), (100.0, 0.1, 0.1)]
+# %% ../nbs/20_study.ipynb #4ffdb46a
+GRID = [(alpha, beta, 0.0, "world") for alpha in (1.0, 10.0, 100.0, 1000.0) for beta in (0.001, 0.01, 0.1, 1.0)]
+GRID += [(alpha, beta, 0.0, "camera") for alpha in (10.0, 100.0, 1000.0) for beta in (0.01, 0.1, 1.0)]
+GRID += [(*setting, 0.01, "world") for setting in ((1.0, 0.001), (10.0, 0.01), (10.0, 0.1), (10.0, 1.0), (100.0, 0.01), (100.0, 0.1))]
 
 
-def grid_name(alpha, beta, gamma):
-    return f"alpha{alpha:g}-beta{beta:g}-gamma{gamma:g}"
+def grid_name(alpha, beta, gamma, translation="world"):
+    return ("camera-" if translation == "camera" else "") + f"alpha{alpha:g}-beta{beta:g}-gamma{gamma:g}"
 
 
 def study_runs(
@@ -31,7 +36,7 @@ def study_runs(
 ):  # dict name -> parameters of TrainConfig
     "The short runs of the study: one seed, scored on the validation identities."
     groups = {
-        "grid": {grid_name(a, b, g): dict(loss="multi_term", alpha=a, beta=b, gamma=g) for a, b, g in GRID},
+        "grid": {grid_name(*setting): dict(loss="multi_term", **dict(zip(("alpha", "beta", "gamma", "translation"), setting))) for setting in GRID},
         "rivals": {
             "mrl": {},
             "mrl-disentangled": dict(disentangled=True),
@@ -44,8 +49,12 @@ def study_runs(
             "xqt": dict(loss="multi_term", norm="squared", alpha=1.0, beta=1.0),
             "coarse": dict(loss="multi_term", norm="squared", alpha=4 / 7, beta=3 / 7),
             "learned-1-1": dict(loss="homoscedastic", alpha=1.0, beta=1.0),
-            "learned-20-1": dict(loss="homoscedastic", alpha=float(np.exp(3)), beta=1.0),  # s_x = 0, s_q = -3: where Kendall and Cipolla start
+            "learned-10-0.01": dict(loss="homoscedastic", alpha=10.0, beta=0.01),
             "learned-100-0.1": dict(loss="homoscedastic", alpha=100.0, beta=0.1),
+            "log-terms": dict(loss="log_terms"),
+            "log-terms-camera": dict(loss="log_terms", translation="camera"),
+            "alignment-pixels": dict(loss="pixel_alignment"),
+            "alignment-pixels-depth0.45": dict(loss="pixel_alignment", depth_weight=0.45),  # what true+batch cameras make of depth, see below
         },
         "rescaled": {
             "mrl-metres": dict(unit=1000.0),
@@ -53,6 +62,7 @@ def study_runs(
             "multi_term-metres": dict(loss="multi_term", unit=1000.0),
             "xqt-metres": dict(loss="multi_term", norm="squared", alpha=1.0, beta=1.0, unit=1000.0),
             "learned-100-0.1-metres": dict(loss="homoscedastic", alpha=100.0, beta=0.1, unit=1000.0),
+            "log-terms-metres": dict(loss="log_terms", unit=1000.0),
             "mrl-focal": dict(focal=2.0),
             "reprojection-focal": dict(loss="reprojection", focal=2.0),
         },
@@ -63,10 +73,10 @@ def study_runs(
             **{f"true+uniform-{a}": dict(cameras="true+uniform", max_angle=float(a)) for a in (180,)},
             **{f"distance-{d:g}": dict(camera_distance=d) for d in (0.5, 2.0)},
             **{n: dict(norm=n) for n in ("l2", "squared", "huber")},
-            **{f"vertices-{n}": dict(vertices=n) for n in (10, 100, 500)},
+            **{f"vertices-{n}": dict(vertices=n) for n in (10, 100)},
             "clip": dict(clip=10.0),
         },
-        "chance": {f"mrl-{seed}": dict(seed=seed) for seed in (1, 2)},
+        "chance": {f"mrl-{seed}": dict(seed=seed) for seed in (1, 2, 3, 4)},
         "depth": {f"{loss}-{label}": dict(loss=loss, n_images=20_000, near=near, far=far)
                   for label, near, far in (("wide", 500.0, 1000.0), ("narrow", 725.0, 775.0))
                   for loss in ("mrl", "geometric_alignment", "multi_term")},
@@ -104,7 +114,7 @@ def long_runs(
     return {f"{name}/long/{Path(run).name}-{seed}": short[run] | dict(steps=short[run]["steps"] * factor, eval_every=short[run]["eval_every"] * factor, seed=seed, test=True)
             for run, seed in wanted}
 
-# %% ../nbs/20_study.ipynb #e6a93e80
+# %% ../nbs/20_study.ipynb #c33ed8b0
 def is_complete(run, parameters, results_dir=HOME / "results"):
     "Whether a run is there; ValueError if another configuration stands under its name."
     folder = Path(results_dir) / run
@@ -124,12 +134,12 @@ def execute_run(run, parameters, home):
     try:
         papermill.execute_notebook(str(ROOT / "nbs" / "train.ipynb"), str(folder / "train.ipynb"), {"run": run, **parameters}, progress_bar=False, kernel_name="python3")
     except Exception as e:
-        return f"{run}: {type(e).__name__}: {str(e).strip().splitlines()[-1]}"
+        return f"{run}: {type(e).__name__}: {(str(e).strip() or repr(e)).splitlines()[-1]}"
 
 
 def run_study(
     runs,  # dict name -> parameters
-    jobs=-1,  # runs at a time, one thread each; -1: one per core
+    jobs=-1,  # runs at a time, one thread each; -1: one per core, or one where there is a GPU
     scheduler="",  # address of a Dask scheduler, whose workers run them instead
     home=HOME,
 ):
@@ -147,7 +157,8 @@ def run_study(
 
         client, backend = Client(scheduler), dict(backend="dask")
     else:
-        client, backend = None, dict(backend="loky", n_jobs=jobs, inner_max_num_threads=1)
+        alone = jobs == -1 and torch.cuda.is_available()
+        client, backend = None, dict(backend="loky", n_jobs=1 if alone else jobs, inner_max_num_threads=1)
     try:
         with parallel_config(**backend):
             results = Parallel(return_as="generator_unordered", batch_size=1)(delayed(execute_run)(run, p, home) for run, p in missing.items())
@@ -162,7 +173,7 @@ def run_study(
     if failed:
         raise RuntimeError(f"{len(failed)} of {len(runs)} runs failed; repeat the command to go on with them:\n" + "\n".join(failed))
 
-# %% ../nbs/20_study.ipynb #22e69f04
+# %% ../nbs/20_study.ipynb #f625cb67
 def load_study(
     name="study",
     results_dir=ROOT / "results",
@@ -172,28 +183,80 @@ def load_study(
     folders = sorted(p.parent for p in top.glob("*/*/metrics.json"))
     if not folders:
         raise FileNotFoundError(f"{top}: no finished runs")
-    return {str(f.relative_to(top)): {"folder": f, "metrics": read_json(f / "metrics.json", ["val"]), **read_json(f / "config.json", ["config", "commit"])} for f in folders}
+    study = {}
+    for f in folders:
+        record = read_json(f / "config.json", ["config", "commit"])
+        record["config"] = asdict(TrainConfig(**record["config"]))  # parameters that are younger than the run have their defaults
+        study[str(f.relative_to(top))] = {"folder": f, "metrics": read_json(f / "metrics.json", ["val"]), **record}
+    return study
 
-# %% ../nbs/20_study.ipynb #fb874500
+# %% ../nbs/20_study.ipynb #c9c713fd
 def bootstrap_interval(
     values,  # (S, F) seeds by people, e.g. paired differences of two losses
+    images=None,  # (F,) how many images each person's mean is of; None: one
     draws=1000,
     seed=0,
-):  # (mean, low, high)
+):  # (mean over images, low, high)
     "Mean and 95 % interval over resampled seeds and people."
     values = np.atleast_2d(values)
+    n_seeds, n_people = values.shape
+    images = np.ones(n_people) if images is None else np.asarray(images)
     rng = np.random.default_rng(seed)
-    s, f = (rng.multinomial(n, np.full(n, 1 / n), draws) / n for n in values.shape)
-    means = np.einsum("ds,sf,df->d", s, values, f, optimize=True)
-    return float(values.mean()), *(float(q) for q in np.quantile(means, (0.025, 0.975)))
+    s = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), draws) / n_seeds
+    f = rng.multinomial(n_people, np.full(n_people, 1 / n_people), draws) * images
+    means = np.einsum("ds,sf,df->d", s, values, f / f.sum(1, keepdims=True), optimize=True)
+    mean = float((values @ images).mean() / images.sum())
+    few = np.sqrt(n_seeds / (n_seeds - 1)) * stats.t.ppf(0.975, n_seeds - 1) / stats.norm.ppf(0.975) if n_seeds > 1 else 1.0
+    return mean, *(float(mean + few * (q - mean)) for q in np.quantile(means, (0.025, 0.975)))
 
 
-def seeds_by_people(study, loss, metric, split="test"):  # (S, F)
-    "Mean errors per person of the long runs of one loss, in the order of seeds."
-    found = sorted((r["config"]["seed"], r["folder"]) for run, r in study.items() if run.startswith("long/") and run.rsplit("-", 1)[0] == f"long/{loss}")
-    if not found:
-        raise ValueError(f"no long runs of {loss}")
-    faces = [read_faces(folder, split) for _, folder in found]
-    if any((f["identity"] != faces[0]["identity"]).any() for f in faces):
-        raise ValueError(f"long runs of {loss}: not the same people")
-    return np.stack([f[metric] for f in faces])
+def seeds_by_people(
+    study,  # from `load_study`
+    losses,  # names of long runs without their seed
+    metric,
+    split="test",
+):  # dict loss -> (S, F) mean errors per person, and (F,) images per person; the seeds that all of them have
+    "Errors of long runs on the same people from the same seeds."
+    folders = {loss: {r["config"]["seed"]: r["folder"] for run, r in study.items() if run.rsplit("-", 1)[0] == f"long/{loss}"} for loss in losses}
+    seeds = sorted(set.intersection(*(set(f) for f in folders.values())))
+    if not seeds:
+        raise ValueError(f"no seed that all of {', '.join(losses)} were run with")
+    faces = {loss: [read_faces(f[seed], split) for seed in seeds] for loss, f in folders.items()}
+    first = faces[losses[0]][0]
+    if any((f["identity"] != first["identity"]).any() for fs in faces.values() for f in fs):
+        raise ValueError(f"long runs of {', '.join(losses)}: not the same people")
+    return {loss: np.stack([f[metric] for f in fs]) for loss, fs in faces.items()}, first["images"]
+
+# %% ../nbs/20_study.ipynb #6dafba46
+def seed_interval(values):  # (low, high)
+    "95 % prediction interval of a normal variable for one more value (Student's t)."
+    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) * np.sqrt(1 + 1 / len(values))
+    return float(np.mean(values) - half), float(np.mean(values) + half)
+
+# %% ../nbs/20_study.ipynb #b6fd8911
+@torch.no_grad()
+def pixel_parts(
+    model,  # Reconstructor
+    dataset,  # FaceImages
+):  # dict: pixels of prediction ("together"), of its pose with the true shape, of its shape at the true pose
+    "Mean reprojection error of a network, and of its pose and its shape alone, over a split."
+    parts = {"together": [], "pose": [], "shape": []}
+    for b in batches(dataset, 256):
+        out, truth = model(b["image"], b["K"]), (b["x"], b["q"], b["t"])
+        mixed = {"together": out[:3], "pose": (b["x"], *out[1:3]), "shape": (out[0], *truth[1:])}
+        for k, p in mixed.items():
+            parts[k].append(image_metrics(*p, *truth, b["K"], dataset.config.size)["reprojection"])
+    return {k: torch.cat(v).mean().item() for k, v in parts.items()}
+
+
+def measure_pixel_parts(
+    runs,  # names of finished runs, without the study's
+    name="study",
+    home=HOME,
+):
+    "Write results/<name>/pixel_parts.json: `pixel_parts` of these runs on the validation identities of their data, next to the commit that measured."
+    found = {}
+    for run in runs:
+        model, _, config = load_run(Path(home) / "results" / name / run)
+        found[run] = pixel_parts(model, FaceImages(dataset_of(config, Path(home) / "datasets", progress=False), "val"))
+    write_json(Path(home) / "results" / name / "pixel_parts.json", {"commit": commit(), "split": "val", "runs": found})

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['LOSSES', 'RENDERED', 'CHOICES', 'RANGES', 'model_name', 'TrainConfig', 'config_from', 'StepSampler', 'share',
            'of_whole_batch', 'Rescaled', 'at_distance', 'make_criterion', 'resolve_device', 'make_fabric', 'evaluate',
-           'evaluate_controls', 'dataset_of', 'prepare', 'provenance', 'claim_run', 'run_record', 'save_state',
-           'load_state', 'load_run', 'loss_vertices', 'Objective', 'train_step', 'make_optimiser', 'write_csv',
-           'read_history', 'read_faces', 'step_loader', 'prepare_fit', 'diverged', 'history_row', 'fit', 'measure',
-           'train']
+           'evaluate_controls', 'dataset_of', 'prepare', 'commit', 'provenance', 'claim_run', 'run_record',
+           'save_state', 'load_state', 'load_run', 'keep_run', 'loss_vertices', 'Objective', 'train_step',
+           'make_optimiser', 'write_csv', 'read_history', 'read_faces', 'step_loader', 'prepare_fit', 'diverged',
+           'history_row', 'fit', 'measure', 'train']
 
-# %% ../nbs/12_training.ipynb #9a6c14e5
+# %% ../nbs/12_training.ipynb #ea6bcad7
 import csv
 import math
 import os
@@ -29,20 +29,20 @@ from torch.utils.data import DataLoader
 import mrl
 from .data import DataConfig, FaceImages, batches, build_dataset, dataset_folder
 from .files import HOME, ROOT, atomic_write, check_fields, load_tensors, read_json, save_tensors, sha256, write_json
-from .losses import NORMS, READINGS, VIRTUAL_CAMERAS, Disentangled, GeometricAlignmentLoss, HomoscedasticLoss, MultiTermLoss, MultiviewReprojectionLoss, ReprojectionLoss
+from .losses import NORMS, READINGS, VIRTUAL_CAMERAS, TRANSLATIONS, Disentangled, GeometricAlignmentLoss, HomoscedasticLoss, LogTermsLoss, MultiTermLoss, MultiviewReprojectionLoss, PixelAlignmentLoss, ReprojectionLoss
 from .metrics import METRICS, control_predictions, face_means, image_metrics, mean_crop, summarize
 from .morphable import load_morphable_model, morphable_model_of, save_morphable_model
 from .network import Reconstructor
 
-# %% ../nbs/12_training.ipynb #b15c5320
-LOSSES = ("mrl", "reprojection", "geometric_alignment", "multi_term", "homoscedastic")
+# %% ../nbs/12_training.ipynb #1e957d81
+LOSSES = ("mrl", "reprojection", "geometric_alignment", "pixel_alignment", "multi_term", "homoscedastic", "log_terms")
 RENDERED = ("face_model", "n_images", "data_seed", "without", "near", "far")  # parameters of a data set that is rendered here
-CHOICES = {"loss": LOSSES, "cameras": tuple(VIRTUAL_CAMERAS), "norm": NORMS, "reading": READINGS, "weights": ("none", "imagenet"), "precision": ("auto", "bf16", "fp32")}
-RANGES = {"views": (1, 1024), "max_angle": (0.1, 180), "camera_distance": (0.2, 1e3), "unit": (1e-6, 1e6), "focal": (1e-6, 1e6), "alpha": (0, 1e12), "beta": (0, 1e12), "gamma": (0, 1e12), "n_images": (1, 10**8), "image_size": (32, 1024),
+CHOICES = {"loss": LOSSES, "cameras": tuple(VIRTUAL_CAMERAS), "norm": NORMS, "reading": READINGS, "translation": TRANSLATIONS, "weights": ("none", "imagenet"), "precision": ("auto", "bf16", "fp32")}
+RANGES = {"views": (1, 1024), "max_angle": (0.1, 180), "depth_weight": (0, 1e6), "camera_distance": (0.2, 1e3), "unit": (1e-6, 1e6), "focal": (1e-6, 1e6), "alpha": (0, 1e12), "beta": (0, 1e12), "gamma": (0, 1e12), "n_images": (1, 10**8), "image_size": (32, 1024),
           "n_components": (1, 10_000), "width": (0.01, 4), "vertices": (3, 10**6), "steps": (1, 10**9), "batch_size": (2, 10**6), "lr": (1e-12, 1e38), "weight_decay": (0, 1e3),
           "clip": (0, 1e38), "eval_every": (1, 10**9), "seed": (0, 2**31), "data_seed": (0, 2**31)}
 
-# %% ../nbs/12_training.ipynb #98dc26ae
+# %% ../nbs/12_training.ipynb #b6934e92
 def model_name(config):
     "What a face model other than the repository's own adds to the names of folders."
     return [] if config.face_model == "anny" else [Path(config.face_model).stem]
@@ -53,17 +53,19 @@ class TrainConfig:
     "Everything that decides a training run. Defaults are what `make train` does on two CPU cores."
 
     run: str = ""  # name of the folder in results/; "" names it after loss, face model and seed
-    loss: str = "mrl"  # mrl, reprojection, geometric_alignment, multi_term or homoscedastic
+    loss: str = "mrl"  # mrl, reprojection, geometric_alignment, pixel_alignment, multi_term, homoscedastic or log_terms
     views: int = 2  # virtual cameras per image (mrl)
     cameras: str = "true+batch"  # where they come from (mrl): true+batch, batch, uniform or true+uniform
     max_angle: float = 180.0  # degrees from the true camera (mrl with uniform cameras)
-    camera_distance: float = 1.0  # factor on the distance of virtual cameras to the face (mrl)
+    camera_distance: float = 1.0  # factor on the distance of virtual cameras to the face, the true one left where it is (mrl)
     norm: str = "l1"  # l1 (the deck), squared (the authors' code), l2 or huber
     disentangled: bool = False  # judge shape at the true pose and pose on the true shape (mrl.losses.Disentangled)
     reading: str = "camera-to-world"  # of poses (geometric_alignment); the authors' code reads world-to-camera
     alpha: float = 100.0  # weight of the rotation term (multi_term; homoscedastic: initial)
     beta: float = 0.1  # weight of the translation term, per unit (multi_term; homoscedastic: initial)
     gamma: float = 0.0  # weight of ||alpha_id||^2 (multi_term)
+    translation: str = "world"  # camera's position in the world, or the world's origin in the camera frame (multi_term, homoscedastic, log_terms)
+    depth_weight: float = 1.0  # of differences along the optical axis (pixel_alignment)
     unit: float = 1.0  # mm per unit of length of the geometry that the loss is given (1000: metres)
     focal: float = 1.0  # factor on the focal lengths that the loss is given
     face_model: str = "anny"  # anny, ict, bfm, flame, sfm, or a path: a model's file, a folder of scans, a population
@@ -96,6 +98,7 @@ class TrainConfig:
             f"image_size must be a multiple of 32, got {self.image_size}": self.image_size % 32,
             f"views must be at most batch_size ({self.batch_size}), and below it with cameras=batch, got {self.views}": self.views + (self.cameras == "batch") > self.batch_size,
             'max_angle goes with cameras="uniform" or "true+uniform"': self.max_angle != 180 and "uniform" not in self.cameras,
+            f"disentangled goes with losses that do not judge shape and pose apart already, not with {self.loss}": self.disentangled and self.loss in ("multi_term", "homoscedastic", "log_terms"),
             'weights="imagenet" goes with width 1.0': self.weights != "none" and self.width != 1,
             f"data={self.data!r} decides {', '.join(RENDERED)}: leave them out": bool(self.data) and any(getattr(self, k) != getattr(TrainConfig, k) for k in RENDERED),
             f"run must be a relative path without '..', got {self.run!r}": Path(self.run).is_absolute() or ".." in Path(self.run).parts,
@@ -151,7 +154,7 @@ def of_whole_batch(cameras, fabric):
 
     return mine
 
-# %% ../nbs/12_training.ipynb #cff11a87
+# %% ../nbs/12_training.ipynb #d9c5c1ca
 class Rescaled(torch.nn.Module):
     "A criterion that is given lengths in units of `unit` mm and focal lengths times `focal`; `forward` as in the criterion."
 
@@ -164,14 +167,15 @@ class Rescaled(torch.nn.Module):
         return self.criterion(x_hat / self.unit, q_hat, t_hat / self.unit, x / self.unit, q, t / self.unit, alpha_id_hat, K=K)
 
 
-def at_distance(cameras, factor):
-    "Virtual cameras like those of `cameras`, moved along their lines of sight to the face to `factor` times their distance."
-    def moved(x, q, t, K, views, generator=None):
+def at_distance(cameras, factor, keep=0):
+    "Virtual cameras like those of `cameras`, all but the first `keep` moved along their lines of sight to the face to `factor` times their distance."
+    def sample(x, q, t, K, views, generator=None):
         K_v, q_v, t_v = cameras(x, q, t, K, views, generator)
         centre = x.mean(-2).unsqueeze(-2)
-        return K_v, q_v, centre + factor * (t_v - centre)
+        moved = centre + factor * (t_v - centre)
+        return K_v, q_v, torch.cat([t_v[..., :keep, :], moved[..., keep:, :]], -2)
 
-    return moved
+    return sample
 
 
 def make_criterion(config, fabric=None):
@@ -182,13 +186,17 @@ def make_criterion(config, fabric=None):
         angle = math.radians(config.max_angle) if "uniform" in config.cameras else None
         criterion = MultiviewReprojectionLoss(views=config.views, cameras=config.cameras, max_angle=angle, norm=config.norm, generator=generator)
         if config.camera_distance != 1:
-            criterion.cameras = at_distance(criterion.cameras, config.camera_distance)
+            criterion.cameras = at_distance(criterion.cameras, config.camera_distance, keep=config.cameras.startswith("true"))
         if fabric is not None and fabric.world_size > 1:
             criterion.cameras = of_whole_batch(criterion.cameras, fabric)
     elif config.loss == "multi_term":
-        criterion = MultiTermLoss(config.alpha, config.beta, config.gamma, config.norm)
+        criterion = MultiTermLoss(config.alpha, config.beta, config.gamma, config.norm, config.translation)
     elif config.loss == "homoscedastic":
-        criterion = HomoscedasticLoss(config.alpha, config.beta, config.norm)
+        criterion = HomoscedasticLoss(config.alpha, config.beta, config.norm, config.translation)
+    elif config.loss == "log_terms":
+        criterion = LogTermsLoss(config.norm, config.translation)
+    elif config.loss == "pixel_alignment":
+        criterion = PixelAlignmentLoss(depth_weight=config.depth_weight, norm=config.norm)
     elif config.loss == "geometric_alignment":
         criterion = GeometricAlignmentLoss(config.norm, config.reading)
     else:
@@ -301,13 +309,17 @@ def prepare(config, data_dir, progress=True):
     model = Reconstructor(morphable, *crop_stats[1:], config.image_size, config.width, config.batch_norm, weights)
     return data, morphable, crop_stats, model
 
-# %% ../nbs/12_training.ipynb #216fe24c
+# %% ../nbs/12_training.ipynb #05f1ea23
+def commit():
+    "Commit of this repository, with `-dirty` where files differ from it; \"unknown\" outside of one."
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    return (subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip() if shutil.which("git") else "") or "unknown"
+
+
 def provenance(device, bf16, data, processes=1):
     "What a result needs besides its configuration: commit, versions, device, processes, precision, face model and its licence, hash of the data."
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
-    commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip() if shutil.which("git") else ""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    return {"commit": commit or "unknown", "mrl": mrl.__version__, "torch": torch.__version__, "python": platform.python_version(),
+    return {"commit": commit(), "mrl": mrl.__version__, "torch": torch.__version__, "python": platform.python_version(),
             "device": name, "processes": processes, "precision": "bf16" if bf16 else "fp32", "data_folder": data.folder.name, "data": sha256(data.folder / "meta.json"),
             "face_model": {"name": data.population.name, "licence": data.population.licence, "units": "mm", "population": data.population.sha256}}
 
@@ -356,13 +368,14 @@ def load_state(folder, model, criterion, optimiser, schedule):
         raise ValueError(f"{path}: cannot be resumed from ({type(e).__name__}: {e}); delete {folder} to start again") from e
     return state["step"], state["rows"]
 
-# %% ../nbs/12_training.ipynb #75dd80e3
+# %% ../nbs/12_training.ipynb #37595eb9
 def load_run(folder):
     "A trained network and what belongs to it: `(Reconstructor in evaluation mode, MorphableModel, TrainConfig)`."
     folder = Path(folder)
     config = TrainConfig(**read_json(folder / "config.json", ["config"])["config"])
     morphable = load_morphable_model(folder / "morphable.safetensors")
-    tensors, _ = load_tensors(folder / "checkpoint.safetensors", "mrl.checkpoint", ("t_crop_mean", "t_crop_sd", "basis"))
+    tensors, _ = load_tensors(folder / "checkpoint.safetensors", "mrl.checkpoint", ("t_crop_mean", "t_crop_sd"))
+    tensors = {"mean": morphable.mean, "basis": morphable.basis.flatten(1)} | tensors  # a kept checkpoint leaves these out
     if tensors["basis"].shape != morphable.basis.flatten(1).shape:
         raise ValueError(f"{folder}: checkpoint and morphable.safetensors belong to different face models")
     model = Reconstructor(morphable, tensors["t_crop_mean"], tensors["t_crop_sd"], config.image_size, config.width, config.batch_norm)
@@ -371,6 +384,21 @@ def load_run(folder):
     except RuntimeError as e:
         raise ValueError(f"{folder / 'checkpoint.safetensors'}: does not fit config.json ({e})") from None
     return model.eval(), morphable, config
+
+# %% ../nbs/12_training.ipynb #fdb497e8
+def keep_run(
+    folder,  # a finished run
+    to,  # folder in the repository
+):
+    "Copy a run with its checkpoint at half precision (weights as float16; statistics and the 3DMM in full). `load_run` reads the copy."
+    folder, to = Path(folder), Path(to)
+    tensors, about = load_tensors(folder / "checkpoint.safetensors", "mrl.checkpoint", ("mean", "basis"))
+    kept = {k: v.half() if k.endswith(("weight", "bias")) else v for k, v in tensors.items() if k not in ("mean", "basis")}
+    to.mkdir(parents=True, exist_ok=True)
+    for name in ("config.json", "metrics.json", "history.csv", "faces.csv", "morphable.safetensors"):
+        with atomic_write(to / name) as tmp:
+            shutil.copyfile(folder / name, tmp)
+    save_tensors(to / "checkpoint.safetensors", kept, "mrl.checkpoint", about | {"precision": "float16"})
 
 # %% ../nbs/12_training.ipynb #1dc3a89a
 def loss_vertices(
@@ -420,7 +448,7 @@ def make_optimiser(model, criterion, config):
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, total_steps=config.steps + 1, pct_start=0.05, cycle_momentum=False)
     return optimiser, schedule
 
-# %% ../nbs/12_training.ipynb #0c9a309b
+# %% ../nbs/12_training.ipynb #d5d3c7a6
 def write_csv(path, rows):
     "Dicts as the rows of a table, atomically."
     names = list(dict.fromkeys(k for r in rows for k in r))
@@ -439,14 +467,14 @@ def read_history(folder):
 def read_faces(
     folder,  # of a finished run
     split="test",  # "val" or "test"
-):  # dict: identity (n,) and the metrics (n,), arrays in the order of identities
+):  # dict: identity (n,), images (n,) and the metrics (n,), in the order of identities
     "Mean errors per person from faces.csv."
     path = Path(folder) / "faces.csv"
     with open(path, newline="") as f:
         rows = [r for r in csv.DictReader(f) if r["split"] == split]
     if not rows:
         raise ValueError(f"{path}: holds no faces of the {split} split")
-    return {"identity": np.array([int(r["identity"]) for r in rows])} | {k: np.array([float(r[k]) for r in rows]) for k in METRICS}
+    return {k: np.array([int(r[k]) for r in rows]) for k in ("identity", "images")} | {k: np.array([float(r[k]) for r in rows]) for k in METRICS}
 
 # %% ../nbs/12_training.ipynb #fd2e9934
 def step_loader(config, data, start, fabric):

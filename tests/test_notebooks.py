@@ -45,7 +45,7 @@ def test_train_notebook(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("parameters", "message"), [
     ({"stepz": 3}, "unknown parameter stepz; valid ones are run, loss, views"),
     ({"lr": "abc"}, "lr must be of type float, got 'abc'"),
-    ({"loss": "mse"}, "loss must be one of mrl, reprojection, geometric_alignment, multi_term, homoscedastic; got 'mse'"),
+    ({"loss": "mse"}, "loss must be one of mrl, reprojection, geometric_alignment, pixel_alignment, multi_term, homoscedastic, log_terms; got 'mse'"),
 ])
 def test_wrong_parameters_stop_it_at_once(tmp_path, monkeypatch, parameters, message):
     with pytest.raises(papermill.PapermillExecutionError, match=re.escape(message)):

@@ -37,7 +37,8 @@ def test_a_failure_is_named_and_the_others_are_run(home):
     assert {run: seen(home, run) for run in runs} == before
     study = load_study(results_dir=home / "results")
     assert set(study) == {"rivals/mrl", "rivals/other", "long/mrl-0"}
-    assert seeds_by_people(study, "mrl", "shape").shape[0] == 1
+    values, images = seeds_by_people(study, ["mrl"], "shape")
+    assert values["mrl"].shape == (1, len(images)) and (values["mrl"] @ images)[0] / images.sum() == pytest.approx(study["long/mrl-0"]["metrics"]["test"]["shape"]["mean"], rel=1e-5)
     assert study["long/mrl-0"]["config"] == study["rivals/mrl"]["config"] | {"seed": 5, "run": "study/long/mrl-0"}
 
 
