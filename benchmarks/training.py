@@ -14,7 +14,8 @@ from dataclasses import replace
 
 import torch
 
-from mrl.training import Objective, StepSampler, TrainConfig, make_criterion, make_optimiser, prepare, resolve_device, train_step
+from mrl.configuration import TrainConfig, make_criterion, resolve_device
+from mrl.training import Objective, StepSampler, make_optimiser, prepare, train_step
 
 
 def main():

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from mrl.configuration import TrainConfig
 from mrl.files import load_tensors, read_json
-from mrl.training import TrainConfig, read_history, train
+from mrl.results import read_history
+from mrl.training import train
 
 ROOT = Path(__file__).parent.parent
 MRL = TrainConfig(run="mrl", n_images=256, image_size=32, n_components=8, width=0.06, batch_norm=False, steps=8, batch_size=16, eval_every=4, device="cpu", precision="fp32")

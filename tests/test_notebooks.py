@@ -9,11 +9,11 @@ from pathlib import Path
 import papermill
 import pytest
 
+from mrl.configuration import TrainConfig
 from mrl.data import DataConfig
 from mrl.files import read_json
 from mrl.metrics import METRICS
 from mrl.store import verify_dataset
-from mrl.training import TrainConfig
 
 ROOT = Path(__file__).parent.parent
 TINY = dict(n_images=256, image_size=32, n_components=8, width=0.06, steps=6, batch_size=16, eval_every=3, device="cpu")
@@ -68,6 +68,26 @@ def test_committed_measurements_are_drawn(tmp_path, monkeypatch, name):
     notebook = run(tmp_path, monkeypatch, name)
     outputs = [o for c in notebook["cells"] for o in c.get("outputs", [])]
     assert sum("application/vnd.plotly.v1+json" in o.get("data", {}) for o in outputs) >= 2
+
+
+@pytest.mark.parametrize("name", ["train", "build_data", "study", "realism", "throughput", "figures"])
+def test_every_notebook_checks_its_parameters(name):
+    "Its first three cells, with what papermill would put between the second and the third."
+    before, parameters, check = ["".join(c["source"]) for c in source(name) if c["cell_type"] == "code"][:3]
+    exec(parameters, names := {})
+    valid = [k for k in names if not k.startswith("_")]
+    for injected in ("", "stepz = 3", f"{valid[0]} = None"):
+        try:
+            exec("\n".join((before, parameters, injected, check)), {})
+        except ValueError as e:
+            said = str(e)
+        else:
+            said = ""
+        if "stepz" in injected:
+            start, listed = said.split("; valid ones are ")
+            assert start == "unknown parameter stepz" and sorted(listed.split(", ")) == sorted(valid)
+        else:
+            assert re.match(f"{valid[0]} must be of type .*, got None$" if injected else "$", said)
 
 
 @pytest.mark.parametrize(("name", "config", "others"), [

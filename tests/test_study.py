@@ -8,8 +8,8 @@ import time
 import pytest
 
 from mrl.files import ROOT, read_json
+from mrl.results import read_history
 from mrl.study import is_complete, load_study, long_runs, run_study, seeds_by_people, study_runs
-from mrl.training import read_history
 
 TINY = dict(n_images=256, image_size=32, n_components=8, width=0.06, steps=4, batch_size=16, eval_every=2, device="cpu", precision="fp32")
 

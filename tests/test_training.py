@@ -1,4 +1,4 @@
-"Hard tests of mrl.training and mrl.network: what a killed, diverging or mistaken run leaves behind."
+"Hard tests of mrl.training, mrl.results and mrl.network: what a killed, diverging or mistaken run leaves behind."
 import math
 import os
 import pickle
@@ -13,12 +13,14 @@ import torch
 
 import mrl.training as training
 from mrl.camera import crop_to_pose, intrinsics, pose_to_crop
+from mrl.configuration import LOSSES, TrainConfig
 from mrl.data import FaceImages
 from mrl.files import load_tensors, read_json, write_json
 from mrl.morphable import MorphableModel
 from mrl.network import VGG16, Reconstructor
+from mrl.results import load_run, read_history, run_record
 from mrl.rotation import geodesic_angle, quaternion_multiply, random_quaternion_within
-from mrl.training import StepSampler, TrainConfig, evaluate, load_run, read_history, train
+from mrl.training import StepSampler, evaluate, train
 
 TINY = TrainConfig(n_images=256, image_size=32, n_components=8, width=0.06, steps=8, batch_size=16, eval_every=2, device="cpu", precision="fp32")
 
@@ -38,7 +40,7 @@ def finished(where):
     return train(replace(TINY, run="finished"), **where)
 
 
-@pytest.mark.parametrize("loss", training.LOSSES)
+@pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_trains(where, loss):
     folder = train(replace(TINY, run=f"loss-{loss}", loss=loss, gamma=1e-3, steps=40, lr=3e-3, eval_every=20), **where)
     metrics = read_json(folder / "metrics.json")
@@ -90,13 +92,13 @@ def test_resuming_elsewhere_is_recorded_and_other_data_refused(where, home, fini
     (folder / "state.pt").touch()
     config = read_json(folder / "config.json")
     about = {k: v for k, v in config.items() if k != "config"}
-    record = training.run_record(folder, TINY, about | {"device": "another", "commit": "later"})
+    record = run_record(folder, TINY, about | {"device": "another", "commit": "later"})
     assert record["resumed"] == [{"device": "another", "commit": "later"}]
     assert record["device"] == about["device"]
     write_json(folder / "config.json", {k: v for k, v in config.items() if k != "processes"})  # begun before there were several
-    assert training.run_record(folder, TINY, about)["resumed"] == [{"processes": 1}]
+    assert run_record(folder, TINY, about)["resumed"] == [{"processes": 1}]
     with pytest.raises(ValueError, match="cannot be resumed: data changed"):
-        training.run_record(folder, TINY, about | {"data": "0" * 64})
+        run_record(folder, TINY, about | {"data": "0" * 64})
 
 
 def test_divergence_keeps_the_last_good_checkpoint(where, home, monkeypatch):
