@@ -18,15 +18,15 @@ from .data import DataConfig, build_dataset, dataset_folder
 from .files import HOME, check_fields, check_parameters
 from .losses import NORMS, READINGS, VIRTUAL_CAMERAS, TRANSLATIONS, Disentangled, GeometricAlignmentLoss, HomoscedasticLoss, LogTermsLoss, MultiTermLoss, MultiviewReprojectionLoss, PixelAlignmentLoss, ReprojectionLoss
 
-# %% ../nbs/21_configuration.ipynb #1e957d81
+# %% ../nbs/21_configuration.ipynb #b5e881f0
 LOSSES = ("mrl", "reprojection", "geometric_alignment", "pixel_alignment", "multi_term", "homoscedastic", "log_terms")
 RENDERED = ("face_model", "n_images", "data_seed", "without", "near", "far")  # parameters of a data set that is rendered here
 CHOICES = {"loss": LOSSES, "cameras": tuple(VIRTUAL_CAMERAS), "norm": NORMS, "reading": READINGS, "translation": TRANSLATIONS, "weights": ("none", "imagenet"), "precision": ("auto", "bf16", "fp32")}
-RANGES = {"views": (1, 1024), "max_angle": (0.1, 180), "depth_weight": (0, 1e6), "camera_distance": (0.2, 1e3), "unit": (1e-6, 1e6), "focal": (1e-6, 1e6), "alpha": (0, 1e12), "beta": (0, 1e12), "gamma": (0, 1e12), "n_images": (1, 10**8), "image_size": (32, 1024),
+RANGES = {"views": (1, 1024), "max_angle": (0.1, 180), "parts": (2, 3), "depth_weight": (0, 1e6), "camera_distance": (0.2, 1e3), "unit": (1e-6, 1e6), "focal": (1e-6, 1e6), "alpha": (0, 1e12), "beta": (0, 1e12), "gamma": (0, 1e12), "n_images": (1, 10**8), "image_size": (32, 1024),
           "n_components": (1, 10_000), "width": (0.01, 4), "vertices": (3, 10**6), "steps": (1, 10**9), "batch_size": (2, 10**6), "lr": (1e-12, 1e38), "weight_decay": (0, 1e3),
           "clip": (0, 1e38), "eval_every": (1, 10**9), "seed": (0, 2**31), "data_seed": (0, 2**31)}
 
-# %% ../nbs/21_configuration.ipynb #b6934e92
+# %% ../nbs/21_configuration.ipynb #c9fdb86c
 def model_name(config):
     "What a face model other than the repository's own adds to the names of folders."
     return [] if config.face_model == "anny" else [Path(config.face_model).stem]
@@ -43,7 +43,8 @@ class TrainConfig:
     max_angle: float = 180.0  # degrees from the true camera (mrl with uniform cameras)
     camera_distance: float = 1.0  # factor on the distance of virtual cameras to the face, the true one left where it is (mrl)
     norm: str = "l1"  # l1 (the deck), squared (the authors' code), l2 or huber
-    disentangled: bool = False  # judge shape at the true pose and pose on the true shape (mrl.losses.Disentangled)
+    disentangled: bool = False  # judge parts of the prediction with the truth of the others (mrl.losses.Disentangled)
+    parts: int = 2  # of a disentangled loss: 2 shape and pose, 3 shape, rotation and translation
     reading: str = "camera-to-world"  # of poses (geometric_alignment); the authors' code reads world-to-camera
     alpha: float = 100.0  # weight of the rotation term (multi_term; homoscedastic: initial)
     beta: float = 0.1  # weight of the translation term, per unit (multi_term; homoscedastic: initial)
@@ -121,7 +122,7 @@ def at_distance(cameras, factor, keep=0):
 
     return sample
 
-# %% ../nbs/21_configuration.ipynb #656b9f5c
+# %% ../nbs/21_configuration.ipynb #4ddbaae7
 def make_criterion(
     config,  # TrainConfig
     of_whole=None,  # where a criterion sees only a part of its batch: what makes virtual cameras for a batch into those of the part
@@ -149,7 +150,7 @@ def make_criterion(
     else:
         criterion = ReprojectionLoss(norm=config.norm)
     if config.disentangled:
-        criterion = Disentangled(criterion)
+        criterion = Disentangled(criterion, config.parts)
     if config.unit != 1 or config.focal != 1:
         criterion = Rescaled(criterion, config.unit, config.focal)
     return criterion, generator

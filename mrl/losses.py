@@ -354,13 +354,24 @@ class MultiTermLoss(nn.Module):
     def forward(self, x_hat, q_hat, t_hat, x, q, t, alpha_id_hat=None, *, K=None):
         return multi_term(x_hat, q_hat, t_hat, x, q, t, alpha_id_hat, self.alpha, self.beta, self.gamma, self.norm, self.translation)
 
-# %% ../nbs/05_losses.ipynb #6dea2ae1
+# %% ../nbs/05_losses.ipynb #a50da676
 class Disentangled(nn.Module):
-    "A criterion for predicted shape at the true pose, plus the same for the true shape at the predicted pose (after Simonelli et al. 2019, arXiv 1905.12365); `forward` as in the criterion."
+    "The sum of a criterion's judgements of shape, rotation and translation, each with the truth of the others (after Simonelli et al. 2019, arXiv 1905.12365); `forward` as in the criterion."
 
-    def __init__(self, criterion):
+    def __init__(
+        self,
+        criterion,
+        parts=3,  # 3: shape, rotation, translation in the camera frame; 2: shape, pose
+    ):
         super().__init__()
-        self.criterion = criterion
+        if parts not in (2, 3):
+            raise ValueError(f"parts must be 2 or 3, got {parts}")
+        self.criterion, self.parts = criterion, parts
 
     def forward(self, x_hat, q_hat, t_hat, x, q, t, alpha_id_hat=None, *, K=None):
-        return self.criterion(x_hat, q, t, x, q, t, alpha_id_hat, K=K) + self.criterion(x, q_hat, t_hat, x, q, t, alpha_id_hat, K=K)
+        pose = [(q_hat, t_hat)]
+        if self.parts == 3:
+            o_hat, o = (rotate(quaternion_inverse(a), b) for a, b in ((q_hat, t_hat), (q, t)))
+            pose = [(q_hat, rotate(q_hat, o)), (q, rotate(q, o_hat))]
+        mixed = [(x_hat, q, t), *((x, *p) for p in pose)]
+        return sum(self.criterion(*prediction, x, q, t, alpha_id_hat, K=K) for prediction in mixed)

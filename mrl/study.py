@@ -22,7 +22,7 @@ from .files import HOME, ROOT, read_json, write_json
 from .metrics import METRICS, image_metrics
 from .results import claim_run, commit, load_run, read_faces
 
-# %% ../nbs/20_study.ipynb #4ffdb46a
+# %% ../nbs/20_study.ipynb #40fc5d7e
 GRID = [(alpha, beta, 0.0, "world") for alpha in (1.0, 10.0, 100.0, 1000.0) for beta in (0.001, 0.01, 0.1, 1.0)]
 GRID += [(alpha, beta, 0.0, "camera") for alpha in (10.0, 100.0, 1000.0) for beta in (0.01, 0.1, 1.0)]
 GRID += [(*setting, 0.01, "world") for setting in ((1.0, 0.001), (10.0, 0.01), (10.0, 0.1), (10.0, 1.0), (100.0, 0.01), (100.0, 0.1))]
@@ -42,7 +42,9 @@ def study_runs(
         "rivals": {
             "mrl": {},
             "mrl-disentangled": dict(disentangled=True),
+            "mrl-disentangled-3": dict(disentangled=True, parts=3),
             "alignment-l1-disentangled": dict(loss="geometric_alignment", disentangled=True),
+            "alignment-l1-disentangled-3": dict(loss="geometric_alignment", disentangled=True, parts=3),
             "reprojection": dict(loss="reprojection"),
             "alignment-l1": dict(loss="geometric_alignment"),
             "alignment-l2": dict(loss="geometric_alignment", norm="l2"),
