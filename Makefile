@@ -2,7 +2,7 @@
 # make data             render the deck's 50,000 images at 128 px (about a quarter of an hour on two cores)
 # make test             set everything up, run every test
 # make lab              open the notebooks
-# make study            the runs behind nbs/study.ipynb (about a working day on two cores; continues where it was), and the notebook drawn from them
+# make study            the runs behind nbs/study.ipynb (many hours on two cores; continues where it was), and the notebook drawn from them
 # make figures          redraw the README's pictures from the run that make train leaves
 # make export           after editing a notebook: clean it and export mrl/
 # make virtual-cameras  the runs behind nbs/13_virtual_cameras.ipynb (an hour on two cores; continues where it was)
