@@ -287,7 +287,7 @@ def front_figure(
         fig.update_xaxes(title=f"{METRICS[x][0]} ({METRICS[x][1]})", type="log", row=1, col=col).update_yaxes(title=f"{METRICS[y][0]} ({METRICS[y][1]})", row=1, col=col)
     return fig.update_layout(width=1080, height=520, margin=dict(l=10, r=10, t=10, b=10), legend=dict(orientation="h", y=-0.12)), outside
 
-# %% ../nbs/20_study.ipynb #b6fd8911
+# %% ../nbs/20_study.ipynb #267463f3
 @torch.no_grad()
 def pixel_parts(
     model,  # Reconstructor
@@ -308,9 +308,11 @@ def measure_pixel_parts(
     name="study",
     home=HOME,
 ):
-    "Write results/<name>/pixel_parts.json: `pixel_parts` of these runs on the validation identities of their data, next to the commit that measured."
-    found = {}
-    for run in runs:
-        model, _, config = load_run(Path(home) / "results" / name / run)
-        found[run] = pixel_parts(model, FaceImages(dataset_of(config, Path(home) / "datasets", progress=False), "val"))
-    write_json(Path(home) / "results" / name / "pixel_parts.json", {"commit": commit(), "split": "val", "runs": found})
+    "Add to results/<name>/pixel_parts.json the `pixel_parts` of the runs that it does not hold, on the validation identities of their data, each with the commit that measured it."
+    top = Path(home) / "results" / name
+    path = top / "pixel_parts.json"
+    found = read_json(path, ["runs"])["runs"] if path.exists() else {}
+    for run in (r for r in runs if r not in found):
+        model, _, config = load_run(top / run)
+        found[run] = pixel_parts(model, FaceImages(dataset_of(config, Path(home) / "datasets", progress=False), "val")) | {"commit": commit()}
+        write_json(path, {"split": "val", "runs": found})
