@@ -1,0 +1,57 @@
+"""Seconds and memory of an evaluation: one prediction against one scan, and a whole look-alike under every protocol.
+
+    python benchmarks/micc.py                                      # two look-alike subjects, scans of some 100,000 vertices
+    python benchmarks/micc.py --subjects 8 --spacing 1.2 --jobs 2
+
+The prediction is the mean face, its mesh cut finer to have some 8,000 vertices. Times are CPU seconds of one process where jobs is 1, else wall-clock; the last line scales them to 52 subjects.
+"""
+import os
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+import argparse
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import trimesh
+
+from mrl.benchmark import PROTOCOLS, Scans, best_fit, compare, evaluate, mean_face, named_face
+from mrl.faces import load_population
+from mrl.lookalike import build_lookalike
+from mrl.micc import Mesh, read_micc
+from mrl.morphable import morphable_model_of
+
+parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+parser.add_argument("--subjects", type=int, default=2)
+parser.add_argument("--spacing", type=float, default=0.8, help="mm between the vertices of a scan")
+parser.add_argument("--jobs", type=int, default=1)
+a = parser.parse_args()
+
+folder = Path(tempfile.mkdtemp())
+build_lookalike(folder, a.subjects, frames=3, spacing=a.spacing)
+subjects, _ = read_micc(folder / "micc", folder / "annotations", folder / "ganfit")
+morphable = morphable_model_of(load_population(), np.arange(2000), 64)
+face = mean_face(morphable)(None, None)
+fine = trimesh.Trimesh(face.surface.vertices, face.surface.triangles, process=False).subdivide()
+prediction = named_face(Mesh(np.asarray(fine.vertices), np.asarray(fine.faces, np.int64), Path("prediction")), face.landmarks)
+
+start = time.process_time()
+scans = Scans(subjects[0])
+scan = scans.face(PROTOCOLS["tran2017"], "frontal1")
+print(f"scan of {len(scan.surface.vertices):,} vertices, prediction of {len(prediction.surface.vertices):,}; reading {time.process_time() - start:.2f} s")
+scan.surface.closest(scan.surface.vertices[:1])
+for name, protocol in PROTOCOLS.items():
+    start = time.process_time()
+    compare(protocol, prediction, scans.face(protocol, "frontal1"), subjects[0].number)
+    print(f"{name}: {time.process_time() - start:.2f} s")
+
+clock = time.process_time if a.jobs == 1 else time.perf_counter
+start = clock()
+rows = evaluate(subjects, list(PROTOCOLS.values()), {"prediction": lambda s, scan: prediction, "mean face": mean_face(morphable), "floor": best_fit(morphable)}, a.jobs)
+seconds = clock() - start
+print(f"{len(subjects)} subjects, {len(PROTOCOLS)} protocols, prediction and both controls: {seconds:.0f} s; 52 subjects: {seconds / len(subjects) * 52 / 60:.1f} min; "
+      f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
