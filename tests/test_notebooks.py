@@ -8,10 +8,13 @@ from pathlib import Path
 
 import papermill
 import pytest
+import trimesh
 
 from mrl.configuration import TrainConfig
 from mrl.data import DataConfig
-from mrl.files import read_json
+from mrl.faces import load_population
+from mrl.files import read_json, write_json
+from mrl.lookalike import build_lookalike
 from mrl.metrics import METRICS
 from mrl.store import verify_dataset
 
@@ -70,7 +73,7 @@ def test_committed_measurements_are_drawn(tmp_path, monkeypatch, name):
     assert sum("application/vnd.plotly.v1+json" in o.get("data", {}) for o in outputs) >= 2
 
 
-@pytest.mark.parametrize("name", ["train", "build_data", "study", "realism", "throughput", "figures"])
+@pytest.mark.parametrize("name", ["train", "build_data", "study", "realism", "throughput", "figures", "evaluate_micc", "photo"])
 def test_every_notebook_checks_its_parameters(name):
     "Its first three cells, with what papermill would put between the second and the third."
     before, parameters, check = ["".join(c["source"]) for c in source(name) if c["cell_type"] == "code"][:3]
@@ -103,6 +106,29 @@ def test_parameters_cell_is_the_configuration(name, config, others):
     assert all("#" in line for line in cell["source"])  # each is explained
 
 
+def test_evaluate_micc_notebook(tmp_path, monkeypatch):
+    "Somebody's meshes, right for one subject of a look-alike and missing for the other."
+    look = tmp_path / "look"
+    truth = build_lookalike(look, 2, frames=3, spacing=2.5)["subjects"]
+    population = load_population()
+    meshes = tmp_path / "meshes"
+    meshes.mkdir()
+    trimesh.Trimesh(population.faces(truth["1"]["identity"]), population.face_triangles, process=False).export(meshes / "subject_01.obj")
+    write_json(meshes / "landmarks.json", {k: int(i) for k, i in population.landmarks.items()})
+    notebook = run(tmp_path, monkeypatch, "evaluate_micc", micc_dir=str(look / "micc"), annotations_dir=str(look / "annotations"), ganfit_dir=str(look / "ganfit"), protocol="tran2017,now", predictions_dir=str(meshes))
+    outputs = [o for c in notebook["cells"] for o in c.get("outputs", [])]
+    assert not [o for o in outputs if o["output_type"] == "error"]
+    assert any(t["type"] == "mesh3d" for o in outputs for t in o.get("data", {}).get("application/vnd.plotly.v1+json", {"data": []})["data"])
+    record = read_json(tmp_path / "results/micc/summary.json", ["parameters", "commit", "problems"])
+    lines = {(line["protocol"], line["method"].split(" (")[0]): line for line in record["summary"]}
+    for protocol in ("tran2017", "now"):
+        assert lines[protocol, "meshes in meshes"]["mean"] < lines[protocol, "mean face"]["mean"] and lines[protocol, "meshes in meshes"]["failed"] == 1
+    text = (tmp_path / "results/micc/errors.csv").read_text()
+    assert "no mesh subject_30.obj" in text and text.count("\n") == 1 + 2 * 2 * 3
+    with pytest.raises(papermill.PapermillExecutionError, match="protocol must be all, or some of ramon2019"):
+        run(tmp_path, monkeypatch, "evaluate_micc", protocol="micc")
+
+
 def test_readme_table_is_the_reference_run():
     "Every number of the README's table stands in results/reference/*/metrics.json."
     rows = {}
@@ -118,7 +144,7 @@ def test_readme_table_is_the_reference_run():
 
 def test_import_is_light():
     "import mrl pulls in no notebook tooling; the loss needs neither plotly nor embree."
-    code = "import sys, mrl, mrl.losses; print([m for m in ('nbdev','fastcore','IPython','plotly','papermill','embreex','trimesh','torchvision','joblib') if m in sys.modules])"
+    code = "import sys, mrl, mrl.losses; print([m for m in ('nbdev','fastcore','IPython','plotly','papermill','embreex','trimesh','torchvision','joblib','igl','cv2') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout.strip() == "[]"
 
 

@@ -1,0 +1,361 @@
+"From a picture to a face and its files: determinism, turned and damaged pictures, crops, NoW, H3DS."
+import json
+import re
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mrl import photo
+from mrl.camera import crop_to_pose, intrinsics, project
+from mrl.data import DataConfig, detector_crop, render_image, sample_cameras
+from mrl.faces import load_population, split_identities
+from mrl.files import ROOT
+from mrl.morphable import morphable_model_of
+from mrl.network import Reconstructor
+from mrl.photo import NOW_LANDMARKS, crop_of_box, detect_face, export_now, face_of_windows, face_windows, look, read_h3ds, read_picture, reconstruct, save_mesh
+
+SIZE = 256
+
+
+@pytest.fixture(scope="module")
+def population():
+    return load_population()
+
+
+@pytest.fixture(scope="module")
+def run(population):
+    "A network without training: the mean face, frontal, at the usual place."
+    morphable = morphable_model_of(population, np.arange(40), 4)
+    torch.manual_seed(0)
+    return Reconstructor(morphable, torch.tensor([0.5, 0.5, 5.8]), torch.ones(3), 32, 0.05).eval(), morphable, None
+
+
+@pytest.fixture(scope="module")
+def scene(population):
+    "A frontal photograph (uint8), its K and the true box of the face."
+    config = DataConfig(size=SIZE, seed=1, yaw=5.0, pitch=5.0, roll=5.0, off_axis=3.0, without="glasses,noise,jpeg")
+    q, t = sample_cameras(np.random.default_rng(4), 1, config)
+    identity = int(split_identities(len(population))["val"][3])
+    K = intrinsics(torch.tensor(420.0, dtype=torch.float64), SIZE)
+    uv = project(torch.as_tensor(population.faces(np.array([identity]))).double(), K, q, t)[0]
+    return render_image(config, 5, {"identity": identity, "K": K, "q": q[0], "t": t[0]}), K, (*uv.amin(0).tolist(), *uv.amax(0).tolist())
+
+
+def iou(a, b):
+    (l, t, r, b_), (l2, t2, r2, b2) = a, b
+    shared = max(0, min(r, r2) - max(l, l2)) * max(0, min(b_, b2) - max(t, t2))
+    return shared / ((r - l) * (b_ - t) + (r2 - l2) * (b2 - t2) - shared)
+
+
+def test_face_is_found_the_same_every_time_at_any_place_and_size(scene):
+    import cv2
+
+    image, _, truth = scene
+    box, threads = detect_face(image), cv2.getNumThreads()
+    assert iou(box, truth) > 0.5
+    try:
+        for n in (1, 4):
+            cv2.setNumThreads(n)
+            assert detect_face(image) == box
+    finally:
+        cv2.setNumThreads(threads)
+    moved = detect_face(np.pad(image, ((30, 0), (60, 0), (0, 0)), mode="edge"))
+    assert iou(np.subtract(moved, (60, 30, 60, 30)), box) > 0.8
+    large = detect_face(np.asarray(Image.fromarray(image).resize((4 * SIZE, 4 * SIZE))))  # shrunk again before the cascades see it
+    assert iou(np.array(large) / 4, box) > 0.75
+    mirrored = detect_face(np.ascontiguousarray(image[:, ::-1]))
+    assert iou((SIZE - mirrored[2], mirrored[1], SIZE - mirrored[0], mirrored[3]), box) > 0.75
+
+
+def test_the_larger_of_two_faces(scene):
+    image, _, truth = scene
+    small = np.asarray(Image.fromarray(image).resize((SIZE // 2, SIZE // 2)))
+    both = np.concatenate([image, np.pad(small, ((0, SIZE // 2), (0, 0), (0, 0)), mode="edge")], 1)
+    assert iou(detect_face(both), truth) > 0.5
+
+
+def test_windows_that_agree_are_averaged_and_few_votes_do_not_win():
+    face = [("frontal", 100.0, 100.0, 80.0, 12), ("profile", 95.0, 98.0, 100.0, 9)]
+    together, collar = face_of_windows(face), ("frontal", 300.0, 300.0, 150.0, 3)
+    one, other = (face_of_windows([w]) for w in face)
+    assert np.allclose(together[:2], (one[:2] + other[:2]) / 2) and np.isclose(together[2], np.sqrt(one[2] * other[2]))
+    assert np.allclose(face_of_windows([*face, collar]), together)
+    assert np.allclose(face_of_windows([*face, (*collar[:4], 30)])[0], 375.0)
+
+
+def test_faces_of_mirrored_pictures_are_mirrored():
+    left, right = (face_of_windows([(name, 100.0, 50.0, 60.0, 5)]) for name in ("profile", "mirrored profile"))
+    assert np.isclose(left[0] - 130, 130 - right[0]) and np.allclose(left[1:], right[1:])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 2), (20, 20)])
+def test_pictures_too_small_for_a_face(shape):
+    assert face_windows(np.full((*shape, 3), 128, np.uint8)) == []
+    with pytest.raises(ValueError, match=f"no face found in the picture of {shape[1]} x {shape[0]}"):
+        detect_face(np.full((*shape, 3), 128, np.uint8))
+
+
+def test_opencv_without_cascades(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", types.SimpleNamespace(__version__="5.0.0"))
+    with pytest.raises(ImportError, match="OpenCV 5.0.0 has no CascadeClassifier; install opencv-python-headless<5"):
+        face_windows(np.zeros((9, 9, 3), np.uint8))
+
+
+def test_crop_is_that_of_training(population):
+    "For any pose: the crop of the true box is detector_crop without jitter, whatever the picture's own intrinsics."
+    rng, config = np.random.default_rng(0), DataConfig(size=64, jitter=0.0)
+    q, t = sample_cameras(rng, 20, config)
+    x = torch.as_tensor(population.faces(rng.integers(len(population), size=20))).double()
+    expected = detector_crop(rng, x, q, t, config)
+    for i in range(20):
+        K = torch.tensor([[900.0 + 40 * i, 0, 512 - 9 * i], [0, 900 + 40 * i, 300], [0, 0, 1]], dtype=torch.float64)
+        uv = project(x[i], K, q[i], t[i])
+        assert torch.allclose(crop_of_box((*uv.amin(0).tolist(), *uv.amax(0).tolist()), K, 64), expected[i], rtol=1e-9, atol=1e-7)
+
+
+def test_network_is_given_training_pixels(population, run):
+    "The crop of a photograph shows what rendering the crop would show."
+    config = DataConfig(size=320, seed=2, without="noise,jpeg,film,blur,background,glasses")
+    q, t = sample_cameras(np.random.default_rng(1), 1, config)
+    x = torch.as_tensor(population.faces(np.array([11]))).double()
+    label = {"identity": 11, "K": intrinsics(torch.tensor(500.0, dtype=torch.float64), 320), "q": q[0], "t": t[0]}
+    uv = project(x[0], label["K"], q[0], t[0])
+    _, crop, K_crop = look(run[0], render_image(config, 0, label), label["K"], (*uv.amin(0).tolist(), *uv.amax(0).tolist()))
+    rendered = render_image(DataConfig(**{**vars(config), "size": 32}), 0, label | {"K": K_crop})
+    inner = np.s_[6:26, 8:24]
+    assert np.abs(crop[inner].astype(float) - rendered[inner]).mean() < 12
+    assert np.corrcoef(crop[inner].mean(-1).ravel(), rendered[inner].mean(-1).ravel())[0, 1] > 0.9
+
+
+def test_second_look_is_made_around_the_prediction(run, scene):
+    image, K, truth = scene
+    left, top, right, bottom = truth
+    shift = 0.1 * (right - left)
+    first = reconstruct(run, image, focal=420.0, box=(left + shift, top, right + shift, bottom), looks=1)
+    second = reconstruct(run, image, focal=420.0, box=(left + shift, top, right + shift, bottom))
+    assert first.box == (left + shift, top, right + shift, bottom)
+    seen = photo.box_of(first.x, first.K, first.q, first.t)
+    assert np.allclose(second.box, seen, atol=1e-3) and torch.allclose(second.K_crop, crop_of_box(seen, K, 32).float(), atol=1e-3)
+
+
+def test_a_network_that_sees_the_face_elsewhere_is_not_followed(run, scene):
+    model, morphable, _ = run
+    astray = Reconstructor(morphable, torch.tensor([3.5, 0.5, 5.8]), torch.ones(3), 32, 0.05).eval()
+    face = reconstruct((astray, morphable, None), scene[0], box=scene[2])
+    assert face.box == scene[2]
+
+
+def test_pose_is_that_of_the_picture(run, scene):
+    "Vertices projected by the picture's K are those projected by the crop's, moved."
+    face = reconstruct(run, scene[0], focal=420.0)
+    in_crop, in_picture = (project(face.x, K, face.q, face.t) for K in (face.K_crop, face.K))
+    scale = face.K_crop[0, 0] / face.K[0, 0]
+    assert torch.allclose((in_picture - face.K[:2, 2]) * scale + face.K_crop[:2, 2], in_crop, atol=1e-2)
+    q, t = crop_to_pose(torch.tensor([[0.0, 1, 0, 0]]), torch.tensor([[0.5, 0.5, 5.8]]), face.K_crop[None], 32)
+    assert torch.allclose(face.t, t[0], rtol=1e-3) and torch.allclose(face.q.abs(), q[0].abs(), atol=1e-3)
+
+
+def test_focal_length(run, scene, tmp_path):
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0xA405] = 50
+    Image.fromarray(scene[0]).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    face = reconstruct(run, tmp_path / "a.jpg")
+    assert face.focal_from == "EXIF" and np.isclose(face.K[0, 0], 50 / 43.2666 * SIZE * 2**0.5, rtol=1e-4)
+    assert reconstruct(run, str(tmp_path / "a.jpg"), focal=300).focal_from == "given"
+    assert reconstruct(run, scene[0]).K[0, 0] == pytest.approx(1.2 * SIZE)
+    for wrong in (0, -3, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="focal must be a positive number of pixels"):
+            reconstruct(run, scene[0], focal=wrong)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_lying_on_their_side_are_turned(tmp_path, orientation):
+    rng = np.random.default_rng(0)
+    upright = np.kron(rng.integers(0, 255, (6, 9, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+    turns = {1: None, 2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+             6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_270}  # how the camera stored it
+    stored = Image.fromarray(upright)
+    stored = stored.transpose(turns[orientation]) if turns[orientation] is not None else stored
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "a.png", exif=exif)
+    assert (read_picture(tmp_path / "a.png")[0] == upright).all()
+
+
+def test_kinds_of_pictures(tmp_path):
+    for mode in ("L", "RGBA", "P", "CMYK", "LA"):
+        name = tmp_path / f"{mode}.{'tif' if mode == 'CMYK' else 'png'}"
+        Image.new("RGB", (7, 5), (40, 90, 200)).convert(mode).save(name)
+        pixels, focal = read_picture(name)
+        assert pixels.shape == (5, 7, 3) and pixels.dtype == np.uint8 and focal is None
+    Image.fromarray(np.full((5, 7), 3000, np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(ValueError, match="deep.png: cannot be read as a picture .*8 bits per channel"):
+        read_picture(tmp_path / "deep.png")
+    Image.new("RGB", (60, 50)).save(tmp_path / "whole.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:400])
+    with pytest.raises(ValueError, match="cut.jpg: cannot be read as a picture"):
+        read_picture(tmp_path / "cut.jpg")
+
+
+@pytest.mark.parametrize("image", [np.zeros((5, 5), np.uint8), np.zeros((5, 5, 4), np.uint8), np.zeros((0, 5, 3), np.uint8), np.zeros((5, 5, 3)), None, 3])
+def test_not_an_image(run, image):
+    with pytest.raises(ValueError, match=re.escape("image (H, W, 3) uint8 RGB expected, got")):
+        reconstruct(run, image, box=(0, 0, 5, 5))
+
+
+@pytest.mark.parametrize(("box", "message"), [
+    ((1, 2, 3), "box (left, top, right, bottom)"), ((50, 50, 40, 90), "expected; got"), ((0, 0, float("nan"), 9), "expected; got"), ((0, 0, 9e9, 9), "expected; got"),
+    ((SIZE + 1, 0, SIZE + 90, 90), "lies outside the picture"), ((-90, 0, -1, 90), "lies outside the picture"),
+])
+def test_boxes_that_are_none(run, scene, box, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        reconstruct(run, scene[0], box=box)
+
+
+def test_meshes_are_read_by_others(run, tmp_path):
+    import trimesh
+
+    x, triangles, landmarks = run[1].mean, run[1].triangles, run[1].landmarks
+    for name in ("a.obj", "a.PLY"):
+        save_mesh(tmp_path / name, x, triangles, landmarks)
+        mesh = trimesh.load(tmp_path / name, process=False)
+        assert np.abs(mesh.vertices - x.numpy()).max() < 1e-4 and (mesh.faces == triangles.numpy()).all()
+    assert json.loads((tmp_path / "a.landmarks.json").read_text()) == landmarks
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.PLY", "a.landmarks.json", "a.obj"]
+    loose = np.concatenate([x.numpy(), [[0, 0, 500.0]]])  # a vertex that no triangle uses keeps its place
+    save_mesh(tmp_path / "b.obj", loose, triangles)
+    assert sum(line.startswith("v ") for line in (tmp_path / "b.obj").read_text().splitlines()) == len(loose) and not (tmp_path / "b.landmarks.json").exists()
+    for kw, wrong in (({"vertices": x * torch.nan}, "finite vertices"), ({"landmarks": {"chin": len(x)}}, "within 0 to"), ({"triangles": triangles - 1}, "within 0 to"), ({"triangles": triangles[:0]}, "finite vertices")):
+        with pytest.raises(ValueError, match=f"c.obj: .*{wrong}"):
+            save_mesh(tmp_path / "c.obj", **{"vertices": x, "triangles": triangles, **kw})
+    assert not (tmp_path / "c.obj").exists()
+
+
+def test_our_own_evaluator_reads_the_mesh(run, tmp_path):
+    benchmark = pytest.importorskip("mrl.benchmark")
+    save_mesh(tmp_path / "subject_01.obj", run[1].mean, run[1].triangles, run[1].landmarks)
+    mesh = benchmark.read_face(tmp_path / "subject_01.obj")
+    assert mesh is not None
+
+
+def test_now(run, scene, tmp_path):
+    image, _, truth = scene
+    lines = ["S_01/multiview_neutral/IMG_0001.png", "S_01/selfie/IMG_2.png", "S_02/selfie/IMG_2.png", "S_03/selfie/none.png"]
+    for line, pixels in zip(lines, (image, image[:, ::-1], np.full((40, 50, 3), 99, np.uint8))):
+        (tmp_path / "pictures" / line).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "pictures" / line)
+    (tmp_path / "list.txt").write_text("\r\n".join(lines) + "\r\n\r\n")
+    out = tmp_path / "out"
+    (out / "S_02" / "selfie").mkdir(parents=True)
+    (out / "S_02" / "selfie" / "IMG_2.npy").write_bytes(b"of an earlier export")
+    problems = export_now(run, tmp_path / "list.txt", tmp_path / "pictures", out, progress=False)
+    assert [p["image"] for p in problems] == lines[2:] and "no face found" in problems[0]["problem"] and "no such file" in problems[1]["problem"]
+    assert sorted(str(p.relative_to(out)) for p in out.rglob("*.*")) == sorted(f"{line[:-4]}.{s}" for line in lines[:2] for s in ("npy", "obj"))
+    seven = np.load(out / "S_01" / "multiview_neutral" / "IMG_0001.npy", allow_pickle=False)
+    assert seven.dtype == np.float64 and np.allclose(seven, run[1].mean[[run[1].landmarks[k] for k in NOW_LANDMARKS]], atol=1e-4)
+    again = export_now(run, tmp_path / "list.txt", tmp_path / "pictures", out, boxes={lines[2]: (5, 5, 35, 35)}, progress=False)
+    assert [p["image"] for p in again] == lines[3:] and (out / "S_02" / "selfie" / "IMG_2.obj").is_file()
+    for bad in ("../../etc/IMG.png", "IMG.png", "/S/selfie/IMG.png", "S/selfie/../IMG.png"):
+        (tmp_path / "bad.txt").write_text(bad)
+        with pytest.raises(ValueError, match="bad.txt: subject/challenge/image expected"):
+            export_now(run, tmp_path / "bad.txt", tmp_path, out, progress=False)
+    (tmp_path / "bad.txt").write_text("\n")
+    with pytest.raises(ValueError, match="bad.txt: no pictures listed"):
+        export_now(run, tmp_path / "bad.txt", tmp_path, out, progress=False)
+
+
+H3DS_MARKS = {"right_eye": "right_eye_inner", "left_eye": "left_eye_inner", "nose_tip": "nose_tip", "nose_base": "nose_base", "right_lips": "mouth_right", "left_lips": "mouth_left"}
+
+
+@pytest.fixture
+def h3ds_folder(tmp_path, population):
+    "A look-alike of an unpacked H3DS: two of three scenes of a configuration of its own, heads of our population as scans."
+    for k, scene in enumerate(("1b2a8613401e42a8", "3b5a2eb92a501d54")):
+        x, folder = population.faces(k), tmp_path / "data" / scene
+        save_mesh(folder / "full_head.obj", x, population.face_triangles)
+        (folder / "landmarks.txt").write_text("".join(f"{theirs} {population.landmarks[ours]}\n" for theirs, ours in H3DS_MARKS.items()))
+    (tmp_path / "config.toml").write_text('version = 0.4\n[scenes]\n' + "".join(f"[scenes.{s}]\ntags = ['x']\nviews = 1\n[scenes.{s}.default_views_configs]\n1 = [0]\n"
+                                                                           for s in ("1b2a8613401e42a8", "3b5a2eb92a501d54", "5ae021f2805c0854")))
+    return tmp_path
+
+
+def fake_h3ds(monkeypatch):
+    "The part of the package's interface that we use, for machines without it."
+    class H3DS:
+        def __init__(self, path, config_path=None, config_id="config_v2"):
+            self.helper = types.SimpleNamespace(scene_mesh=lambda s: f"{path}/{s}/full_head.obj", scene_landmarks=lambda s: f"{path}/{s}/landmarks.txt")
+            self.names = re.findall(r"\[scenes\.(\w+)\]", Path(config_path).read_text()) if config_path else ["1b2a8613401e42a8"]
+
+        def scenes(self):
+            return self.names
+
+        def load_landmarks(self, scene):
+            return {k: int(i) for k, i in (line.split() for line in Path(self.helper.scene_landmarks(scene)).read_text().splitlines())}
+
+    for name, module in (("h3ds", types.ModuleType("h3ds")), ("h3ds.dataset", types.SimpleNamespace(H3DS=H3DS))):
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+@pytest.mark.parametrize("package", ["theirs", "stand-in"])
+def test_h3ds(h3ds_folder, population, monkeypatch, package):
+    if package == "theirs":
+        pytest.importorskip("h3ds.dataset", reason="the package h3ds is not installed (it is optional)")
+    else:
+        fake_h3ds(monkeypatch)
+    config = h3ds_folder / "config.toml"
+    with pytest.warns(UserWarning, match="1 of 3 scenes of H3DS .* are missing"):
+        scans = list(read_h3ds(h3ds_folder / "data", config))
+    assert [name for name, _, _ in scans] == ["1b2a8613401e42a8", "3b5a2eb92a501d54"]
+    for k, (_, mesh, marks) in enumerate(scans):
+        x = population.faces(k)
+        assert np.abs(mesh.vertices - x).max() < 1e-4 and set(marks) == set(H3DS_MARKS)
+        assert all(np.abs(marks[theirs] - x[population.landmarks[ours]]).max() < 1e-4 for theirs, ours in H3DS_MARKS.items())
+    (h3ds_folder / "data" / "3b5a2eb92a501d54" / "landmarks.txt").write_text("nose_tip 999999\n")
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="landmarks.txt: .*nose_tip.* are no vertices of full_head.obj"):
+        list(read_h3ds(h3ds_folder / "data", config))
+    with pytest.raises(FileNotFoundError, match="none of the 3 scenes of H3DS"):
+        list(read_h3ds(h3ds_folder / "nowhere", config))
+
+
+def test_h3ds_without_the_package(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "h3ds", None)
+    monkeypatch.delitem(sys.modules, "h3ds.dataset", raising=False)
+    with pytest.raises(ImportError, match="pip install h3ds"):
+        list(read_h3ds(tmp_path))
+
+
+def test_measurements_are_whole():
+    "The files that the constants come from: every window belongs to a picture, every picture looked at has the four crops."
+    import csv
+
+    folder = ROOT / "results" / "detector_crop"
+    scenes, boxes, looks = (list(csv.DictReader(open(folder / f"{name}.csv", newline=""))) for name in ("scenes", "boxes", "looks"))
+    numbers = [row["scene"] for row in scenes]
+    assert numbers == [str(i) for i in range(len(scenes))] and {row["scene"] for row in boxes} <= set(numbers) and {row["cascade"] for row in boxes} == set(photo.CASCADES)
+    assert [row["crop"] for row in looks] == ["training", "1", "2", "3"] * (len(looks) // 4)
+
+
+def test_notebook(run, scene, tmp_path, monkeypatch):
+    "photo.ipynb with the command of the README, on an untrained run that was saved."
+    import papermill
+
+    from mrl.configuration import TrainConfig
+    from mrl.files import save_tensors, write_json
+    from mrl.morphable import save_morphable_model
+
+    folder = tmp_path / "results" / "tiny"
+    write_json(folder / "config.json", {"config": {"run": "tiny", "image_size": 32, "width": 0.05, "n_components": 4}})
+    assert TrainConfig(run="tiny", image_size=32, width=0.05).batch_norm
+    save_morphable_model(folder / "morphable.safetensors", run[1])
+    save_tensors(folder / "checkpoint.safetensors", run[0].state_dict(), "mrl.checkpoint", {"step": 0})
+    Image.fromarray(scene[0]).save(tmp_path / "me.png")
+    monkeypatch.setenv("MRL_HOME", str(tmp_path))
+    papermill.execute_notebook(ROOT / "nbs/photo.ipynb", tmp_path / "out.ipynb", {"photo": str(tmp_path / "me.png"), "run": "tiny"}, progress_bar=False, kernel_name="python3")
+    outputs = [o.get("data", {}) for c in json.loads((tmp_path / "out.ipynb").read_text())["cells"] for o in c.get("outputs", [])]
+    assert sum("application/vnd.plotly.v1+json" in o for o in outputs) == 2
+    assert (tmp_path / "me.obj").is_file() and json.loads((tmp_path / "me.landmarks.json").read_text()) == run[1].landmarks
