@@ -26,7 +26,7 @@ RANGES = {"views": (1, 1024), "max_angle": (0.1, 180), "parts": (2, 3), "depth_w
           "n_components": (1, 10_000), "width": (0.01, 4), "vertices": (3, 10**6), "steps": (1, 10**9), "batch_size": (2, 10**6), "lr": (1e-12, 1e38), "weight_decay": (0, 1e3),
           "clip": (0, 1e38), "eval_every": (1, 10**9), "seed": (0, 2**31), "data_seed": (0, 2**31)}
 
-# %% ../nbs/21_configuration.ipynb #c9fdb86c
+# %% ../nbs/21_configuration.ipynb #bd3d64ba
 def model_name(config):
     "What a face model other than the repository's own adds to the names of folders."
     return [] if config.face_model == "anny" else [Path(config.face_model).stem]
@@ -45,6 +45,7 @@ class TrainConfig:
     norm: str = "l1"  # l1 (the deck), squared (the authors' code), l2 or huber
     disentangled: bool = False  # judge parts of the prediction with the truth of the others (mrl.losses.Disentangled)
     parts: int = 2  # of a disentangled loss: 2 shape and pose, 3 shape, rotation and translation
+    logarithms: bool = False  # add the logarithms of the parts of a disentangled loss
     reading: str = "camera-to-world"  # of poses (geometric_alignment); the authors' code reads world-to-camera
     alpha: float = 100.0  # weight of the rotation term (multi_term; homoscedastic: initial)
     beta: float = 0.1  # weight of the translation term, per unit (multi_term; homoscedastic: initial)
@@ -84,6 +85,7 @@ class TrainConfig:
             f"views must be at most batch_size ({self.batch_size}), and below it with cameras=batch, got {self.views}": self.views + (self.cameras == "batch") > self.batch_size,
             'max_angle goes with cameras="uniform" or "true+uniform"': self.max_angle != 180 and "uniform" not in self.cameras,
             f"disentangled goes with losses that do not judge shape and pose apart already, not with {self.loss}": self.disentangled and self.loss in ("multi_term", "homoscedastic", "log_terms"),
+            "logarithms goes with disentangled": self.logarithms and not self.disentangled,
             'weights="imagenet" goes with width 1.0': self.weights != "none" and self.width != 1,
             f"data={self.data!r} decides {', '.join(RENDERED)}: leave them out": bool(self.data) and any(getattr(self, k) != getattr(TrainConfig, k) for k in RENDERED),
             f"run must be a relative path without '..', got {self.run!r}": Path(self.run).is_absolute() or ".." in Path(self.run).parts,
@@ -122,7 +124,7 @@ def at_distance(cameras, factor, keep=0):
 
     return sample
 
-# %% ../nbs/21_configuration.ipynb #4ddbaae7
+# %% ../nbs/21_configuration.ipynb #6f1d9609
 def make_criterion(
     config,  # TrainConfig
     of_whole=None,  # where a criterion sees only a part of its batch: what makes virtual cameras for a batch into those of the part
@@ -150,7 +152,7 @@ def make_criterion(
     else:
         criterion = ReprojectionLoss(norm=config.norm)
     if config.disentangled:
-        criterion = Disentangled(criterion, config.parts)
+        criterion = Disentangled(criterion, config.parts, config.logarithms)
     if config.unit != 1 or config.focal != 1:
         criterion = Rescaled(criterion, config.unit, config.focal)
     return criterion, generator

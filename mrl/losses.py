@@ -354,7 +354,7 @@ class MultiTermLoss(nn.Module):
     def forward(self, x_hat, q_hat, t_hat, x, q, t, alpha_id_hat=None, *, K=None):
         return multi_term(x_hat, q_hat, t_hat, x, q, t, alpha_id_hat, self.alpha, self.beta, self.gamma, self.norm, self.translation)
 
-# %% ../nbs/05_losses.ipynb #a50da676
+# %% ../nbs/05_losses.ipynb #b330e52e
 class Disentangled(nn.Module):
     "The sum of a criterion's judgements of shape, rotation and translation, each with the truth of the others (after Simonelli et al. 2019, arXiv 1905.12365); `forward` as in the criterion."
 
@@ -362,11 +362,12 @@ class Disentangled(nn.Module):
         self,
         criterion,
         parts=3,  # 3: shape, rotation, translation in the camera frame; 2: shape, pose
+        logarithms=False,  # add the logarithms of the judgements
     ):
         super().__init__()
         if parts not in (2, 3):
             raise ValueError(f"parts must be 2 or 3, got {parts}")
-        self.criterion, self.parts = criterion, parts
+        self.criterion, self.parts, self.logarithms = criterion, parts, logarithms
 
     def forward(self, x_hat, q_hat, t_hat, x, q, t, alpha_id_hat=None, *, K=None):
         pose = [(q_hat, t_hat)]
@@ -374,4 +375,5 @@ class Disentangled(nn.Module):
             o_hat, o = (rotate(quaternion_inverse(a), b) for a, b in ((q_hat, t_hat), (q, t)))
             pose = [(q_hat, rotate(q_hat, o)), (q, rotate(q, o_hat))]
         mixed = [(x_hat, q, t), *((x, *p) for p in pose)]
-        return sum(self.criterion(*prediction, x, q, t, alpha_id_hat, K=K) for prediction in mixed)
+        judgements = torch.stack([self.criterion(*prediction, x, q, t, alpha_id_hat, K=K) for prediction in mixed])
+        return (judgements.log() if self.logarithms else judgements).sum()
