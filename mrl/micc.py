@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EYES', 'SCANS', 'VIDEOS', 'AUTHORS_LANDMARKS', 'IBUG_LANDMARKS', 'NOSE', 'LIPS', 'ON_SURFACE', 'Mesh', 'read_mesh',
-           'check_units', 'Subject', 'read_micc', 'annotated_scan', 'scan_landmarks', 'read_frame']
+           'check_units', 'Subject', 'read_micc', 'implausible', 'annotated_scan', 'scan_landmarks', 'read_frame']
 
 # %% ../nbs/24_micc.ipynb #5f7f4859
 import re
@@ -432,11 +432,11 @@ def _subject(number, folders, authors, points, problems):
     path = _frame_path(frame, [case, folders[0] / "Video" / VIDEOS[0]]) if frame else None
     return Subject(number, scans, videos, frame, path, marks, _ganfit(points[0], number, scans, problems) if points else {})
 
-# %% ../nbs/24_micc.ipynb #ce7924bc
+# %% ../nbs/24_micc.ipynb #3c2641e3
 NOSE, LIPS = (0.7, 2.8), (0.2, 1.5)  # distances in units of that between the inner eye corners
 
 
-def _implausible(marks):
+def implausible(marks):
     "Why four landmarks are no face, in a few words, or None; free of scale."
     r, l, n, m = (np.asarray(marks[k], np.float64) for k in ("right_eye_inner", "left_eye_inner", "nose_base", "lips_central"))
     across, down, on = l - r, n - (r + l) / 2, m - n
@@ -453,7 +453,7 @@ def _implausible(marks):
         return "the lips are not below the nose base"
     return None
 
-# %% ../nbs/24_micc.ipynb #12b5c02c
+# %% ../nbs/24_micc.ipynb #5fc17297
 def _vertex_marks(subject, mesh):
     "Our name -> (3,) of the authors' four vertices on a mesh; ValueError names subject and file."
     who, V = f"subject {subject.number}, {mesh.path}", len(mesh.vertices)
@@ -461,7 +461,7 @@ def _vertex_marks(subject, mesh):
         named = ", ".join(f"{k} is vertex {i}" for k, i in beyond.items())
         raise ValueError(f"{who}: {named}, but the scan has {V} (0 to {V - 1}): annotation of another scan or subject?")
     marks = {AUTHORS_LANDMARKS[k]: mesh.vertices[i] for k, i in subject.vertex_landmarks.items()}
-    if why := _implausible(marks):
+    if why := implausible(marks):
         raise ValueError(f"{who}: {why}: annotation of another scan or subject?")
     return marks
 
@@ -487,7 +487,7 @@ def annotated_scan(
         raise ValueError(f"subject {subject.number}: the authors' vertices fit no frontal scan ({'; '.join(reasons)})")
     return next((scan for scan, apart in fits.items() if EYES[0] <= apart <= EYES[1]), next(iter(fits)))
 
-# %% ../nbs/24_micc.ipynb #a57dbba5
+# %% ../nbs/24_micc.ipynb #07be48cc
 ON_SURFACE = 6  # mm, the most that the median of the 68 points may be away from the nearest vertex
 
 
@@ -497,7 +497,7 @@ def _point_marks(subject, scan, mesh):
 
     who, points = f"subject {subject.number}, {mesh.path}", subject.point_landmarks[scan]
     marks = {k: points[i] for k, i in IBUG_LANDMARKS.items()} | {"lips_central": points[[62, 66]].mean(0)}
-    why = _implausible(marks)
+    why = implausible(marks)
     out = np.cross(marks["left_eye_inner"] - marks["right_eye_inner"], marks["right_eye_inner"] - marks["nose_base"])  # x times y: out of the face
     if why is None and out @ (marks["nose_tip"] - marks["nose_base"]) < 0:
         why = "the nose points into the head, so left and right are exchanged"

@@ -8,9 +8,9 @@ import trimesh
 from scipy.spatial.transform import Rotation
 
 from mrl.alignment import Surface, move
-from mrl.benchmark import (FOUR, PROTOCOLS, PUBLISHED, Face, compare, evaluate, face_axes, find_lips_central, find_nose_tip, folder_predictions, landmark_scale, named_face, paired, read_face, region, report_row, summarise)
+from mrl.benchmark import (FOUR, PROTOCOLS, PUBLISHED, Face, compare, evaluate, face_axes, find_lips_central, find_nose_tip, folder_predictions, landmark_scale, moved, named_face, paired, read_face, region, report_row, summarise)
 from mrl.faces import load_population
-from mrl.micc import Mesh, Subject
+from mrl.micc import IBUG_LANDMARKS, Mesh, Subject
 
 POPULATION = load_population()
 
@@ -66,7 +66,8 @@ def test_the_number_is_what_its_fields_say():
         other = trimesh.Trimesh(*surfaces["scan" if side == "prediction" else "prediction"], process=False)
         d = trimesh.proximity.closest_point(other, surfaces[side][0][found.rows[side]])[1]
         assert np.allclose(d, found.distances[side], atol=1e-8)
-        expected = np.median(d) if name == "now" else np.sqrt((d**2).mean())
+        w = np.bincount(prediction.surface.triangles.ravel(), np.repeat(trimesh.Trimesh(*surfaces["prediction"], process=False).area_faces, 3))[found.rows[side]] if name == "ramon2019" else None
+        expected = np.median(d) if name == "now" else np.sqrt(np.average(d**2, weights=w))
         assert found.error == pytest.approx(expected, rel=1e-9)
     both = compare(PROTOCOLS["ganfit2019"], prediction, scan)
     assert both.error == pytest.approx((both.distances["prediction"].mean() + both.distances["scan"].mean()) / 2)
@@ -80,19 +81,86 @@ def test_plane_distances_are_no_longer_than_those_to_triangles():
 
 
 def test_regions():
-    "NoW's disc by hand; 95 mm, and 60 for subject 28; no forehead under Deng."
+    "NoW's disc by hand; 95 mm, and 60 for subject 28; no forehead under Deng; own nose tips under GANFit."
     scan = face(3)
     m, x = scan.landmarks, scan.surface.vertices
     bridge = (m["right_eye_inner"] + m["left_eye_inner"]) / 2
     radius = 0.7 * (np.linalg.norm(m["right_eye_outer"] - m["left_eye_outer"]) + np.linalg.norm(bridge - m["nose_base"]))
     inside = np.linalg.norm(x - (0.7 * m["nose_base"] + 0.3 * bridge), axis=1) <= radius
-    assert (region(PROTOCOLS["now"], 1, m, scan.surface)(x) == inside).all() and 0.2 < inside.mean() < 0.95
+    assert (region(PROTOCOLS["now"], 1, scan)["scan"](x) == inside).all() and 0.2 < inside.mean() < 0.95
+    beside = moved(scan, np.array([[1, 0, 0, 7], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]))
     for subject, radius in ((1, 95), (28, 60)):
         far = m["nose_tip"] + np.array([[0, 0, radius - 1], [0, 0, radius + 1]])
-        assert region(PROTOCOLS["ganfit2019"], subject, m, scan.surface)(far).tolist() == [True, False]
+        tests = region(PROTOCOLS["ganfit2019"], subject, scan, beside)
+        assert tests["scan"](far).tolist() == tests["prediction"](far + [7, 0, 0]).tolist() == [True, False]
     brow = bridge + face_axes(m)[1] * np.array([[29.0], [31.0]])
-    assert region(PROTOCOLS["deng2019"], 1, m, scan.surface)(brow).tolist() == [True, False]
-    assert region(PROTOCOLS["tran2017"], 1, m, scan.surface)(brow).all()
+    assert region(PROTOCOLS["deng2019"], 1, scan)["prediction"](brow).tolist() == [True, False]
+    assert region(PROTOCOLS["tran2017"], 1, scan)["scan"](brow).all()
+
+
+def changed(face, vertices=None, triangles=None, landmarks=None):
+    return Face(Surface(face.surface.vertices if vertices is None else vertices, face.surface.triangles if triangles is None else triangles), landmarks or face.landmarks, face.path)
+
+
+def test_noise_does_not_shrink_to_nothing():
+    "With a free scale and moving points alone, a noisy mesh shrinks to a point at no distance."
+    scan, rng = face(12), np.random.default_rng(0)
+    noisy = changed(face(11), face(11).surface.vertices + rng.normal(0, 8, face(11).surface.vertices.shape))
+    for p in PROTOCOLS.values():
+        if p.direction == "scan":
+            continue  # seen from the scan, a surface that is rough all over is near everything
+        try:
+            assert compare(p, noisy, scan).error > compare(p, face(11), scan).error
+        except ValueError as e:
+            assert "ICP changed its scale" in str(e)
+
+
+def test_vertices_without_triangles_are_no_part_of_a_face():
+    prediction, scan, rng = face(11), face(12), np.random.default_rng(0)
+    stray = np.concatenate([prediction.surface.vertices, prediction.landmarks["nose_tip"] + rng.normal(0, 30, (500, 3))])
+    scan_stray = np.concatenate([scan.surface.vertices, scan.landmarks["nose_tip"] + [[0, 0, 20.0]]])
+    four = {k: scan.landmarks[k] for k in FOUR}  # the nose tip has to be found
+    for p in PROTOCOLS.values():
+        if p.annotation == "ganfit":
+            four = scan.landmarks
+        assert compare(p, changed(prediction, stray), changed(scan, scan_stray, landmarks=four)).error == pytest.approx(compare(p, prediction, changed(scan, landmarks=four)).error, rel=1e-6)
+
+
+def test_coverage_says_what_was_measured():
+    "A mesh of the middle of the face does better, at half the coverage."
+    prediction, scan = face(11), face(12)
+    near = np.linalg.norm(prediction.surface.vertices - prediction.landmarks["nose_tip"], axis=1) < 50
+    small = changed(prediction, triangles=prediction.surface.triangles[near[prediction.surface.triangles].all(1)])
+    whole, part = (compare(PROTOCOLS["tran2017"], f, scan) for f in (prediction, small))
+    assert whole.coverage > 0.9 and part.coverage < 0.7
+    assert compare(PROTOCOLS["now"], prediction, scan).coverage == 1
+    with pytest.raises(ValueError, match="ICP changed its scale"):  # under NoW what lies beyond the rim counts, and a small mesh grows to reach it
+        compare(PROTOCOLS["now"], small, scan)
+
+
+def test_how_finely_a_mesh_is_cut_does_not_matter_where_area_counts():
+    prediction, scan = face(11), face(12)
+    nose = np.linalg.norm(prediction.surface.vertices - prediction.landmarks["nose_tip"], axis=1) < 25
+    fine = trimesh.Trimesh(prediction.surface.vertices, prediction.surface.triangles, process=False).subdivide(np.flatnonzero(nose[prediction.surface.triangles].all(1)))
+    cut = changed(prediction, np.asarray(fine.vertices), np.asarray(fine.faces))
+    assert len(cut.surface.vertices) > 1.2 * len(prediction.surface.vertices)
+    area, vertices = (abs(compare(p, cut, scan).error / compare(p, prediction, scan).error - 1) for p in (PROTOCOLS["ramon2019"], replace(PROTOCOLS["ramon2019"], weights="vertices")))
+    assert area < 0.02 and area < vertices
+
+
+def test_landmarks_that_are_no_face_are_refused():
+    good = face(7)
+    mesh = Mesh(good.surface.vertices, POPULATION.face_triangles, "theirs")
+    swapped = {k.replace("right", "LEFT").replace("left", "right").replace("LEFT", "left"): v for k, v in good.landmarks.items()}
+    with pytest.raises(ValueError, match="theirs: its landmarks: .*exchanged"):
+        named_face(mesh, swapped)
+    with pytest.raises(ValueError, match="landmark chin is .* mm away from the mesh"):
+        named_face(mesh, good.landmarks | {"chin": good.landmarks["chin"] + [0, 0, 40]})
+    with pytest.raises(ValueError, match="theirs: its landmarks: the lips"):
+        named_face(mesh, good.landmarks | {"lips_central": good.landmarks["right_eye_outer"]})
+    odd = dict(zip(good.landmarks, np.roll(list(good.landmarks.values()), 3, 0)))
+    with pytest.raises(ValueError, match="its landmarks are .* mm off those of face 7"):
+        compare(PROTOCOLS["now"], changed(good, landmarks=odd), good)
 
 
 def test_the_nose_tip_is_found_in_any_frame():
@@ -120,7 +188,7 @@ def test_meshes_are_read_with_their_landmarks(tmp_path):
 
 
 @pytest.mark.parametrize("marks, message", [({"right_eye_inner": 99999}, "right_eye_inner is 99999, expected a vertex"), ({"right_eye_inner": [1, 2]}, "or a point"), ({"right_eye_inner": True}, "expected a vertex"),
-                                            ({"nose_base": 3}, "right_eye_inner, left_eye_inner are missing"), ([1], "an object with names")])
+                                            ({"right_eye_inner": [1, 2, float("nan")]}, "of finite numbers"), ({"nose_base": 3}, "right_eye_inner, left_eye_inner are missing"), ([1], "an object with names")])
 def test_bad_landmarks_are_named(tmp_path, marks, message):
     write(tmp_path / "subject_01.obj", face(7), marks)
     with pytest.raises(ValueError, match=message):
@@ -147,6 +215,8 @@ def test_failures_are_rows_and_the_others_go_on(tmp_path):
     write(folder / "subject_02.obj", face(7), {k: v for k, v in good.items() if k != "nose_base"})
     write(folder / "subject_04.obj", face(7), good)
     rows = evaluate(subjects, [PROTOCOLS["ramon2019"], PROTOCOLS["now"]], {"theirs": folder_predictions(folder)}, jobs=2)
+    broken = evaluate(subjects[:1], [PROTOCOLS["ramon2019"]], {"fails": lambda s, scan: 1 / 0, "works": lambda s, scan: face(7)})
+    assert broken[0]["problem"] == "ZeroDivisionError: division by zero" and broken[1]["error"] < 0.1
     ramon = {r["subject"]: r for r in rows if r["protocol"] == "ramon2019"}
     assert ramon[1]["error"] < 0.1 and ramon[1]["scan"] == "frontal1"
     assert "subject_02.obj: landmarks nose_base are missing" in ramon[2]["problem"]
@@ -171,6 +241,26 @@ def test_a_global_scale_is_shared_by_all_subjects(tmp_path):
     assert all(r["error"] < 0.1 for r in same)
     mixed = evaluate(subjects, p, {"m": lambda s, scan: method[s.number]})
     assert all(r["error"] > 0.3 for r in mixed)
+
+
+def test_the_better_of_two_scans_counts_and_a_damaged_one_does_not(tmp_path):
+    scan = face(7, motion(3))
+    trimesh.Trimesh(scan.surface.vertices, scan.surface.triangles, process=False).export(tmp_path / "1.obj")
+    (tmp_path / "2.obj").write_text("v 0 0 0")
+    points = np.zeros((68, 3))
+    for name, i in IBUG_LANDMARKS.items():
+        points[i] = scan.landmarks[name]
+    points[[i for i in range(68) if i not in IBUG_LANDMARKS.values()]] = scan.landmarks["lips_central"]
+    subject = Subject(1, {"frontal1": tmp_path / "1.obj", "frontal2": tmp_path / "2.obj"}, {}, 1, None, {}, {"frontal1": points, "frontal2": points})
+    (row,) = evaluate([subject], [PROTOCOLS["ganfit2019"]], {"m": lambda s, scan: face(7)})
+    assert row["scan"] == "frontal1" and row["error"] < 0.1 and row["coverage"] == 1 and row["converged"] and "2.obj: has no faces" in row["problem"]
+
+
+def test_methods_are_compared_on_the_subjects_that_all_have():
+    rows = [{"subject": s, "protocol": "now", "method": m, "error": e, "coverage": 1.0, "converged": True} for m, es in (("a", [1, 2, None, None]), ("b", [1, 2, 3, 4])) for s, e in enumerate(es)]
+    a, b = summarise(rows)
+    assert (a["mean"], b["mean"], a["mean_common"], b["mean_common"], a["common"]) == (1.5, 2.5, 1.5, 1.5, 2)
+    assert "low" not in a and b["low"] <= 2.5 <= b["high"] and report_row(a)[2] == ""
 
 
 def test_paired_differences():
