@@ -91,7 +91,7 @@ def study_runs(
     short = dict(n_images=50_000, steps=1000, eval_every=500, test=False) | protocol
     return {f"{name}/{group}/{run}": short | parameters for group, runs in groups.items() for run, parameters in runs.items()}
 
-# %% ../nbs/20_study.ipynb #3db14eb4
+# %% ../nbs/20_study.ipynb #d1b629b0
 PICKS = {  # what is called best, and the error that says so
     "Best pose": lambda m: m["camera_rotation"]["mean"] * m["camera_position"]["mean"],
     "Best shape": lambda m: m["shape"]["mean"],
@@ -108,11 +108,11 @@ def pick(
 
 HEADLINE = {  # and the picks
     "mrl": "MRL",
-    "mrl-disentangled-3": "MRL, shape, rotation and translation apart",
+    "mrl-disentangled-3-log": "MRL, logarithms of shape, rotation and translation apart",
     "log-terms-camera": "Logarithms of the terms, translation in the camera frame",
     "alignment-l1": "3D distance in the camera frame (L1)",
 }
-ORDER = ("rivals/reprojection", "rivals/learned-100-0.1", "rivals/xqt", *(f"grid/{grid_name(*s)}" for s in ((10.0, 0.01, 0.0), (100.0, 0.1, 0.0), (100.0, 0.1, 0.0, "camera"))))
+ORDER = ("rivals/mrl-disentangled-3", "rivals/reprojection", "rivals/learned-100-0.1", "rivals/xqt", *(f"grid/{grid_name(*s)}" for s in ((10.0, 0.01, 0.0), (100.0, 0.1, 0.0), (100.0, 0.1, 0.0, "camera"))))
 
 
 def long_runs(
