@@ -19,11 +19,12 @@ from pathlib import Path
 import numpy as np
 import trimesh
 
-from mrl.benchmark import PROTOCOLS, Scans, best_fit, compare, evaluate, mean_face, named_face
+from mrl.benchmark import Method, MiccCase, evaluate, mean_face, model_fit
 from mrl.faces import load_population
 from mrl.lookalike import build_lookalike
 from mrl.micc import Mesh, read_micc
 from mrl.morphable import morphable_model_of
+from mrl.protocols import PROTOCOLS, compare, named_face
 
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
 parser.add_argument("--subjects", type=int, default=2)
@@ -35,23 +36,23 @@ folder = Path(tempfile.mkdtemp())
 build_lookalike(folder, a.subjects, frames=3, spacing=a.spacing)
 subjects, _ = read_micc(folder / "micc", folder / "annotations", folder / "ganfit")
 morphable = morphable_model_of(load_population(), np.arange(2000), 64)
-face = mean_face(morphable)(None, None)
+face = mean_face(morphable).predict(None, None, None)
 fine = trimesh.Trimesh(face.surface.vertices, face.surface.triangles, process=False).subdivide()
 prediction = named_face(Mesh(np.asarray(fine.vertices), np.asarray(fine.faces, np.int64), Path("prediction")), face.landmarks)
 
 start = time.process_time()
-scans = Scans(subjects[0])
-scan = scans.face(PROTOCOLS["tran2017"], "frontal1")
+case = MiccCase(subjects[0])
+scan = case.scan(PROTOCOLS["tran2017"], "frontal1")
 print(f"scan of {len(scan.surface.vertices):,} vertices, prediction of {len(prediction.surface.vertices):,}; reading {time.process_time() - start:.2f} s")
 scan.surface.closest(scan.surface.vertices[:1])
 for name, protocol in PROTOCOLS.items():
     start = time.process_time()
-    compare(protocol, prediction, scans.face(protocol, "frontal1"), subjects[0].number)
+    compare(protocol, prediction, case.scan(protocol, "frontal1"), case.name)
     print(f"{name}: {time.process_time() - start:.2f} s")
 
 clock = time.process_time if a.jobs == 1 else time.perf_counter
 start = clock()
-rows = evaluate(subjects, list(PROTOCOLS.values()), {"prediction": lambda s, scan: prediction, "mean face": mean_face(morphable), "floor": best_fit(morphable)}, a.jobs)
+rows = evaluate([MiccCase(s) for s in subjects], list(PROTOCOLS.values()), {"prediction": Method(lambda case, protocol, scan: prediction), "model fit": model_fit(morphable), "mean face": mean_face(morphable)}, a.jobs)
 seconds = clock() - start
 print(f"{len(subjects)} subjects, {len(PROTOCOLS)} protocols, prediction and both controls: {seconds:.0f} s; 52 subjects: {seconds / len(subjects) * 52 / 60:.1f} min; "
       f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['EYES', 'SCANS', 'VIDEOS', 'AUTHORS_LANDMARKS', 'IBUG_LANDMARKS', 'NOSE', 'LIPS', 'ON_SURFACE', 'Mesh', 'read_mesh',
-           'check_units', 'Subject', 'read_micc', 'implausible', 'annotated_scan', 'scan_landmarks', 'read_frame']
+           'check_units', 'Subject', 'read_micc', 'implausible', 'annotated_scan', 'scan_landmarks', 'read_frame',
+           'read_frames']
 
 # %% ../nbs/24_micc.ipynb #5f7f4859
 import re
@@ -15,7 +16,7 @@ import numpy as np
 
 from .files import read_json
 
-# %% ../nbs/24_micc.ipynb #f0b8a569
+# %% ../nbs/24_micc.ipynb #3231ec83
 @dataclass(frozen=True)
 class Mesh:
     "A triangle mesh as its file has it: a scan or a prediction."
@@ -28,7 +29,7 @@ def _same_corners(counts):
     "ValueError unless all faces have three corners."
     counts = np.asarray(counts, np.int64)
     if other := sorted(set(counts[counts != 3].tolist())):
-        raise ValueError(f"there are faces with {', '.join(map(str, other[:5]))} corners; triangulate the mesh, since a surface through 4 points is not defined")
+        raise ValueError(f"there are faces with {', '.join(map(str, other[:5]))} corners" + ("; triangulate the mesh, since a surface through 4 points is not defined" if other[0] > 3 else "; is the file cut off, or damaged?"))
 
 # %% ../nbs/24_micc.ipynb #58b29041
 _OBJ_V, _OBJ_F = (re.compile(rb"^[ \t]*%s[ \t]+([^\r\n#]*)" % kind, re.M) for kind in (b"v", b"f"))
@@ -487,8 +488,8 @@ def annotated_scan(
         raise ValueError(f"subject {subject.number}: the authors' vertices fit no frontal scan ({'; '.join(reasons)})")
     return next((scan for scan, apart in fits.items() if EYES[0] <= apart <= EYES[1]), next(iter(fits)))
 
-# %% ../nbs/24_micc.ipynb #07be48cc
-ON_SURFACE = 6  # mm, the most that the median of the 68 points may be away from the nearest vertex
+# %% ../nbs/24_micc.ipynb #383c13e3
+ON_SURFACE = 3  # mm, the most that the median of the 68 points may be away from the nearest vertex
 
 
 def _point_marks(subject, scan, mesh):
@@ -584,3 +585,29 @@ def read_frame(
         return _decode(subject.videos[video], frame)
     except ValueError as e:
         raise ValueError(f"{who}, {subject.videos[video]}: {e}") from None
+
+# %% ../nbs/24_micc.ipynb #4bbcf136
+def read_frames(
+    subject,  # Subject
+    video,  # name of VIDEOS
+    count,
+):  # list of (number from 1, (H, W, 3) uint8 RGB)
+    "`count` pictures spread evenly over a video, all of them where it has fewer. ValueError names subject and file: no video, cannot be decoded."
+    import cv2
+
+    if video not in subject.videos:
+        raise ValueError(f"subject {subject.number}: no video {video}")
+    capture, kept, step, n = cv2.VideoCapture(str(subject.videos[video]), cv2.CAP_FFMPEG), [], 1, 0
+    try:
+        while capture.grab():
+            n += 1
+            if (n - 1) % step == 0 and (read := capture.retrieve())[0]:
+                kept.append((n, read[1]))
+            if len(kept) == 2 * count:
+                kept, step = kept[::2], 2 * step
+    finally:
+        capture.release()
+    if not kept:
+        raise ValueError(f"subject {subject.number}, {subject.videos[video]}: cannot be decoded as a video")
+    chosen = sorted({round(i) for i in np.linspace(0, len(kept) - 1, min(count, len(kept)))})
+    return [(kept[i][0], np.ascontiguousarray(kept[i][1][..., ::-1])) for i in chosen]

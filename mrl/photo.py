@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CASCADES', 'LONGER_SIDE', 'SMALLEST', 'FACE_IN_WINDOW', 'NOW_LANDMARKS', 'read_picture', 'face_windows', 'overlap',
            'face_of_windows', 'detect_face', 'check_image', 'crop_of_box', 'Reconstruction', 'look', 'box_of',
-           'reconstruct', 'save_mesh', 'export_now', 'read_h3ds']
+           'reconstruct', 'save_mesh', 'export_now']
 
 # %% ../nbs/27_photo.ipynb #d99e0aa1
 from dataclasses import dataclass
@@ -279,30 +279,3 @@ def export_now(
             target.with_suffix(".npy").unlink(missing_ok=True)
             problems.append({"image": line, "problem": str(e)})
     return problems
-
-# %% ../nbs/27_photo.ipynb #25f62bf5
-def read_h3ds(
-    path,  # folder where the data set was unpacked
-    config="config_v2",  # "config_v1" (23 scenes) or "config_v2" (59), or a .toml file in the form of these
-):  # yields (scene, mrl.micc.Mesh, dict landmark -> (3,) mm)
-    "The scans of H3DS that are in a folder; a warning says how many are not. ImportError without the package, FileNotFoundError if there is no scan, ValueError for a landmark that is no vertex."
-    try:
-        from h3ds.dataset import H3DS
-    except ImportError as e:
-        raise ImportError(f"H3DS is read through its authors' package: pip install h3ds ({e})") from e
-    from mrl.micc import read_mesh
-
-    data = H3DS(str(path), **({"config_path": str(config)} if str(config).endswith(".toml") else {"config_id": config}))
-    scenes, helper = data.scenes(), data.helper
-    here = [s for s in scenes if Path(helper.scene_mesh(s)).is_file() and Path(helper.scene_landmarks(s)).is_file()]
-    if not here:
-        raise FileNotFoundError(f"{path}: none of the {len(scenes)} scenes of H3DS {config}; <scene>/full_head.obj and <scene>/landmarks.txt are expected")
-    if len(here) < len(scenes):
-        import warnings
-
-        warnings.warn(f"{path}: {len(scenes) - len(here)} of {len(scenes)} scenes of H3DS {config} are missing", stacklevel=2)
-    for scene in here:
-        mesh, marks = read_mesh(helper.scene_mesh(scene)), data.load_landmarks(scene)
-        if bad := {k: i for k, i in marks.items() if not 0 <= i < len(mesh.vertices)}:
-            raise ValueError(f"{helper.scene_landmarks(scene)}: {bad} are no vertices of {mesh.path.name} (0 to {len(mesh.vertices) - 1})")
-        yield scene, mesh, {name: mesh.vertices[i] for name, i in marks.items()}

@@ -20,32 +20,31 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 def _numpy(x):
     return x.detach().cpu().float().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
 
-# %% ../nbs/17_plots.ipynb #fca4994c
+# %% ../nbs/17_plots.ipynb #d08f494d
 def mesh_figure(
-    vertices,  # (M, N, 3) or (N, 3) meshes in the head frame, mm
-    triangles,  # (T, 3)
+    vertices,  # (M, N, 3) or (N, 3) meshes in the head frame, mm; or M arrays
+    triangles,  # (T, 3), or one for each mesh
     titles=None,  # M strings
-    errors=None,  # (M, N) value per vertex to colour by, mm; a mesh whose values are NaN is left plain
+    errors=None,  # (M, N) value per vertex to colour by, mm, or M arrays; a mesh whose values are NaN is left plain
     columns=4,
     height=300,  # pixels of one row
     error_max=None,  # mm, upper end of the colour scale; default the 98th percentile
 ):  # plotly Figure
     "Meshes side by side; drag to turn."
-    v = np.round(_numpy(vertices), 1).astype(np.float32)
-    v = v.reshape(-1, *v.shape[-2:])
-    t = _numpy(triangles).astype(np.int16 if v.shape[1] < 2**15 else np.int32)
+    v = [np.round(_numpy(x), 1).astype(np.float32) for x in (vertices if isinstance(vertices, list) else _numpy(vertices).reshape(-1, *vertices.shape[-2:]))]
+    t = [_numpy(x).astype(np.int16 if max(map(len, v)) < 2**15 else np.int32) for x in (triangles if isinstance(triangles, list) else [triangles] * len(v))]
+    e = [np.full(1, np.nan)] * len(v) if errors is None else [np.round(_numpy(x), 2).astype(np.float32) for x in (errors if isinstance(errors, list) else _numpy(errors).reshape(len(v), -1))]
     rows, cols = -(-len(v) // columns), min(columns, len(v))
     specs = [[{"type": "mesh3d"} if r * cols + c < len(v) else None for c in range(cols)] for r in range(rows)]
     fig = make_subplots(rows, cols, specs=specs, subplot_titles=titles, horizontal_spacing=0.01, vertical_spacing=0.04)
-    errors = np.full((len(v), 1), np.nan) if errors is None else np.round(_numpy(errors), 2).astype(np.float32).reshape(len(v), -1)
-    coloured = ~np.isnan(errors).any(1)
-    top = error_max or float(np.quantile(errors[coloured], 0.98)) if coloured.any() else None
+    coloured = [not np.isnan(x).any() for x in e]
+    top = error_max or float(np.quantile(np.concatenate([x for x, c in zip(e, coloured) if c]), 0.98)) if any(coloured) else None
     for i, mesh in enumerate(v):
         colour = dict(color="#d9b8a3")
         if coloured[i]:
-            colour = dict(intensity=errors[i], colorscale="YlOrRd", cmin=0, cmax=top, showscale=i == int(coloured.argmax()), colorbar=dict(title="mm", len=0.8))
-        light = dict(ambient=0.45, diffuse=0.7, specular=0.1, roughness=0.8)
-        fig.add_trace(go.Mesh3d(x=mesh[:, 0], y=mesh[:, 1], z=mesh[:, 2], i=t[:, 0], j=t[:, 1], k=t[:, 2], lighting=light,
+            colour = dict(intensity=e[i], colorscale="YlOrRd", cmin=0, cmax=top, showscale=i == coloured.index(True), colorbar=dict(title="mm", len=0.8))
+        light = dict(ambient=0.65 if coloured[i] else 0.45, diffuse=0.5 if coloured[i] else 0.7, specular=0.1, roughness=0.8)
+        fig.add_trace(go.Mesh3d(x=mesh[:, 0], y=mesh[:, 1], z=mesh[:, 2], i=t[i][:, 0], j=t[i][:, 1], k=t[i][:, 2], lighting=light,
                                 lightposition=dict(x=300, y=600, z=2000), hoverinfo="skip", **colour), i // cols + 1, i % cols + 1)
     camera = dict(eye=dict(x=0.4, y=0.15, z=1.5), up=dict(x=0, y=1, z=0), projection=dict(type="orthographic"))
     hidden = dict(visible=False)

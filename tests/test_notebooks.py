@@ -73,7 +73,7 @@ def test_committed_measurements_are_drawn(tmp_path, monkeypatch, name):
     assert sum("application/vnd.plotly.v1+json" in o.get("data", {}) for o in outputs) >= 2
 
 
-@pytest.mark.parametrize("name", ["train", "build_data", "study", "realism", "throughput", "figures", "evaluate_micc", "photo"])
+@pytest.mark.parametrize("name", ["train", "build_data", "study", "realism", "throughput", "figures", "evaluate_micc", "evaluate_h3ds", "photo"])
 def test_every_notebook_checks_its_parameters(name):
     "Its first three cells, with what papermill would put between the second and the third."
     before, parameters, check = ["".join(c["source"]) for c in source(name) if c["cell_type"] == "code"][:3]
@@ -124,9 +124,43 @@ def test_evaluate_micc_notebook(tmp_path, monkeypatch):
     for protocol in ("tran2017", "now"):
         assert lines[protocol, "meshes in meshes"]["mean"] < lines[protocol, "mean face"]["mean"] and lines[protocol, "meshes in meshes"]["failed"] == 1
     text = (tmp_path / "results/micc/errors.csv").read_text()
-    assert "no mesh subject_30.obj" in text and text.count("\n") == 1 + 2 * 2 * 3
+    assert "no mesh subject_30" in text and text.count("\n") == 1 + 2 * 2 * 3
+    assert len(record["sha256"]) == 7 and record["protocols"][0]["steps"]["error"].startswith("root mean square")
+    run(tmp_path, monkeypatch, "evaluate_micc", micc_dir=str(look / "micc"), ganfit_dir=str(look / "ganfit"), protocol="now", subset=1)  # papermill -p subset 1 is a number
+    assert read_json(tmp_path / "results/micc/summary.json")["subjects"] == [1]
     with pytest.raises(papermill.PapermillExecutionError, match="protocol must be all, or some of ramon2019"):
         run(tmp_path, monkeypatch, "evaluate_micc", protocol="micc")
+
+
+def test_evaluate_h3ds_notebook(tmp_path, monkeypatch):
+    "A look-alike of two scenes, through a stand-in for the authors' package; one mesh is missing."
+    population, package = load_population(), tmp_path / "packages" / "h3ds"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "dataset.py").write_text("""
+import types
+class H3DS:
+    def __init__(self, path, config_id):
+        self.helper = types.SimpleNamespace(scene_mesh=lambda s: f"{path}/{s}/full_head.obj", scene_landmarks=lambda s: f"{path}/{s}/landmarks.txt")
+    def scenes(self):
+        return ["a", "b"]
+    def load_landmarks(self, scene):
+        return {k: int(i) for k, i in (line.split() for line in open(self.helper.scene_landmarks(scene)))}
+""")
+    names = {"right_eye": "right_eye_inner", "left_eye": "left_eye_inner", "nose_tip": "nose_tip", "nose_base": "nose_base", "right_lips": "mouth_right", "left_lips": "mouth_left"}
+    for i, scene in enumerate("ab"):
+        (tmp_path / "data" / scene).mkdir(parents=True)
+        trimesh.Trimesh(population.faces(i), population.face_triangles, process=False).export(tmp_path / "data" / scene / "full_head.obj")
+        (tmp_path / "data" / scene / "landmarks.txt").write_text("".join(f"{theirs} {population.landmarks[ours]}\n" for theirs, ours in names.items()))
+    (tmp_path / "meshes").mkdir()
+    trimesh.Trimesh(population.faces(0), population.face_triangles, process=False).export(tmp_path / "meshes" / "a.obj")
+    write_json(tmp_path / "meshes" / "landmarks.json", {k: int(i) for k, i in population.landmarks.items()})
+    monkeypatch.setenv("PYTHONPATH", f"{package.parent}:{ROOT}")
+    run(tmp_path, monkeypatch, "evaluate_h3ds", h3ds_dir=str(tmp_path / "data"), predictions_dir=str(tmp_path / "meshes"))
+    lines = {line["method"].split(" (")[0]: line for line in read_json(tmp_path / "results/h3ds/summary.json", ["protocols", "sha256"])["summary"]}
+    assert lines["meshes in meshes"]["mean"] < 0.01 < lines["model fit"]["mean"] < lines["mean face"]["mean"] and lines["meshes in meshes"]["failed"] == 1
+    with pytest.raises(papermill.PapermillExecutionError, match="h3ds_dir is needed"):
+        run(tmp_path, monkeypatch, "evaluate_h3ds")
 
 
 def test_readme_table_is_the_reference_run():

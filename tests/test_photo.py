@@ -1,4 +1,4 @@
-"From a picture to a face and its files: determinism, turned and damaged pictures, crops, NoW, H3DS."
+"From a picture to a face and its files: determinism, turned and damaged pictures, crops, NoW."
 import json
 import re
 import sys
@@ -17,7 +17,7 @@ from mrl.faces import load_population, split_identities
 from mrl.files import ROOT
 from mrl.morphable import morphable_model_of
 from mrl.network import Reconstructor
-from mrl.photo import NOW_LANDMARKS, crop_of_box, detect_face, export_now, face_of_windows, face_windows, look, read_h3ds, read_picture, reconstruct, save_mesh
+from mrl.photo import NOW_LANDMARKS, crop_of_box, detect_face, export_now, face_of_windows, face_windows, look, read_picture, reconstruct, save_mesh
 
 SIZE = 256
 
@@ -267,66 +267,6 @@ def test_now(run, scene, tmp_path):
     (tmp_path / "bad.txt").write_text("\n")
     with pytest.raises(ValueError, match="bad.txt: no pictures listed"):
         export_now(run, tmp_path / "bad.txt", tmp_path, out, progress=False)
-
-
-H3DS_MARKS = {"right_eye": "right_eye_inner", "left_eye": "left_eye_inner", "nose_tip": "nose_tip", "nose_base": "nose_base", "right_lips": "mouth_right", "left_lips": "mouth_left"}
-
-
-@pytest.fixture
-def h3ds_folder(tmp_path, population):
-    "A look-alike of an unpacked H3DS: two of three scenes of a configuration of its own, heads of our population as scans."
-    for k, scene in enumerate(("1b2a8613401e42a8", "3b5a2eb92a501d54")):
-        x, folder = population.faces(k), tmp_path / "data" / scene
-        save_mesh(folder / "full_head.obj", x, population.face_triangles)
-        (folder / "landmarks.txt").write_text("".join(f"{theirs} {population.landmarks[ours]}\n" for theirs, ours in H3DS_MARKS.items()))
-    (tmp_path / "config.toml").write_text('version = 0.4\n[scenes]\n' + "".join(f"[scenes.{s}]\ntags = ['x']\nviews = 1\n[scenes.{s}.default_views_configs]\n1 = [0]\n"
-                                                                           for s in ("1b2a8613401e42a8", "3b5a2eb92a501d54", "5ae021f2805c0854")))
-    return tmp_path
-
-
-def fake_h3ds(monkeypatch):
-    "The part of the package's interface that we use, for machines without it."
-    class H3DS:
-        def __init__(self, path, config_path=None, config_id="config_v2"):
-            self.helper = types.SimpleNamespace(scene_mesh=lambda s: f"{path}/{s}/full_head.obj", scene_landmarks=lambda s: f"{path}/{s}/landmarks.txt")
-            self.names = re.findall(r"\[scenes\.(\w+)\]", Path(config_path).read_text()) if config_path else ["1b2a8613401e42a8"]
-
-        def scenes(self):
-            return self.names
-
-        def load_landmarks(self, scene):
-            return {k: int(i) for k, i in (line.split() for line in Path(self.helper.scene_landmarks(scene)).read_text().splitlines())}
-
-    for name, module in (("h3ds", types.ModuleType("h3ds")), ("h3ds.dataset", types.SimpleNamespace(H3DS=H3DS))):
-        monkeypatch.setitem(sys.modules, name, module)
-
-
-@pytest.mark.parametrize("package", ["theirs", "stand-in"])
-def test_h3ds(h3ds_folder, population, monkeypatch, package):
-    if package == "theirs":
-        pytest.importorskip("h3ds.dataset", reason="the package h3ds is not installed (it is optional)")
-    else:
-        fake_h3ds(monkeypatch)
-    config = h3ds_folder / "config.toml"
-    with pytest.warns(UserWarning, match="1 of 3 scenes of H3DS .* are missing"):
-        scans = list(read_h3ds(h3ds_folder / "data", config))
-    assert [name for name, _, _ in scans] == ["1b2a8613401e42a8", "3b5a2eb92a501d54"]
-    for k, (_, mesh, marks) in enumerate(scans):
-        x = population.faces(k)
-        assert np.abs(mesh.vertices - x).max() < 1e-4 and set(marks) == set(H3DS_MARKS)
-        assert all(np.abs(marks[theirs] - x[population.landmarks[ours]]).max() < 1e-4 for theirs, ours in H3DS_MARKS.items())
-    (h3ds_folder / "data" / "3b5a2eb92a501d54" / "landmarks.txt").write_text("nose_tip 999999\n")
-    with pytest.warns(UserWarning), pytest.raises(ValueError, match="landmarks.txt: .*nose_tip.* are no vertices of full_head.obj"):
-        list(read_h3ds(h3ds_folder / "data", config))
-    with pytest.raises(FileNotFoundError, match="none of the 3 scenes of H3DS"):
-        list(read_h3ds(h3ds_folder / "nowhere", config))
-
-
-def test_h3ds_without_the_package(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "h3ds", None)
-    monkeypatch.delitem(sys.modules, "h3ds.dataset", raising=False)
-    with pytest.raises(ImportError, match="pip install h3ds"):
-        list(read_h3ds(tmp_path))
 
 
 def test_measurements_are_whole():
