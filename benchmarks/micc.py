@@ -2,6 +2,7 @@
 
     python benchmarks/micc.py                                      # two look-alike subjects, scans of some 100,000 vertices
     python benchmarks/micc.py --subjects 8 --spacing 1.2 --jobs 2
+    python benchmarks/micc.py --out results/micc_speed/speed.json  # and keep what was measured
 
 The prediction is the mean face, its mesh cut finer to have some 8,000 vertices. Times are CPU seconds of one process where jobs is 1, else wall-clock; the last line scales them to 52 subjects.
 """
@@ -11,6 +12,7 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
 import argparse
+import platform
 import resource
 import tempfile
 import time
@@ -21,15 +23,18 @@ import trimesh
 
 from mrl.benchmark import Method, MiccCase, evaluate, mean_face, model_fit
 from mrl.faces import load_population
+from mrl.files import write_json
 from mrl.lookalike import build_lookalike
 from mrl.micc import Mesh, read_micc
 from mrl.morphable import morphable_model_of
 from mrl.protocols import PROTOCOLS, compare, named_face
+from mrl.results import commit
 
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
 parser.add_argument("--subjects", type=int, default=2)
 parser.add_argument("--spacing", type=float, default=0.8, help="mm between the vertices of a scan")
 parser.add_argument("--jobs", type=int, default=1)
+parser.add_argument("--out", default="", help="JSON file for the numbers")
 a = parser.parse_args()
 
 folder = Path(tempfile.mkdtemp())
@@ -45,10 +50,12 @@ case = MiccCase(subjects[0])
 scan = case.scan(PROTOCOLS["tran2017"], "frontal1")
 print(f"scan of {len(scan.surface.vertices):,} vertices, prediction of {len(prediction.surface.vertices):,}; reading {time.process_time() - start:.2f} s")
 scan.surface.closest(scan.surface.vertices[:1])
+one = {}
 for name, protocol in PROTOCOLS.items():
     start = time.process_time()
     compare(protocol, prediction, case.scan(protocol, "frontal1"), case.name)
-    print(f"{name}: {time.process_time() - start:.2f} s")
+    one[name] = round(time.process_time() - start, 3)
+    print(f"{name}: {one[name]:.2f} s")
 
 clock = time.process_time if a.jobs == 1 else time.perf_counter
 start = clock()
@@ -56,3 +63,7 @@ rows = evaluate([MiccCase(s) for s in subjects], list(PROTOCOLS.values()), {"pre
 seconds = clock() - start
 print(f"{len(subjects)} subjects, {len(PROTOCOLS)} protocols, prediction and both controls: {seconds:.0f} s; 52 subjects: {seconds / len(subjects) * 52 / 60:.1f} min; "
       f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+if a.out:
+    write_json(a.out, {"subjects": a.subjects, "spacing": a.spacing, "jobs": a.jobs, "scan_vertices": len(scan.surface.vertices), "prediction_vertices": len(prediction.surface.vertices), "comparison_cpu_s": one,
+                       "all_s": round(seconds, 1), "52_subjects_min": round(seconds / len(subjects) * 52 / 60, 2), "peak_GiB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+                       "device": f"{platform.machine()}, {os.cpu_count()} cores", "commit": commit()})

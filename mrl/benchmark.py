@@ -18,7 +18,7 @@ from .alignment import fit_similarity, move, welded
 from .micc import VIDEOS, Mesh, annotated_scan, check_units, read_frame, read_frames, read_mesh, scan_landmarks
 from .protocols import Face, Protocol, check_face, compare, landmark_scale, named_face, region
 
-# %% ../nbs/28_benchmark.ipynb #9b1df456
+# %% ../nbs/28_benchmark.ipynb #aae79e14
 class MiccCase:
     "A subject of MICC: scans as `Face`s, each file read once, and pictures. ValueError names subject and file."
 
@@ -74,7 +74,7 @@ class MiccCase:
         return [(image, None) for image in frames]
 
     def meshes(self, video):  # what a prediction may be called, without suffix
-        names = [f"subject_{self.name:02d}", f"subject_{self.name}"]
+        names = list(dict.fromkeys([f"subject_{self.name:02d}", f"subject_{self.name}"]))
         return [f"{n}/{video}" for n in names] + (names if video == VIDEOS[0] else [])
 
 # %% ../nbs/28_benchmark.ipynb #c23d5ac9

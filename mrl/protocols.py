@@ -237,7 +237,7 @@ def refine(protocol, prediction, scan, inside, T, pairs):
     return icp(moved(prediction, T).surface, scan.surface, pairs=pairs, distance=protocol.icp, scale=protocol.scale == "icp", trim=protocol.trim, rims=not protocol.overlap, axes=face_axes(scan.landmarks),
                weights="vertices" if protocol.pairs == "measured" else "area", inside=(inside["prediction"], inside["scan"]))
 
-# %% ../nbs/26_protocols.ipynb #895fad5a
+# %% ../nbs/26_protocols.ipynb #48c208be
 def _statistic(protocol, d, w):
     "The protocol's number from distances (n,) and weights (n,)."
     if protocol.statistic == "median":
@@ -278,7 +278,7 @@ def _fit(protocol, prediction, scan, inside, start, side):
     return end.T @ start, end.converged
 
 
-FAR = 10  # mm, the most that the median distance may be
+FAR = 10  # mm, the most that three quarters of the distances may be
 
 
 def compare(
@@ -300,7 +300,7 @@ def compare(
         at = first.surface if side == "prediction" and protocol.centre == "own_tips" else source  # its own region is cut before it moves
         found[side] = _measure(protocol, source, target, source.used[region(protocol, subject, scan, first)[side](at.vertices[source.used])])
     errors, distances, rows = (dict(zip(found, part)) for part in zip(*found.values()))
-    if (far := max(np.median(d) for d in distances.values())) > FAR:
-        raise ValueError(f"{prediction.path}: half of it is {far:.0f} mm or more away from {scan.path}: a whole head, parts that a scan does not have, or another pose")
+    if (far := max(np.quantile(d, 0.75) for d in distances.values())) > FAR:
+        raise ValueError(f"{prediction.path}: a quarter of what is measured is {far:.0f} mm or more away from {scan.path}: a whole head, parts that a scan does not have, or another pose")
     T = ends[-1][0]
     return Comparison(float(np.mean(list(errors.values()))), T, _scale(T), all(end[1] for end in ends), _coverage(there, scan, region(protocol, subject, scan, first)["scan"]), distances, rows)

@@ -183,7 +183,7 @@ def test_what_is_far_away_is_not_measured():
     "A head with its back, measured from its own vertices."
     scan, x = face(12), face(11)
     back = changed(x, np.concatenate([x.surface.vertices, x.surface.vertices * [1, 1, -1] - [0, 0, 60]]), np.concatenate([x.surface.triangles] + [x.surface.triangles + len(x.surface.vertices)] * 1))
-    with pytest.raises(ValueError, match="half of it is .* mm or more away from face 12"):
+    with pytest.raises(ValueError, match="a quarter of what is measured is .* mm or more away from face 12"):
         compare(replace(PROTOCOLS["ramon2019"], overlap=False, radius=300, weights="vertices"), changed(back, triangles=np.concatenate([back.surface.triangles, back.surface.triangles[len(x.surface.triangles):]])), scan)
 
 
