@@ -18,7 +18,7 @@ from .alignment import fit_similarity, move, welded
 from .micc import VIDEOS, Mesh, annotated_scan, check_units, read_frame, read_frames, read_mesh, scan_landmarks
 from .protocols import Face, Protocol, check_face, compare, landmark_scale, named_face, region
 
-# %% ../nbs/28_benchmark.ipynb #aae79e14
+# %% ../nbs/28_benchmark.ipynb #2cf9c8ee
 class MiccCase:
     "A subject of MICC: scans as `Face`s, each file read once, and pictures. ValueError names subject and file."
 
@@ -26,10 +26,16 @@ class MiccCase:
         self,
         subject,  # mrl.micc.Subject
     ):
-        self.subject, self.name, self._surfaces, self._faces = subject, subject.number, {}, {}
+        self.subject, self.name = subject, subject.number
+        self.forget()
+
+    def _mesh(self, path):
+        if path not in self._meshes:
+            self._meshes[path] = read_mesh(path)
+        return self._meshes[path]
 
     @cached_property
-    def _annotated(self): return annotated_scan(self.subject)
+    def _annotated(self): return annotated_scan(self.subject, self._mesh)
 
     def scans(self, protocol):  # names of the scans that a protocol compares with
         if protocol.scans == ("annotated",):
@@ -55,19 +61,18 @@ class MiccCase:
         if name not in self.subject.scans:
             raise ValueError(f"subject {self.name}: scan {name} is missing")
         path = self.subject.scans[name]
+        mesh = self._mesh(path)
         if name not in self._surfaces:
-            mesh = read_mesh(path)
-            self._surfaces[name] = mesh, welded(mesh.vertices, mesh.triangles)
-        mesh, surface = self._surfaces[name]
+            self._surfaces[name] = welded(mesh.vertices, mesh.triangles)
         without = {"authors": dict(point_landmarks={}), "ganfit": dict(vertex_landmarks={}), "any": {}}[protocol.annotation]
         marks = scan_landmarks(replace(self.subject, **without), name, mesh)
-        face = Face(surface, marks, path)
+        face = Face(self._surfaces[name], marks, path)
         check_units(path, marks)
         check_face(face)
         return face
 
     def forget(self):  # scans take memory, and a data set has many
-        self._surfaces, self._faces = {}, {}
+        self._meshes, self._surfaces, self._faces = {}, {}, {}
 
     def pictures(self, protocol, video):  # list of (image, focal length in pixels or None)
         frames = [read_frame(self.subject)] if protocol.frames is None else [image for _, image in read_frames(self.subject, video, protocol.frames)]
@@ -244,7 +249,7 @@ def methods_of(
         morphable = morphable_model_of(population, split_identities(len(population))["train"], 64)
     return methods | {f"model fit ({morphable.name})": model_fit(morphable), f"mean face ({morphable.name})": mean_face(morphable)}
 
-# %% ../nbs/28_benchmark.ipynb #8d4a97da
+# %% ../nbs/28_benchmark.ipynb #76d8c50e
 def _tried(problems, function, *arguments):
     "What a function returns, or None, and the reason in `problems`: a network can fail in any way."
     try:
@@ -264,7 +269,7 @@ class _Predictions:
     def __init__(self, case, made=None): self.case, self.made = case, dict(made or {})
 
     def __call__(self, name, method, protocol, scan_name, scan):
-        key = name, {"scan": (scan_name, protocol.annotation), "frames": protocol.frames, "": ""}[method.depends_on]
+        key = name, {"scan": (scan_name, *scan.landmarks), "frames": protocol.frames, "": ""}[method.depends_on]
         if key not in self.made:
             problems = []
             self.made[key] = _tried(problems, method.predict, self.case, protocol, scan), problems

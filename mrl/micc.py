@@ -16,7 +16,7 @@ import numpy as np
 
 from .files import read_json
 
-# %% ../nbs/24_micc.ipynb #3231ec83
+# %% ../nbs/24_micc.ipynb #f7d5c67a
 @dataclass(frozen=True)
 class Mesh:
     "A triangle mesh as its file has it: a scan or a prediction."
@@ -29,7 +29,7 @@ def _same_corners(counts):
     "ValueError unless all faces have three corners."
     counts = np.asarray(counts, np.int64)
     if other := sorted(set(counts[counts != 3].tolist())):
-        raise ValueError(f"there are faces with {', '.join(map(str, other[:5]))} corners" + ("; triangulate the mesh, since a surface through 4 points is not defined" if other[0] > 3 else "; is the file cut off, or damaged?"))
+        raise ValueError(f"there are faces with {', '.join(map(str, other[:5]))} corners" + ("; triangulate the mesh, since a surface through 4 points is not defined" if other[-1] > 3 else "; is the file cut off, or damaged?"))
 
 # %% ../nbs/24_micc.ipynb #58b29041
 _OBJ_V, _OBJ_F = (re.compile(rb"^[ \t]*%s[ \t]+([^\r\n#]*)" % kind, re.M) for kind in (b"v", b"f"))
@@ -454,7 +454,7 @@ def implausible(marks):
         return "the lips are not below the nose base"
     return None
 
-# %% ../nbs/24_micc.ipynb #5fc17297
+# %% ../nbs/24_micc.ipynb #9e70e374
 def _vertex_marks(subject, mesh):
     "Our name -> (3,) of the authors' four vertices on a mesh; ValueError names subject and file."
     who, V = f"subject {subject.number}, {mesh.path}", len(mesh.vertices)
@@ -469,24 +469,27 @@ def _vertex_marks(subject, mesh):
 
 def annotated_scan(
     subject,  # Subject with the authors' vertices
+    read=read_mesh,  # path -> Mesh
 ):  # "frontal1" or "frontal2"
     """The frontal scan that the authors' four vertices belong to: the one on which they make a face, of human size if one is; frontal1 if both.
 
-    Reads both scans. ValueError if they fit neither, or there is nothing to fit."""
+    ValueError if they fit neither, or there is nothing to fit."""
     if not subject.vertex_landmarks:
         raise ValueError(f"subject {subject.number}: no vertices by the authors")
     reasons, fits = [], {}
     for scan in SCANS[:2]:
         try:
             if scan in subject.scans:
-                fits[scan] = _eye_distance(_vertex_marks(subject, read_mesh(subject.scans[scan])))
+                fits[scan] = _eye_distance(_vertex_marks(subject, read(subject.scans[scan])))
+                if EYES[0] <= fits[scan] <= EYES[1]:
+                    return scan
             else:
                 reasons.append(f"{scan} is missing")
         except (OSError, ValueError) as e:
             reasons.append(str(e))
     if not fits:
         raise ValueError(f"subject {subject.number}: the authors' vertices fit no frontal scan ({'; '.join(reasons)})")
-    return next((scan for scan, apart in fits.items() if EYES[0] <= apart <= EYES[1]), next(iter(fits)))
+    return next(iter(fits))
 
 # %% ../nbs/24_micc.ipynb #383c13e3
 ON_SURFACE = 3  # mm, the most that the median of the 68 points may be away from the nearest vertex

@@ -237,7 +237,7 @@ def refine(protocol, prediction, scan, inside, T, pairs):
     return icp(moved(prediction, T).surface, scan.surface, pairs=pairs, distance=protocol.icp, scale=protocol.scale == "icp", trim=protocol.trim, rims=not protocol.overlap, axes=face_axes(scan.landmarks),
                weights="vertices" if protocol.pairs == "measured" else "area", inside=(inside["prediction"], inside["scan"]))
 
-# %% ../nbs/26_protocols.ipynb #48c208be
+# %% ../nbs/26_protocols.ipynb #72f144c5
 def _statistic(protocol, d, w):
     "The protocol's number from distances (n,) and weights (n,)."
     if protocol.statistic == "median":
@@ -264,7 +264,7 @@ def _measure(protocol, source, target, rows):
 
 def _coverage(prediction, scan, inside):
     "Share of the area of the scan inside that has its closest point inside of the prediction, and not on its rim."
-    (x, w), = sample(scan.surface, inside)
+    (x, w), = sample(scan.surface, inside, (5.0,))
     _, foot, triangle = prediction.surface.closest(x)
     return float(w @ ~prediction.surface.on_rim(foot, triangle))
 
