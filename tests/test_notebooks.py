@@ -17,6 +17,7 @@ from mrl.files import read_json, write_json
 from mrl.lookalike import build_lookalike
 from mrl.metrics import METRICS
 from mrl.store import verify_dataset
+from mrl.study import headline, load_study
 
 ROOT = Path(__file__).parent.parent
 TINY = dict(n_images=256, image_size=32, n_components=8, width=0.06, steps=6, batch_size=16, eval_every=3, device="cpu")
@@ -174,6 +175,14 @@ def test_readme_table_is_the_reference_run():
     for name, scores in rows.items():
         cells = " | ".join(f"{scores[k]['mean']:.2f}" for k in METRICS)
         assert f"| {name} | {cells} |" in readme
+
+
+def test_readme_headline_is_the_long_runs():
+    "Every number of the study's table in the README follows from results/study/long."
+    readme = (ROOT / "README.md").read_text()
+    for name, row in headline(load_study(ROOT / "results/study")).items():
+        cells = " | ".join(f"{mean:.2f} [{low:.2f}, {high:.2f}]" for mean, low, high in (row[k] for k in ("reprojection", "shape", "camera_position", "camera_rotation")))
+        assert f"| {name.split(' (')[0]} | {cells} | {row['seeds']} |" in readme
 
 
 def test_import_is_light():
