@@ -49,7 +49,7 @@ def fit_similarity(
     s = (S * sign).sum() / (w @ (source - a) ** 2).sum() if scale else 1.0
     return _similarity(s, (U * sign) @ Vh, a, b)
 
-# %% ../nbs/23_alignment.ipynb #3972c228
+# %% ../nbs/23_alignment.ipynb #36bca973
 @dataclass(frozen=True, eq=False)
 class Surface:
     "A triangle mesh that is asked for closest points; from a file, `welded`."
@@ -149,7 +149,7 @@ class Surface:
         return ((w < 1e-6) & on_edge[triangle] | (w > 1 - 1e-6) & on_corner[triangle]).any(-1)
 
     def normals(self, foot, triangle):  # as `closest` gives them -> (n, 3), unit length
-        "Normals at closest points; on an edge or a vertex, where a fifth of them lie, the mean of its triangles by area."
+        "Normals at closest points; on an edge or a vertex, where many of them lie, the mean of its triangles by area."
         n, (corner, edge) = self._crosses[triangle], self._where(foot, triangle)
         at_vertex, at_edge = self._shared_normals
         on = edge >= 0
@@ -158,7 +158,7 @@ class Surface:
         n[on] = at_vertex[self._triangles[triangle[on], corner[on]]]
         return n / np.maximum(np.linalg.norm(n, axis=1, keepdims=True), 1e-30)
 
-
+# %% ../nbs/23_alignment.ipynb #2418ee39
 def welded(
     vertices,  # (V, 3) mm
     triangles,  # (T, 3)
@@ -189,7 +189,7 @@ def _rotation(w):
 
     return Rotation.from_rotvec(w).as_matrix()
 
-# %% ../nbs/23_alignment.ipynb #34fdb042
+# %% ../nbs/23_alignment.ipynb #de8df17f
 def thin(
     x,  # (n, 3)
     spacing,  # mm
@@ -207,7 +207,7 @@ def thin(
 
 PAIRS = ("moving", "fixed", "both")
 
-
+# %% ../nbs/23_alignment.ipynb #1bbae2e2
 def _spread(surface, size):
     "Points (n, 3) all over a surface and the area that each stands for: centres of its triangles, cut into k * k where an edge is k * size long (k at most 20)"
     corners = surface.vertices[surface.triangles]
@@ -220,7 +220,7 @@ def _spread(surface, size):
         areas.append(np.repeat(np.linalg.norm(surface._crosses[cuts == k], axis=1) / 2 / k**2, k * k))
     return np.concatenate(points), np.concatenate(areas)
 
-
+# %% ../nbs/23_alignment.ipynb #25280516
 def sample(
     surface,  # Surface
     inside=None,  # test of points (n, 3) -> (n,) bool; None: everywhere
@@ -241,7 +241,7 @@ def sample(
     thinned = [thin(x @ axes.T, spacing) for spacing in spacings]
     return [(x[kept], np.bincount(cube, w) / max(w.sum(), 1e-12)) for kept, cube in thinned]
 
-
+# %% ../nbs/23_alignment.ipynb #733903c0
 def _pairs(T, moving, fixed, samples, which, rims, planes):
     "Points a of the moved surface, partners b, weights w, and normals n at the surface they were found on, if asked for"
     found = []
@@ -265,7 +265,7 @@ def _trimmed(d, w, trim):
     order = np.argsort(d, kind="stable")
     return order[np.cumsum(w[order]) <= trim * w.sum() * (1 + 1e-9)]
 
-# %% ../nbs/23_alignment.ipynb #7c2c73ba
+# %% ../nbs/23_alignment.ipynb #cd8e1f4a
 @dataclass(frozen=True)
 class Alignment:
     "Where `icp` ended."
@@ -296,7 +296,7 @@ def icp(
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}")
     tolerance = {"plane": 0.02, "point": 0.01}[distance] if tolerance is None else tolerance
-    used = 0
+    used, rested = 0, True
     for spacing, *samples in zip(spacings, *(sample(s, f, spacings, axes, weights) for s, f in zip((moving, fixed), inside))):
         for k in range(1, iterations + 1):
             a, b, w, n = _pairs(T, moving, fixed, samples, pairs, rims, distance == "plane")
@@ -309,5 +309,7 @@ def icp(
             T = step @ T
             if np.abs(move(step, a) - a).max() < tolerance:
                 break
+        else:
+            rested = False
         used += k
-    return Alignment(T, used, k < iterations, float(np.average(d[kept], weights=w)))
+    return Alignment(T, used, rested, float(np.average(d[kept], weights=w)))

@@ -6,7 +6,7 @@
 __all__ = ['MiccCase', 'Method', 'read_face', 'folder_predictions', 'network_predictions', 'model_face', 'mean_face', 'model_fit',
            'methods_of', 'evaluate_case', 'evaluate']
 
-# %% ../nbs/28_benchmark.ipynb #c8adff3b
+# %% ../nbs/28_benchmark.ipynb #465e3f1a
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from .alignment import fit_similarity, move, welded
-from .micc import VIDEOS, Mesh, annotated_scan, check_units, read_frame, read_frames, read_mesh, scan_landmarks
+from .micc import VIDEOS, Mesh, annotated_scan, read_frame, read_frames, read_mesh, scan_landmarks
 from .protocols import Face, Protocol, check_face, compare, landmark_scale, named_face, region
 
-# %% ../nbs/28_benchmark.ipynb #2cf9c8ee
+# %% ../nbs/28_benchmark.ipynb #e5f64daa
 class MiccCase:
     "A subject of MICC: scans as `Face`s, each file read once, and pictures. ValueError names subject and file."
 
@@ -67,7 +67,6 @@ class MiccCase:
         without = {"authors": dict(point_landmarks={}), "ganfit": dict(vertex_landmarks={}), "any": {}}[protocol.annotation]
         marks = scan_landmarks(replace(self.subject, **without), name, mesh)
         face = Face(self._surfaces[name], marks, path)
-        check_units(path, marks)
         check_face(face)
         return face
 
@@ -90,7 +89,7 @@ class Method:
     video: str = ""  # the one it looks at; a protocol of other videos does not ask it
     depends_on: str = ""  # "", "scan" or "frames"
 
-# %% ../nbs/28_benchmark.ipynb #11b596ea
+# %% ../nbs/28_benchmark.ipynb #e2f4586a
 def read_face(
     path,  # .obj, .ply or .off
     landmarks=None,  # JSON with names -> vertex or [x, y, z]; default: <mesh>.landmarks.json, else landmarks.json in its folder or the one above
@@ -120,13 +119,13 @@ def _read_landmarks(file, mesh):
             raise ValueError(f"{file}: {name} is {where!r}, expected a vertex of {mesh.path.name} (0 to {len(mesh.vertices) - 1}) or a point [x, y, z] of finite numbers")
     return marks
 
-
+# %% ../nbs/28_benchmark.ipynb #c6d0cedf
 def folder_predictions(
     folder,
     video=VIDEOS[0],
 ):  # Method
     "Meshes in a folder."
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
 
@@ -162,7 +161,7 @@ def network_predictions(
 
     return Method(predict, video, "frames")
 
-# %% ../nbs/28_benchmark.ipynb #e530c234
+# %% ../nbs/28_benchmark.ipynb #a32a62af
 def model_face(morphable, alpha_id=None):
     "A face of a `MorphableModel`, coefficients (M,) in standard deviations, as a `Face` in the model's frame."
     x = morphable.mean.double().numpy()
@@ -192,7 +191,7 @@ def _fit_step(x, motions, marks, at, foot, normal, kept, alpha_id, noise, clicks
     b = np.concatenate([np.einsum("ni,ni->n", foot - x[kept], normal) / noise, (marks - x[at]).ravel() / clicks, -alpha_id])
     return np.linalg.lstsq(A, b, rcond=None)[0]
 
-
+# %% ../nbs/28_benchmark.ipynb #b21e6b31
 def model_fit(
     morphable,  # MorphableModel, mm
     noise=0.5,  # mm: how far a scan's surface may be off; against a prior of one standard deviation per coefficient
@@ -223,12 +222,12 @@ def model_fit(
 
     return Method(fit, depends_on="scan")
 
-# %% ../nbs/28_benchmark.ipynb #9ac95c80
+# %% ../nbs/28_benchmark.ipynb #386e96b9
 def methods_of(
     run="",  # a folder in results/, or a path to one
     folders=(),  # folders of meshes
     videos=(VIDEOS[0],),  # that predictions are made from
-):  # dict name -> Method; the mean face is the last
+):  # dict name -> Method; the last two are the model fit and the mean face
     "The methods of a report. FileNotFoundError or ValueError for a run or a folder that is not there."
     from mrl.faces import load_population, split_identities
     from mrl.files import HOME, ROOT
@@ -249,7 +248,7 @@ def methods_of(
         morphable = morphable_model_of(population, split_identities(len(population))["train"], 64)
     return methods | {f"model fit ({morphable.name})": model_fit(morphable), f"mean face ({morphable.name})": mean_face(morphable)}
 
-# %% ../nbs/28_benchmark.ipynb #76d8c50e
+# %% ../nbs/28_benchmark.ipynb #e260a6ce
 def _tried(problems, function, *arguments):
     "What a function returns, or None, and the reason in `problems`: a network can fail in any way."
     try:
@@ -262,7 +261,7 @@ def _asked(protocols, methods):
     "Pairs of a protocol and (name, Method) that go together."
     return [(p, name, m) for p in protocols for name, m in methods.items() if not m.video or m.video in p.videos]
 
-
+# %% ../nbs/28_benchmark.ipynb #85402b05
 class _Predictions:
     "Faces that methods make of a case, each made once, also those that could not be made."
 
@@ -278,7 +277,7 @@ class _Predictions:
             raise ValueError(problems[0])
         return face
 
-
+# %% ../nbs/28_benchmark.ipynb #c30227e5
 def evaluate_case(
     case,  # MiccCase, or another data set's
     protocols,  # list of Protocol
@@ -300,7 +299,7 @@ def evaluate_case(
     case.forget()
     return rows
 
-
+# %% ../nbs/28_benchmark.ipynb #f8113c75
 def _scales(case, protocols, methods):
     "Landmark scales of one case, dict (protocol, method) -> scale, without those that cannot be had, which `evaluate_case` names; and the predictions"
     scales, predictions = {}, _Predictions(case)
@@ -313,7 +312,7 @@ def _scales(case, protocols, methods):
     case.forget()
     return scales, predictions.made
 
-
+# %% ../nbs/28_benchmark.ipynb #375458d7
 def evaluate(
     cases,  # list of MiccCase, or another data set's
     protocols,  # list of Protocol

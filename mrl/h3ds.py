@@ -16,7 +16,7 @@ from .alignment import welded
 from .micc import read_mesh
 from .protocols import Face, Protocol, check_face, find_lips_central
 
-# %% ../nbs/30_h3ds.ipynb #a5ced95c
+# %% ../nbs/30_h3ds.ipynb #182728d8
 NAMES = {"nose_tip": "nose_tip", "nose_base": "nose_base", "right_lips": "mouth_right", "left_lips": "mouth_left"}  # theirs -> ours
 CORNERS = {"inner": (20, 50), "outer": (70, 120)}  # mm between the eyes' corners
 
@@ -27,12 +27,12 @@ def h3ds_protocol(
     "The protocol of H3DS's own evaluator."
     return Protocol(
         "h3ds", "evaluate_scene of the package h3ds 0.4.0 (Ramon et al., ICCV 2021)",
-        ("the original aligns by the closest vertices of both meshes, for at most 20 steps; here by the closest points of the prediction's surface, until it rests", "the original aligns over the scan's region face (front, ears and neck); here, too, over the ball that is measured",
+        ("the original aligns by the closest vertices of both meshes, for at most 20 steps; here by the closest points of the prediction's surface, until it rests", "the original aligns over the scan's region face (front, ears and neck); here the alignment, like the error, uses the ball of 95 mm",
          "the ball is the region face_sphere, which its documentation describes so", "the original lets the alignment mirror a mesh; here it does not", "the original moves the scan to the prediction and goes back; here the prediction moves"),
         videos=(), frames=None, landmarks=(f"right_eye_{corner}", f"left_eye_{corner}", *NAMES.values()), scale="icp", icp="point", pairs="measured", trim=1.0,
         overlap=False, direction="scan", distance="vertex", statistic="mean", scans=("full_head",))
 
-# %% ../nbs/30_h3ds.ipynb #ffd3af6a
+# %% ../nbs/30_h3ds.ipynb #110f2d3a
 class H3dsCase:
     "A scene of H3DS for `mrl.benchmark.evaluate`. ValueError names scene and file."
 
@@ -52,7 +52,8 @@ class H3dsCase:
         if self._face is None:
             mesh = read_mesh(self.path)
             marks = self._marks(mesh)
-            self._face = Face(welded(mesh.vertices, mesh.triangles), marks | {"lips_central": find_lips_central(mesh.vertices, marks)}, self.path)
+            surface = welded(mesh.vertices, mesh.triangles)
+            self._face = Face(surface, marks | {"lips_central": find_lips_central(surface.vertices[surface.used], marks)}, self.path)
             check_face(self._face)
         return self._face
 
@@ -78,10 +79,19 @@ class H3dsCase:
 
     def meshes(self, video): return [self.name]  # what a prediction is called, without suffix
 
-
-def eye_corner(case):  # "inner" or "outer"
-    "Which corners of the eyes a scene has."
-    return next(k for k in CORNERS if f"right_eye_{k}" in case.scan().landmarks)
+# %% ../nbs/30_h3ds.ipynb #681af0f7
+def eye_corner(cases):  # "inner" or "outer"
+    "Which corners of the eyes the first scene that can be read has. ValueError if there is none."
+    problems = []
+    for case in cases:
+        try:
+            marks = case.scan().landmarks
+        except (OSError, ValueError) as e:
+            problems.append(str(e))
+            continue
+        case.forget()
+        return next(k for k in CORNERS if f"right_eye_{k}" in marks)
+    raise ValueError(f"no scene can be read: {problems[0]}")
 
 
 def read_h3ds(
@@ -100,7 +110,7 @@ def read_h3ds(
     if not here:
         raise FileNotFoundError(f"{path}: none of the {len(scenes)} scenes of H3DS {config}; <scene>/full_head.obj and <scene>/landmarks.txt are expected")
     if len(here) < len(scenes):
-        warnings.warn(f"{path}: {len(scenes) - len(here)} of {len(scenes)} scenes of H3DS {config} are missing", stacklevel=2)
+        warnings.warn(f"{path}: {len(scenes) - len(here)} of {len(scenes)} scenes of H3DS {config} are missing: {', '.join(s for s in scenes if s not in here)}", stacklevel=2)
     return [H3dsCase(data, s) for s in here]
 
 # %% ../nbs/30_h3ds.ipynb #cabb7f3e

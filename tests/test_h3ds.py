@@ -62,7 +62,7 @@ def test_h3ds(h3ds_folder, population, monkeypatch, package):
     config = h3ds_folder / "config.toml"
     with pytest.warns(UserWarning, match="1 of 3 scenes of H3DS .* are missing"):
         cases = read_h3ds(h3ds_folder / "data", config)
-    assert [c.name for c in cases] == ["1b2a8613401e42a8", "3b5a2eb92a501d54"] and eye_corner(cases[0]) == "inner"
+    assert [c.name for c in cases] == ["1b2a8613401e42a8", "3b5a2eb92a501d54"] and eye_corner(cases) == "inner"
     for k, case in enumerate(cases):
         x, marks = population.faces(k), case.scan().landmarks
         assert np.abs(case.scan().surface.vertices - x).max() < 1e-4 and set(marks) == set(H3DS_MARKS.values()) | {"lips_central"}
@@ -78,7 +78,7 @@ def test_outer_corners_of_the_eyes_are_noticed(h3ds_folder, population, monkeypa
     file.write_text(file.read_text().replace(inner, outer))
     with pytest.warns(UserWarning):
         case = read_h3ds(h3ds_folder / "data", h3ds_folder / "config.toml")[1]
-    assert eye_corner(case) == "outer"
+    assert eye_corner([case]) == "outer"
     x = population.faces(1).astype(float)
     face = named_face(Mesh(x, population.face_triangles, "own"), {k: x[i] for k, i in population.landmarks.items()})
     assert compare(h3ds_protocol("outer"), face, case.scan()).error < 1e-3

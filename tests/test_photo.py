@@ -17,7 +17,8 @@ from mrl.faces import load_population, split_identities
 from mrl.files import ROOT
 from mrl.morphable import morphable_model_of
 from mrl.network import Reconstructor
-from mrl.photo import NOW_LANDMARKS, crop_of_box, detect_face, export_now, face_of_windows, face_windows, look, read_picture, reconstruct, save_mesh
+from mrl.photo import crop_of_box, detect_face, export_now, face_of_windows, face_windows, look, read_picture, reconstruct, save_mesh
+from mrl.protocols import NOW_LANDMARKS
 
 SIZE = 256
 

@@ -223,6 +223,22 @@ def test_other_units_are_refused_with_the_factor(scale, factor):
         named_face(Mesh(face(7, scale=scale).surface.vertices, POPULATION.face_triangles, "theirs"), face(7, scale=scale).landmarks)
 
 
+@pytest.mark.parametrize("field, value", [("annotation", "ours"), ("scale", "ICP"), ("icp", "planes"), ("pairs", "moving"), ("centre", "nose"), ("direction", "scans"), ("distance", "triangles"), ("weights", "areas"), ("statistic", "rms")])
+def test_a_protocol_with_another_value_is_refused(field, value):
+    with pytest.raises(ValueError, match=f"protocol ramon2019: {field} must be one of .*; got '{value}'"):
+        replace(PROTOCOLS["ramon2019"], **{field: value})
+    with pytest.raises(ValueError, match="a median has no weights by area"):
+        replace(PROTOCOLS["ramon2019"], statistic="median")
+
+
+def test_a_stray_vertex_is_no_landmark():
+    "lips_central is looked for among the vertices of triangles."
+    good = face(7)
+    marks = {k: p for k, p in good.landmarks.items() if k != "lips_central"}
+    stray = np.concatenate([good.surface.vertices, (marks["mouth_right"] + marks["mouth_left"])[None] / 2 + [0, 0, 9]])
+    assert np.allclose(named_face(Mesh(stray, good.surface.triangles, "theirs"), marks).landmarks["lips_central"], good.landmarks["lips_central"])
+
+
 def test_every_protocol_says_where_it_is_from_and_what_it_leaves_open():
     for name, p in PROTOCOLS.items():
         assert p.name == name and "arXiv" in p.source and p.open and p.videos
