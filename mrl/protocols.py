@@ -17,7 +17,7 @@ from .alignment import Surface, fit_similarity, icp, move, sample, welded
 from .faces import LANDMARKS
 from .micc import VIDEOS, check_units, implausible
 
-# %% ../nbs/26_protocols.ipynb #9520eca8
+# %% ../nbs/26_protocols.ipynb #b223b7e4
 _CHOICES = {"annotation": ("any", "authors", "ganfit"), "scale": ("none", "icp", "global"), "icp": ("plane", "point"), "pairs": ("both", "measured"), "centre": ("nose_tip", "own_tips", "now"),
             "direction": ("prediction", "scan", "both"), "distance": ("triangle", "plane", "vertex"), "weights": ("vertices", "area"), "statistic": ("rmse", "mean", "median")}
 FOUR = ("right_eye_inner", "left_eye_inner", "nose_base", "lips_central")
@@ -60,7 +60,7 @@ class Protocol:
 _SCAN = "which of the four scans is not said: the one that the authors' landmarks belong to, without them frontal1"
 _START = "the start is not said: the four landmarks of the MRL authors, or those of GANFit's 68 where theirs are missing"
 _TIP = "the nose tip is GANFit's landmark where the scan's landmarks are GANFit's, else the point farthest out of the face near the nose base"
-_ICP = "ICP is not described: to planes, vertices of both surfaces look for partners, pairs on a rim and the worst tenth are left out, since scans have hair and holes"
+_ICP = "ICP is not described: to planes, points all over both surfaces look for partners, pairs on a rim and the worst tenth are left out, since scans have hair and holes"
 _FRAMES = "all frames of a video, or how many, is not said in these sources: ten, evenly over the video, as neighbours hardly differ; where no face is found, a frame is left out"
 _RIM = "vertices beyond the rim of the other surface are not measured"
 
