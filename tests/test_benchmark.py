@@ -1,11 +1,10 @@
 """Cases, methods, controls: what goes wrong is a row with a reason, and the others go on."""
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import trimesh
-from scipy.spatial.transform import Rotation
+from test_protocols import face, motion
 
 from mrl.alignment import Surface, move
 from mrl.benchmark import Method, MiccCase, evaluate, folder_predictions, mean_face, methods_of, model_fit, network_predictions, read_face
@@ -15,21 +14,6 @@ from mrl.protocols import PROTOCOLS, Face, find_lips_central
 from mrl.report import failures, report_row, summarise
 
 POPULATION = load_population()
-
-
-def face(identity, T=np.eye(4), scale=1.0):
-    "A face of the population, as a prediction in a frame of its own."
-    x = POPULATION.faces(identity).astype(np.float64)
-    marks = {k: x[i] for k, i in POPULATION.landmarks.items()}
-    marks["lips_central"] = find_lips_central(x, marks)
-    return Face(Surface(move(T, scale * x), POPULATION.face_triangles), {k: move(T, scale * p) for k, p in marks.items()}, f"face {identity}")
-
-
-def motion(seed):
-    rng = np.random.default_rng(seed)
-    T = np.eye(4)
-    T[:3, :3], T[:3, 3] = Rotation.random(random_state=seed).as_matrix(), rng.normal(0, 200, 3)
-    return T
 
 
 def write(path, face, marks=None):
