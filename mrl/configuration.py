@@ -26,7 +26,7 @@ RANGES = {"views": (1, 1024), "max_angle": (0.1, 180), "parts": (2, 3), "depth_w
           "n_components": (1, 10_000), "width": (0.01, 4), "vertices": (3, 10**6), "steps": (1, 10**9), "batch_size": (2, 10**6), "lr": (1e-12, 1e38), "weight_decay": (0, 1e3),
           "clip": (0, 1e38), "eval_every": (1, 10**9), "seed": (0, 2**31), "data_seed": (0, 2**31)}
 
-# %% ../nbs/21_configuration.ipynb #bd3d64ba
+# %% ../nbs/21_configuration.ipynb #e4cdd9d4
 def model_name(config):
     "What a face model other than the repository's own adds to the names of folders."
     return [] if config.face_model == "anny" else [Path(config.face_model).stem]
@@ -62,6 +62,7 @@ class TrainConfig:
     without: str = ""  # realism effects to leave out of the pictures, comma-separated (mrl.appearance.EFFECTS)
     near: float = 500.0  # mm, nearest camera of the images
     far: float = 1000.0  # mm, farthest camera of the images
+    leave_out: str = ""  # people that training does not see, by a label of theirs: age>55; they stay among those it is tested on
     n_components: int = 64  # coefficients of the 3DMM (all, where the face model has fewer)
     width: float = 0.25  # share of VGG16's channels; 1.0 is the deck's encoder
     batch_norm: bool = True  # batch normalisation in the encoder

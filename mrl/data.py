@@ -7,7 +7,7 @@ __all__ = ['RANGES', 'CLOSEST', 'RENDERER', 'CropConfig', 'DataConfig', 'sample_
            'render_image', 'render_shard', 'build_dataset', 'dataset_folder', 'FaceImages', 'batches', 'distribution',
            'distribution_figure']
 
-# %% ../nbs/10_data.ipynb #b564bb35
+# %% ../nbs/10_data.ipynb #b4fdd37d
 import hashlib
 import os
 from dataclasses import asdict, dataclass, fields
@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 import mrl
 from .camera import crop_to_pose, invert_pose, pose_matrix, pose_to_crop, project, project_camera, transform_points
 from .face_models import FACE_MODELS
-from .faces import load_population, split_identities
+from .faces import load_population, people_where, split_identities
 from .files import HOME, ROOT, check_fields, sha256
 from .populations import population_file
 from .rotation import axis_angle_to_quaternion, quaternion_multiply
@@ -224,7 +224,7 @@ def dataset_folder(config, root):
     depth = [f"{config.near:g}-{config.far:g}mm"] if (config.near, config.far) != (DataConfig.near, DataConfig.far) else []
     return Path(root) / "-".join(["faces", *model, f"{config.n_images}-{config.size}px-{config.seed}", *depth, *without])
 
-# %% ../nbs/10_data.ipynb #dca22c13
+# %% ../nbs/10_data.ipynb #c6c07b2e
 class FaceImages(Dataset):
     "Images and truth of one split of a data set; indexing with a list gives a batch as a dict of tensors."
 
@@ -232,12 +232,16 @@ class FaceImages(Dataset):
         self,
         folder,  # a finished data set, rendered or of photographs
         split,  # "train", "val", "test" or "all"
+        leave_out="",  # people who are not to be there, as a condition on their labels (mrl.faces.people_where); "": nobody
     ):
         self.folder, self.split = Path(folder), split
         meta, self.labels, self.shards = open_dataset(folder, ["population"], ["identity", "q", "t", "K"])
         self.config = (DataConfig if "renderer" in meta else CropConfig)(**meta["config"])
         self.population = _population(folder, self.config.face_model, meta["population"])
-        self.index = torch.nonzero(_member(self.labels["identity"], split, len(self.population))).flatten()
+        member = _member(self.labels["identity"], split, len(self.population))
+        if leave_out:
+            member &= ~torch.from_numpy(people_where(self.population, leave_out))[self.labels["identity"]]
+        self.index = torch.nonzero(member).flatten()
         people, self.person = self.labels["identity"][self.index].unique(return_inverse=True)
         self.x = torch.as_tensor(self.population.faces(people.numpy()))  # once, not at every step
 

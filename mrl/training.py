@@ -117,11 +117,11 @@ def evaluate_controls(morphable, q_crop_mean, t_crop_mean, dataset):
             parts.setdefault(name, []).append(image_metrics(*out[:3], *truth))
     return {name: {k: torch.cat([p[k] for p in v]) for k in METRICS} for name, v in parts.items()}
 
-# %% ../nbs/12_training.ipynb #b18c1a70
+# %% ../nbs/12_training.ipynb #0537aa39
 def prepare(config, data_dir, progress=True):
     "Data sets, 3DMM, statistics of the training crops and a freshly initialised model for a configuration."
     folder = dataset_of(config, data_dir, progress)
-    data = {split: FaceImages(folder, split) for split in ("train", "val", "test")}
+    data = {split: FaceImages(folder, split, config.leave_out if split == "train" else "") for split in ("train", "val", "test")}
     if data["train"].config.size != config.image_size:
         raise ValueError(f"image_size={config.image_size}: the images of {folder} have {data['train'].config.size} px")
     if small := [f"{k} has {len(v)}" for k, v in data.items() if len(v) < (config.batch_size if k == "train" else 2)]:
