@@ -161,7 +161,7 @@ def camera_figure(
     fig.update_scenes(camera=dict(eye=dict(x=0.6, y=0.4, z=1.0), projection=dict(type="perspective")))
     return fig.update_layout(width=760, height=560, legend=dict(orientation="h", y=0))
 
-# %% ../nbs/17_plots.ipynb #b190c575
+# %% ../nbs/17_plots.ipynb #ec4ae8b0
 def history_figure(
     rows,  # list of dicts with "step" and numbers, one per evaluation
     names,  # dict column -> axis title
@@ -179,10 +179,11 @@ def history_figure(
 def table_figure(
     header,  # column titles
     rows,  # list of lists of strings
+    widths=None,  # of the columns, relative
 ):  # plotly Figure
     "A table, its first column left-aligned."
     align = ["left", *["right"] * (len(header) - 1)]
-    fig = go.Figure(go.Table(header=dict(values=header, align=align, fill_color="#e8eef4", font=dict(color="#111")), columnwidth=[2, *[1] * (len(header) - 1)],
+    fig = go.Figure(go.Table(header=dict(values=header, align=align, fill_color="#e8eef4", font=dict(color="#111")), columnwidth=widths or [2, *[1] * (len(header) - 1)],
                              cells=dict(values=list(zip(*rows)), align=align, height=26, fill_color="#ffffff", font=dict(color="#111"))))
     return fig.update_layout(width=980, height=90 + 27 * len(rows), margin=dict(l=5, r=5, t=5, b=5))
 
@@ -226,7 +227,7 @@ def band_figure(
                 fig.update_yaxes(range=[0, panel["top"]] if "top" in panel else None, rangemode="tozero", **where)
     return fig.update_layout(height=height * len(panels) + 90, width=width * len(y_titles) + 60, margin=dict(l=10, r=10, t=30, b=10), legend=dict(orientation="h", y=-0.1 / len(panels) - 0.04, yanchor="top"))
 
-# %% ../nbs/17_plots.ipynb #5cf6892a
+# %% ../nbs/17_plots.ipynb #435bd5cd
 def interval_figure(
     groups,  # dict panel title -> dict group -> dict name -> (value, low, high)
     x_title,  # with unit
@@ -250,8 +251,8 @@ def interval_figure(
             fig.add_vline(x=lines[title], line=dict(color=GREY, width=1, dash="dash"), **where)
         fig.update_xaxes(showticklabels=True, **where)
     fig.update_xaxes(title=dict(text=x_title, standoff=4))
-    return fig.update_layout(width=330 * cols + 80, height=sum(40 + 34 * max(len(g) for g in list(groups.values())[r * columns : (r + 1) * columns]) for r in range(rows)) + 100,
-                             margin=dict(l=10, r=10, t=30, b=10), legend=dict(orientation="h", y=-0.16 / rows, yanchor="top"))
+    inner = sum(40 + 34 * max(len(g) for g in list(groups.values())[r * columns : (r + 1) * columns]) for r in range(rows))
+    return fig.update_layout(width=280 * cols + 120, height=inner + 110, margin=dict(l=10, r=10, t=30, b=80), legend=dict(orientation="h", y=-50 / inner, yanchor="top"))
 
 
 def heat_figure(

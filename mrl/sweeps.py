@@ -311,7 +311,7 @@ def training_data(config):
         return DataConfig(**known)
     return DataConfig(size=config.image_size, face_model=config.face_model, near=config.near, far=config.far, without=config.without)
 
-# %% ../nbs/32_sweeps.ipynb #73b6a50a
+# %% ../nbs/32_sweeps.ipynb #86c9ff49
 def held_out(
     population,
     n,
@@ -349,8 +349,10 @@ def sweep_run(
     errors, coefficients, rest = measure_sweeps((trained[0].to(device), *trained[1:]), data, sweeps, device)
     about = {"run": run, "config": asdict(trained[2]), "checkpoint": weights, "commit": commit(), "device": device, "data": sha256(folder / "meta.json"), "face_model": population.name, "population": population.sha256,
              "ranges": {k: trained_range(k, config) for k in sweeps}, "sweeps": {k: [list(v) for v in s.values] for k, s in sweeps.items()}, "people": {k: np.asarray(people[k]).tolist() for k in sweeps}}
+    if "views" in sweeps:
+        coefficients["true"] = trained[1].coefficients(torch.as_tensor(population.faces(people["views"])))[:, :N_MODES]
     of_controls = {f"{c}.{k}": v for c, by_sweep in rest.items() for k, v in by_sweep.items()} if controls else {}
-    save_errors(kept[0], errors | of_controls, about, {k: v for k, v in coefficients.items() if k in PEOPLE})
+    save_errors(kept[0], errors | of_controls, about, {k: v for k, v in coefficients.items() if k in ("views", "true")})
     return load_errors(kept[0])
 
 
