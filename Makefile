@@ -3,7 +3,7 @@
 # make test             set everything up, run every test
 # make lab              open the notebooks
 # make study            the runs behind nbs/study.ipynb (many hours on two cores; continues where it was), and the notebook drawn from them
-# make figures          redraw the README's pictures from the run that make train leaves
+# make figures          redraw figures/, the README's pictures and pages to open in a browser, from results/
 # make export           after editing a notebook: clean it and export mrl/
 # make virtual-cameras  the runs behind nbs/13_virtual_cameras.ipynb (an hour on two cores; continues where it was)
 # All create .venv. PYTHON chooses the interpreter (3.10-3.12); PARAMS goes to papermill: make train PARAMS="-p loss reprojection"
@@ -35,7 +35,9 @@ study: .venv/ready
 	$(BIN)/papermill nbs/study.ipynb out.ipynb -p run True $(PARAMS)
 
 figures: .venv/ready
-	$(BIN)/papermill nbs/figures.ipynb out.ipynb -p run mrl-0
+	$(BIN)/papermill nbs/figures.ipynb out.ipynb
+	$(BIN)/papermill nbs/pose_robustness.ipynb out.ipynb -p gallery figures
+	$(BIN)/papermill nbs/face_diversity.ipynb out.ipynb -p gallery figures
 
 export: .venv/ready
 	$(BIN)/nbdev_clean && $(BIN)/nbdev_export

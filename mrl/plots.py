@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLOURS', 'INK', 'GREY', 'mesh_figure', 'png_uri', 'overlay_figure', 'jpeg_uri', 'mesh_overlay', 'light_mesh',
            'camera_figure', 'history_figure', 'table_figure', 'band_figure', 'interval_figure', 'heat_figure',
-           'faces_figure', 'slider_figure', 'save_figure']
+           'faces_figure', 'slider_figure', 'present']
 
 # %% ../nbs/17_plots.ipynb #5904d9c7
 import base64
@@ -325,19 +325,25 @@ def slider_figure(
     fig.update_xaxes(visible=False).update_yaxes(visible=False)
     return fig.update_layout(sliders=[dict(active=start, steps=steps, currentvalue=dict(prefix=f"{name}: "), pad=dict(t=10))], width=side * len(titles) + 40, height=side + 140, margin=dict(l=10, r=10, t=30, b=10))
 
-# %% ../nbs/17_plots.ipynb #21ebe6bc
-def save_figure(
+# %% ../nbs/17_plots.ipynb #6695cb1f
+def present(
     fig,  # plotly Figure
-    path,  # without its ending
-    png=True,  # write the picture, too
+    name,  # of its files, words with hyphens
+    gallery="",  # folder; "": the figure is shown, and nothing is written
 ):
-    "Write `path.html`, and `path.png`."
+    "Show a figure; in a gallery write `name.html` and `name.png`, too, and the page that lists all of them."
     from pathlib import Path
 
     from mrl.files import atomic_write
 
-    with atomic_write(Path(path).with_suffix(".html")) as tmp:
-        fig.write_html(tmp, include_plotlyjs=True)
-    if png:
-        with atomic_write(Path(path).with_suffix(".png")) as tmp:
-            fig.write_image(tmp, format="png")
+    fig.show()
+    if not gallery:
+        return
+    folder = Path(gallery)
+    with atomic_write(folder / f"{name}.png") as tmp:
+        fig.write_image(tmp, format="png")
+    fig.write_html(folder / f"{name}.html", include_plotlyjs="directory")
+    cards = [f'<a href="{p.stem}.html"><figure><img src="{p.stem}.png" alt=""><figcaption>{p.stem.replace("-", " ")}</figcaption></figure></a>' for p in sorted(folder.glob("*.png")) if p.with_suffix(".html").exists()]
+    style = "body{font-family:sans-serif;color:#222;background:white;display:flex;flex-wrap:wrap}figure{margin:12px;width:440px}img{max-width:100%;max-height:320px}"
+    with atomic_write(folder / "index.html") as tmp:
+        tmp.write_text(f'<!doctype html><meta charset="utf-8"><title>mrl: figures</title><style>{style}</style>{"".join(cards)}')

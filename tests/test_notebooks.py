@@ -74,7 +74,7 @@ def test_committed_measurements_are_drawn(tmp_path, monkeypatch, name):
     assert sum("application/vnd.plotly.v1+json" in o.get("data", {}) for o in outputs) >= 2
 
 
-@pytest.mark.parametrize("name", ["train", "build_data", "study", "realism", "throughput", "figures", "evaluate_micc", "evaluate_h3ds", "photo"])
+@pytest.mark.parametrize("name", ["train", "build_data", "study", "realism", "throughput", "figures", "evaluate_micc", "evaluate_h3ds", "photo", "pose_robustness", "face_diversity"])
 def test_every_notebook_checks_its_parameters(name):
     "Its first three cells, with what papermill would put between the second and the third."
     before, parameters, check = ["".join(c["source"]) for c in source(name) if c["cell_type"] == "code"][:3]
@@ -105,6 +105,21 @@ def test_parameters_cell_is_the_configuration(name, config, others):
     written = {k: v for k, v in names.items() if not k.startswith("_")}
     assert written == {f.name: f.default for f in fields(config)} | others
     assert all("#" in line for line in cell["source"])  # each is explained
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("pose_robustness", dict(people=2, grid_people=1, poses="60")), ("face_diversity", dict(per_cell=1))])
+def test_robustness_notebooks(tmp_path, monkeypatch, name, sizes):
+    "A kept network on few people; with it a run that is not there, which is said, and the rest drawn."
+    notebook = run(tmp_path, monkeypatch, name, run="study/long/mrl-0,nobody-0", **sizes)
+    outputs = [o for c in notebook["cells"] for o in c.get("outputs", [])]
+    assert not [o for o in outputs if o["output_type"] == "error"]
+    figures = [d for o in outputs if (d := o.get("data", {}).get("application/vnd.plotly.v1+json"))]
+    assert any(t["type"] == "mesh3d" for f in figures for t in f["data"]) and any(f.get("frames") for f in figures)
+    assert "left out: run nobody-0: no config.json" in "".join("".join(o.get("text", "")) for o in outputs)
+    assert (tmp_path / "out.ipynb").stat().st_size < 1_000_000 and max(len(json.dumps(f)) for f in figures) < 300_000
+    assert (tmp_path / f"results/{name}/study/long/mrl-0.safetensors").exists()
+    with pytest.raises(papermill.PapermillExecutionError, match="no run can be drawn: run nobody-0: no config.json"):
+        run(tmp_path, monkeypatch, name, run="nobody-0")
 
 
 def test_evaluate_micc_notebook(tmp_path, monkeypatch):
