@@ -28,7 +28,7 @@ pio.templates.default = "mrl"
 def _numpy(x):
     return x.detach().cpu().float().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
 
-# %% ../nbs/17_plots.ipynb #d08f494d
+# %% ../nbs/17_plots.ipynb #796e9c08
 def mesh_figure(
     vertices,  # (M, N, 3) or (N, 3) meshes in the head frame, mm; or M arrays
     triangles,  # (T, 3), or one for each mesh
@@ -54,7 +54,7 @@ def mesh_figure(
         light = dict(ambient=0.65 if coloured[i] else 0.45, diffuse=0.5 if coloured[i] else 0.7, specular=0.1, roughness=0.8)
         fig.add_trace(go.Mesh3d(x=mesh[:, 0], y=mesh[:, 1], z=mesh[:, 2], i=t[i][:, 0], j=t[i][:, 1], k=t[i][:, 2], lighting=light,
                                 lightposition=dict(x=300, y=600, z=2000), hoverinfo="skip", **colour), i // cols + 1, i % cols + 1)
-    camera = dict(eye=dict(x=0.4, y=0.15, z=1.5), up=dict(x=0, y=1, z=0), projection=dict(type="orthographic"))
+    camera = dict(eye=dict(x=0.5, y=0.2, z=2.0), up=dict(x=0, y=1, z=0))  # in perspective: without it browsers leave out the light
     hidden = dict(visible=False)
     fig.update_scenes(aspectmode="data", camera=camera, xaxis=hidden, yaxis=hidden, zaxis=hidden)
     return fig.update_layout(height=rows * height, width=cols * height * 0.85 + 60, margin=dict(l=0, r=0, t=30, b=0))
@@ -142,7 +142,7 @@ def light_mesh(
     kept = igl.decimate(_numpy(vertices).astype(np.float64), _numpy(triangles).astype(np.int64), n_triangles)
     return np.asarray(kept[-1]).ravel(), np.asarray(kept[-3])
 
-# %% ../nbs/17_plots.ipynb #cda83035
+# %% ../nbs/17_plots.ipynb #951a4759
 def camera_figure(
     vertices, triangles,  # (N, 3) mm, (T, 3): the face in the middle
     cameras,  # dict name -> (q (V, 4), t (V, 3)) camera-to-world
@@ -158,7 +158,7 @@ def camera_figure(
         lines = transform_points(pose_matrix(q.float(), t.float()), corners.expand(len(q), 6, 3))[:, path]
         lines = torch.cat([lines, torch.full((len(q), 1, 3), torch.nan)], 1).flatten(0, 1).numpy().round()
         fig.add_trace(go.Scatter3d(x=lines[:, 0], y=lines[:, 1], z=lines[:, 2], mode="lines", name=name, hoverinfo="name", line=dict(color=COLOURS[i], width=3)))
-    fig.update_scenes(camera=dict(eye=dict(x=0.6, y=0.4, z=1.0), projection=dict(type="perspective")))
+    fig.update_scenes(camera_eye=dict(x=0.6, y=0.4, z=1.0))
     return fig.update_layout(width=760, height=560, legend=dict(orientation="h", y=0))
 
 # %% ../nbs/17_plots.ipynb #ec4ae8b0
@@ -280,7 +280,7 @@ def heat_figure(
         fig.update_xaxes(title=x_title if where["row"] == rows else None, **where).update_yaxes(title=y_title if where["col"] == 1 else None, **where)
     return fig.update_layout(coloraxis=scale, width=size[0] * cols + 140, height=size[1] * rows + 80, margin=dict(l=10, r=10, t=30, b=10))
 
-# %% ../nbs/17_plots.ipynb #fd6be9c6
+# %% ../nbs/17_plots.ipynb #a253741e
 def faces_figure(
     titles,  # M strings
     images,  # M (H, W, 3) uint8: what the network was given
@@ -303,7 +303,7 @@ def faces_figure(
     for r, mesh in enumerate((t for t in fig.data if t.type == "mesh3d"), 1):
         mesh.scene = f"scene{r if r > 1 else ''}"
     hidden = dict(visible=False)
-    fig.update_scenes(aspectmode="data", xaxis=hidden, yaxis=hidden, zaxis=hidden, camera=dict(eye=dict(x=1.45, y=0.1, z=0.45), up=dict(x=0, y=1, z=0), projection=dict(type="orthographic")))
+    fig.update_scenes(aspectmode="data", xaxis=hidden, yaxis=hidden, zaxis=hidden, camera=dict(eye=dict(x=1.9, y=0.1, z=0.6), up=dict(x=0, y=1, z=0)))
     fig.update_xaxes(**hidden).update_yaxes(**hidden)
     return fig.update_layout(width=3 * side + 130, height=len(titles) * side + 40, margin=dict(l=5, r=5, t=25, b=5))
 
