@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['CUTS', 'ANCESTRY', 'FEWEST', 'groups_of', 'in_order', 'balanced', 'gap', 'permutation_test', 'holm', 'group_means',
-           'two_way', 'left_out_effect', 'learned_share']
+           'group_difference', 'two_way', 'left_out_effect', 'learned_share']
 
-# %% ../nbs/33_diversity.ipynb #726ff112
+# %% ../nbs/33_diversity.ipynb #1e1af535
 from itertools import product
 
 import numpy as np
 
 from .faces import people_where, split_identities
 from .results import read_faces
-from .study import bootstrap_interval
+from .study import bootstrap_interval, few_seeds
 
 # %% ../nbs/33_diversity.ipynb #be27b0e4
 CUTS = {"gender": ((0.5,), ("male", "female")), "age": ((35, 55), ("under 35", "35 to 55", "over 55")), "weight": ((0.5,), ("lighter", "heavier"))}
@@ -86,7 +86,7 @@ def holm(
     adjusted = np.minimum(1, np.maximum.accumulate(np.asarray(p)[order] * np.arange(len(p), 0, -1)))
     return adjusted[np.argsort(order)]
 
-# %% ../nbs/33_diversity.ipynb #324a60e8
+# %% ../nbs/33_diversity.ipynb #57fe7783
 def group_means(
     values,  # (S, F) seeds by people
     groups,  # (F,) names
@@ -98,6 +98,26 @@ def group_means(
     return shown, [f"{name} has {sizes[name]} people, {FEWEST} are needed" for name in names if sizes[name] < FEWEST]
 
 
+def group_difference(
+    values,  # (S, F) seeds by people
+    group,  # (F,) bool
+    images=None,  # (F,) how many images each person's value is the mean of; None: one
+    draws=1000,
+    seed=0,
+):  # (mean of the group minus mean of the others, low, high)
+    "Difference of two groups with its 95 % interval over people and seeds."
+    S, F = values.shape
+    rng, images = np.random.default_rng(seed), np.ones(F) if images is None else images
+
+    def difference(s, f):
+        over_seeds = values[s].mean(0)[f]
+        return float(np.average(over_seeds[group[f]], weights=images[f][group[f]]) - np.average(over_seeds[~group[f]], weights=images[f][~group[f]]))
+
+    found = difference(np.arange(S), np.arange(F))
+    low, high = np.quantile([difference(rng.integers(S, size=S), rng.integers(F, size=F)) for _ in range(draws)], (0.025, 0.975))
+    return found, *(float(found + few_seeds(S) * (q - found)) for q in (low, high))
+
+
 def two_way(
     values,  # (F,)
     rows, columns,  # (F,) names
@@ -107,7 +127,7 @@ def two_way(
     cells = [[values[(rows == r) & (columns == c)] for c in column_names] for r in row_names]
     return np.array([[v.mean() if len(v) >= FEWEST else np.nan for v in row] for row in cells])
 
-# %% ../nbs/33_diversity.ipynb #cfea65c5
+# %% ../nbs/33_diversity.ipynb #34c91e4e
 def left_out_effect(
     with_all,  # folders of runs, one per seed
     without,  # folders of runs that left the group out, the same seeds
@@ -123,16 +143,7 @@ def left_out_effect(
         raise ValueError(f"{without[0]} was not tested on the people of {with_all[0]}")
     group = people_where(population, condition)[identity]
     out = {name: bootstrap_interval(added[:, who], images[who]) for name, who in (("group", group), ("others", ~group))}
-    return out | {"difference": _difference(added, group, images)}
-
-
-def _difference(added, group, images, draws=1000, seed=0):
-    "Mean over the group minus mean over the others, of (S, F), with a 95 % interval over resampled seeds and people."
-    rng = np.random.default_rng(seed)
-    S, F = added.shape
-    means = lambda s, f: np.diff([np.average(added[s][:, f[group[f] == g]].mean(0), weights=images[f[group[f] == g]]) for g in (False, True)])[0]  # noqa: E731
-    drawn = [means(rng.integers(S, size=S), rng.integers(F, size=F)) for _ in range(draws)]
-    return (means(np.arange(S), np.arange(F)), *np.quantile(drawn, (0.025, 0.975)))
+    return out | {"difference": group_difference(added, group, images)}
 
 # %% ../nbs/33_diversity.ipynb #80b63952
 def learned_share(

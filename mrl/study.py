@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GRID', 'XQT', 'ALIGNMENT', 'RIVALS', 'RESCALED', 'HIDDEN', 'RATE', 'DEPTH', 'PICKS', 'HEADLINE', 'ORDER', 'FRONT',
            'FRONT_LIMITS', 'BLUES', 'GREENS', 'grid_name', 'study_runs', 'pick', 'long_runs', 'is_complete',
-           'execute_run', 'run_study', 'load_study', 'bootstrap_interval', 'seeds_by_people', 'headline',
+           'execute_run', 'run_study', 'load_study', 'few_seeds', 'bootstrap_interval', 'seeds_by_people', 'headline',
            'seed_interval', 'hover', 'front_layers', 'front_figure', 'pixel_parts', 'measure_pixel_parts']
 
 # %% ../nbs/20_study.ipynb #49c870a2
@@ -206,7 +206,12 @@ def load_study(
         study[str(f.relative_to(top))] = {"folder": f, "metrics": read_json(f / "metrics.json", ["val"]), **record}
     return study
 
-# %% ../nbs/20_study.ipynb #386eb9d8
+# %% ../nbs/20_study.ipynb #22c3fd88
+def few_seeds(n):
+    "What widens an interval resampled from `n` seeds: their standard deviation is too small by a factor, and not known well (Student's t). A single seed says nothing of others: 1."
+    return np.sqrt(n / (n - 1)) * stats.t.ppf(0.975, n - 1) / stats.norm.ppf(0.975) if n > 1 else 1.0
+
+
 def bootstrap_interval(
     values,  # (S, F) seeds by people, e.g. paired differences of two losses
     images=None,  # (F,) how many images each person's mean is of; None: one
@@ -222,8 +227,7 @@ def bootstrap_interval(
     f = rng.multinomial(n_people, np.full(n_people, 1 / n_people), draws) * images
     means = np.einsum("ds,sf,df->d", s, values, f / f.sum(1, keepdims=True), optimize=True)
     mean = float((values @ images).mean() / images.sum())
-    few = np.sqrt(n_seeds / (n_seeds - 1)) * stats.t.ppf(0.975, n_seeds - 1) / stats.norm.ppf(0.975) if n_seeds > 1 else 1.0
-    return mean, *(float(mean + few * (q - mean)) for q in np.quantile(means, (0.025, 0.975)))
+    return mean, *(float(mean + few_seeds(n_seeds) * (q - mean)) for q in np.quantile(means, (0.025, 0.975)))
 
 
 def seeds_by_people(
