@@ -28,7 +28,7 @@ from .results import commit, load_run
 from .store import open_dataset, write_dataset
 from .training import evaluate, evaluate_controls
 
-# %% ../nbs/32_sweeps.ipynb #ffa66ecf
+# %% ../nbs/32_sweeps.ipynb #230bec76
 @dataclass(frozen=True)
 class Sweep:
     "What is changed between the pictures of one face."
@@ -53,7 +53,7 @@ SPOILT = {
     "occlusion": _line("Occlusion (% of the crop)", "covered", (0, 5, 10, 20, 30, 40, 50)),
     "low light": _line("Exposure (stops)", "stops", (0, -1, -2, -3, -4, -5, -6)),
     "blur": _line("Blur (sd, % of the side)", "blur", (0, 0.5, 1, 1.5, 2, 3, 4, 6)),
-    "low resolution": _line("Resolution (% of the pixels' number per side)", "resolution", (100, 75, 50, 37.5, 25, 18.75, 12.5)),
+    "low resolution": _line("Resolution (% of the side's pixels)", "resolution", (100, 75, 50, 37.5, 25, 18.75, 12.5)),
     "shifted crop": _line("Shift of the crop (% of the side)", "shift", (0, 3, 6, 10, 15, 20, 30)),
     "crop size": _line("Side of the crop (% of the detector's)", "scale", (70, 80, 90, 100, 110, 120, 135, 150)),
 }
@@ -390,12 +390,12 @@ def sweep_runs(
         measured += [(t, a) for t, a in more if a["people"] == measured[0][1]["people"] and a["sweeps"] == measured[0][1]["sweeps"]]
     return {loss: ({k: np.stack([t[k] for t, _ in m if k in t]) for k in m[0][0]}, m[0][1] | {"seeds": len(m)}) for loss, m in found.items()}, problems
 
-# %% ../nbs/32_sweeps.ipynb #73c606cd
+# %% ../nbs/32_sweeps.ipynb #58bce87e
 def predict_changed(
     trained,  # of load_run
     change,  # dict name -> number
     people,  # (F,) identities
-    side=224,  # pixels of the pictures for people
+    side=176,  # pixels of the pictures for people
 ):  # Prediction; (F, N, 3) true faces; F inputs, F pictures with the prediction over them
     "What a network makes of faces under one value of a sweep."
     from mrl.plots import mesh_overlay
