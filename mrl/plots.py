@@ -307,7 +307,7 @@ def faces_figure(
     fig.update_xaxes(**hidden).update_yaxes(**hidden)
     return fig.update_layout(width=3 * side + 130, height=len(titles) * side + 40, margin=dict(l=5, r=5, t=25, b=5))
 
-# %% ../nbs/17_plots.ipynb #d42bc630
+# %% ../nbs/17_plots.ipynb #ff48dc72
 def slider_figure(
     frames,  # dict value -> P pictures (H, W, 3) uint8
     titles,  # P strings
@@ -317,11 +317,9 @@ def slider_figure(
 ):  # plotly Figure
     "Pictures side by side, and a slider over what changes them."
     fig = make_subplots(1, len(titles), subplot_titles=list(titles), horizontal_spacing=0.01)
-    drawn = {f"{v:g}": [go.Image(source=jpeg_uri(p), hoverinfo="skip") for p in pictures] for v, pictures in frames.items()}
-    for c, trace in enumerate(list(drawn.values())[start], 1):
-        fig.add_trace(trace, 1, c)
-    fig.frames = [go.Frame(data=traces, name=v, traces=list(range(len(titles)))) for v, traces in drawn.items()]
-    steps = [dict(method="animate", label=v, args=[[v], dict(mode="immediate", frame=dict(duration=0, redraw=True), transition=dict(duration=0))]) for v in drawn]
+    steps = [dict(method="restyle", label=f"{v:g}", args=[dict(source=[jpeg_uri(p) for p in pictures])]) for v, pictures in frames.items()]
+    for c, source in enumerate(steps[start]["args"][0]["source"], 1):
+        fig.add_trace(go.Image(source=source, hoverinfo="skip"), 1, c)
     fig.update_xaxes(visible=False).update_yaxes(visible=False)
     return fig.update_layout(sliders=[dict(active=start, steps=steps, currentvalue=dict(prefix=f"{name}: "), pad=dict(t=10))], width=side * len(titles) + 40, height=side + 140, margin=dict(l=10, r=10, t=30, b=10))
 

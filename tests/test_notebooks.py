@@ -114,7 +114,7 @@ def test_robustness_notebooks(tmp_path, monkeypatch, name, sizes):
     outputs = [o for c in notebook["cells"] for o in c.get("outputs", [])]
     assert not [o for o in outputs if o["output_type"] == "error"]
     figures = [d for o in outputs if (d := o.get("data", {}).get("application/vnd.plotly.v1+json"))]
-    assert any(t["type"] == "mesh3d" for f in figures for t in f["data"]) and any(f.get("frames") for f in figures)
+    assert any(t["type"] == "mesh3d" for f in figures for t in f["data"]) and any(f["layout"].get("sliders") for f in figures)
     assert "left out: run nobody-0: no config.json" in "".join("".join(o.get("text", "")) for o in outputs)
     assert (tmp_path / "out.ipynb").stat().st_size < 1_000_000 and max(len(json.dumps(f)) for f in figures) < 300_000
     assert (tmp_path / f"results/{name}/study/long/mrl-0.safetensors").exists()
