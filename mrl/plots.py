@@ -227,7 +227,7 @@ def band_figure(
                 fig.update_yaxes(range=[0, panel["top"]] if "top" in panel else None, rangemode="tozero", **where)
     return fig.update_layout(height=height * len(panels) + 90, width=width * len(y_titles) + 60, margin=dict(l=10, r=10, t=30, b=10), legend=dict(orientation="h", y=-0.1 / len(panels) - 0.04, yanchor="top"))
 
-# %% ../nbs/17_plots.ipynb #435bd5cd
+# %% ../nbs/17_plots.ipynb #9c5a5379
 def interval_figure(
     groups,  # dict panel title -> dict group -> dict name -> (value, low, high)
     x_title,  # with unit
@@ -236,7 +236,8 @@ def interval_figure(
 ):  # plotly Figure
     "Dots with intervals, group by group."
     rows, cols = -(-len(groups) // columns), min(columns, len(groups))
-    fig = make_subplots(rows, cols, subplot_titles=list(groups), shared_xaxes="all", horizontal_spacing=0.12, vertical_spacing=0.35 / rows)
+    same = len({tuple(panel) for panel in groups.values()}) == 1  # their names are needed once
+    fig = make_subplots(rows, cols, subplot_titles=list(groups), shared_xaxes="all", horizontal_spacing=0.03 if same else 0.12, vertical_spacing=0.35 / rows)
     names = list(dict.fromkeys(n for panel in groups.values() for g in panel.values() for n in g))
     for p, (title, panel) in enumerate(groups.items()):
         where = dict(row=p // columns + 1, col=p % columns + 1)
@@ -246,7 +247,7 @@ def interval_figure(
             offset = 0.6 * (i - (len(names) - 1) / 2) / max(len(names), 2)
             fig.add_scatter(x=value, y=[list(panel).index(g) + offset for g in shown], mode="markers", marker=dict(color=COLOURS[i], size=7, symbol=("circle", "square", "diamond", "cross")[i % 4]), name=name, legendgroup=name,
                             showlegend=p == 0, error_x=dict(array=np.subtract(high, value), arrayminus=np.subtract(value, low), thickness=1.2, width=0), hovertext=[f"{g}, {name}" for g in shown], **where)
-        fig.update_yaxes(tickvals=list(range(len(panel))), ticktext=list(panel), range=[len(panel) - 0.4, -0.6], **where)
+        fig.update_yaxes(tickvals=list(range(len(panel))), ticktext=list(panel), range=[len(panel) - 0.4, -0.6], showticklabels=not same or where["col"] == 1, **where)
         if lines and title in lines:
             fig.add_vline(x=lines[title], line=dict(color=GREY, width=1, dash="dash"), **where)
         fig.update_xaxes(showticklabels=True, **where)
