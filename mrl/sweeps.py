@@ -9,7 +9,7 @@ __all__ = ['POSES', 'YAW_AND_PITCH', 'SPOILT', 'PEOPLE', 'TONES', 'CONTROLS', 'N
            'band_statistics', 'run_folder', 'loss_name', 'training_data', 'held_out', 'sweep_run', 'sweep_runs',
            'predict_changed', 'best_median_worst']
 
-# %% ../nbs/32_sweeps.ipynb #01e039ae
+# %% ../nbs/32_sweeps.ipynb #367e0486
 import hashlib
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from .camera import crop_intrinsics, resize_intrinsics
+from .configuration import TrainConfig
 from .data import CropConfig, DataConfig, FaceImages, cameras_around, data_identity, detector_crop, renderer_of, sample_cameras
 from .faces import load_population, split_identities
 from .files import HOME, ROOT, load_tensors, save_tensors, sha256
@@ -311,7 +312,7 @@ def training_data(config):
         return DataConfig(**known)
     return DataConfig(size=config.image_size, face_model=config.face_model, near=config.near, far=config.far, without=config.without)
 
-# %% ../nbs/32_sweeps.ipynb #86c9ff49
+# %% ../nbs/32_sweeps.ipynb #2bf7ee6a
 def held_out(
     population,
     n,
@@ -331,29 +332,31 @@ def sweep_run(
     progress=True,
 ):  # as `load_errors`; of controls "<control>.<sweep>"
     "Errors of one run under every sweep: read, or measured and written. FileNotFoundError or ValueError if neither can be done."
-    kept = [Path(p) / "results" / name / f"{run}.safetensors" for p in (home, ROOT)]
-    tensors, about = next((load_errors(p) for p in kept if p.exists()), ({}, {}))
+    path = Path(home) / "results" / name / f"{run}.safetensors"
+    tensors, about = next((load_errors(p) for p in (path, ROOT / "results" / name / path.relative_to(Path(home) / "results" / name)) if p.exists()), ({}, {}))
     weights = _weights(run, home)
-    if tensors and weights in (None, about["checkpoint"]):
-        return tensors, about
-    if weights is None:
-        raise FileNotFoundError(f"run {run}: neither a checkpoint (in {run_folder(run, home)}) nor errors ({kept[0]})")
-    trained = load_run(run_folder(run, home))
+    if not tensors and weights is None:
+        raise FileNotFoundError(f"run {run}: neither a checkpoint (in {run_folder(run, home)}) nor errors ({path})")
+    trained = load_run(run_folder(run, home)) if weights else (None, None, TrainConfig(**about["config"]))
     config = training_data(trained[2])
     population = load_population(population_file(config.face_model))
     people = choose(population)
-    asked = hashlib.sha256(repr([config, sweeps, {k: list(people[k]) for k in sweeps}]).encode()).hexdigest()[:8]
-    folder = build_sweeps(Path(home) / "datasets" / f"{name}-{config.size}px-{asked}", config, sweeps, people, progress=progress)
-    data = FaceImages(folder, "all")
+    asked = {"sweeps": {k: [list(v) for v in s.values] for k, s in sweeps.items()}, "people": {k: np.asarray(people[k]).tolist() for k in sweeps}}
+    if tensors and weights in (None, about["checkpoint"]) and asked == {k: about[k] for k in asked}:
+        return tensors, about
+    if weights is None:
+        raise ValueError(f"run {run}: its errors are of other people or values than asked, and it has no checkpoint to measure again")
+    key = hashlib.sha256(repr([config, asked]).encode()).hexdigest()[:8]
+    data = FaceImages(build_sweeps(Path(home) / "datasets" / f"{name}-{config.size}px-{key}", config, sweeps, people, progress=progress), "all")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     errors, coefficients, rest = measure_sweeps((trained[0].to(device), *trained[1:]), data, sweeps, device)
-    about = {"run": run, "config": asdict(trained[2]), "checkpoint": weights, "commit": commit(), "device": device, "data": sha256(folder / "meta.json"), "face_model": population.name, "population": population.sha256,
-             "ranges": {k: trained_range(k, config) for k in sweeps}, "sweeps": {k: [list(v) for v in s.values] for k, s in sweeps.items()}, "people": {k: np.asarray(people[k]).tolist() for k in sweeps}}
+    about = {"run": run, "config": asdict(trained[2]), "checkpoint": weights, "commit": commit(), "device": device, "data": sha256(data.folder / "meta.json"), "face_model": population.name, "population": population.sha256,
+             "ranges": {k: trained_range(k, config) for k in sweeps}, **asked}
     if "views" in sweeps:
         coefficients["true"] = trained[1].coefficients(torch.as_tensor(population.faces(people["views"])))[:, :N_MODES]
     of_controls = {f"{c}.{k}": v for c, by_sweep in rest.items() for k, v in by_sweep.items()} if controls else {}
-    save_errors(kept[0], errors | of_controls, about, {k: v for k, v in coefficients.items() if k in ("views", "true")})
-    return load_errors(kept[0])
+    save_errors(path, errors | of_controls, about, {k: v for k, v in coefficients.items() if k in ("views", "true")})
+    return load_errors(path)
 
 
 def _weights(run, home):

@@ -8,7 +8,7 @@ import torch
 from mrl.data import DataConfig, FaceImages, renderer_of
 from mrl.diversity import balanced, gap, groups_of, in_order, left_out_effect, permutation_test
 from mrl.faces import load_population, people_where, split_identities
-from mrl.files import ROOT, save_tensors
+from mrl.files import ROOT, load_tensors, save_tensors
 from mrl.metrics import METRICS
 from mrl.results import write_csv
 from mrl.sweeps import (PEOPLE, POSES, SPOILT, YAW_AND_PITCH, Sweep, band_statistics, build_sweeps, changed_cameras, held_out, load_errors, measure_sweeps,
@@ -115,16 +115,32 @@ def test_errors_of_a_run_are_measured_once(tiny):
 
 
 def test_what_cannot_be_drawn_is_named_and_the_rest_is(tiny, tmp_path):
+    "A run that is not there, errors of another face model, of other people, of a damaged file, of another kind."
     sweeps, home, choose = tiny
-    about = {"run": "other-0", "checkpoint": "none", "population": "another", "people": {}, "sweeps": {}, "face_model": "ict"}
-    save_errors(home / "results" / "once" / "other-0.safetensors", {"yaw": torch.zeros(3, 3, 6)}, about)
-    (home / "results" / "once" / "cut-0.safetensors").write_bytes(b"nothing")
-    save_tensors(home / "results" / "once" / "wrong-0.safetensors", {"a": torch.zeros(1)}, "mrl.morphable")
-    found, problems = sweep_runs(["nobody-0", "study/long/mrl-0", "other-0", "cut-0", "wrong-0"], "once", sweeps, choose, home=home, progress=False)
+    kept = home / "results" / "once"
+    tensors, metadata = load_tensors(ROOT / "data" / "faces.safetensors", "mrl.faces")
+    save_tensors(tmp_path / "heads.safetensors", tensors, "mrl.faces", metadata | {"name": "other heads"})
+    _, about = sweep_run("study/long/mrl-0", "once", sweeps, choose, home=home, progress=False)
+    errors = {name: torch.zeros(len(s.values), len(about["people"][name]), len(METRICS)) for name, s in sweeps.items()}
+    other = about | {"run": "other-0", "config": about["config"] | {"face_model": str(tmp_path / "heads.safetensors")}, "face_model": "other heads", "population": "of others"}
+    save_errors(kept / "other-0.safetensors", errors, other)
+    save_errors(kept / "few-0.safetensors", errors, about | {"people": {k: v[:1] for k, v in about["people"].items()}})
+    (kept / "cut-0.safetensors").write_bytes(b"nothing")
+    save_tensors(kept / "wrong-0.safetensors", {"a": torch.zeros(1)}, "mrl.morphable")
+    found, problems = sweep_runs(["nobody-0", "study/long/mrl-0", "other-0", "few-0", "cut-0", "wrong-0"], "once", sweeps, choose, home=home, progress=False)
     assert list(found) == ["study/long/mrl"]
     assert "run nobody-0: no config.json in" in problems["nobody-0"]
-    assert "other-0 is of ict with other population" in problems["other-0"]
+    assert "other-0 is of other heads with other population than study/long/mrl-0 (anny heads)" in problems["other-0"]
+    assert "few-0: its errors are of other people or values than asked, and it has no checkpoint" in problems["few-0"]
     assert "cut-0.safetensors: truncated" in problems["cut-0"] and "a mrl.sweeps file is expected" in problems["wrong-0"]
+
+
+def test_other_people_are_measured_again(tiny):
+    sweeps, home, choose = tiny
+    fewer = lambda population: {k: v[:1] for k, v in choose(population).items()}  # noqa: E731
+    tensors, about = sweep_run("study/long/mrl-0", "again", sweeps, choose, home=home, progress=False)
+    other, about_other = sweep_run("study/long/mrl-0", "again", sweeps, fewer, home=home, progress=False)
+    assert other["yaw"].shape[1] == 1 and np.allclose(other["yaw"][:, 0], tensors["yaw"][:, 0], rtol=1e-2, atol=1e-2) and about_other["people"] != about["people"]
 
 
 def test_a_run_without_a_checkpoint_says_so(tiny, tmp_path):
