@@ -6,14 +6,14 @@
 __all__ = ['CUTS', 'ANCESTRY', 'FEWEST', 'groups_of', 'in_order', 'balanced', 'gap', 'permutation_test', 'holm', 'group_means',
            'group_difference', 'two_way', 'left_out_effect', 'learned_share']
 
-# %% ../nbs/33_diversity.ipynb #1e1af535
+# %% ../nbs/33_diversity.ipynb #fbe5c07c
 from itertools import product
 
 import numpy as np
 
 from .faces import people_where, split_identities
 from .results import read_faces
-from .study import bootstrap_interval, few_seeds
+from .study import bootstrap_interval, interval
 
 # %% ../nbs/33_diversity.ipynb #be27b0e4
 CUTS = {"gender": ((0.5,), ("male", "female")), "age": ((35, 55), ("under 35", "35 to 55", "over 55")), "weight": ((0.5,), ("lighter", "heavier"))}
@@ -54,7 +54,7 @@ def balanced(
         chosen.append(there[:per_cell])
     return np.sort(np.concatenate(chosen))
 
-# %% ../nbs/33_diversity.ipynb #a1903f87
+# %% ../nbs/33_diversity.ipynb #a7279485
 def gap(values, groups):
     "Largest difference between the means of values (..., F) in groups (F,)."
     means = np.stack([values[..., groups == g].mean(-1) for g in np.unique(groups)])
@@ -65,15 +65,14 @@ def permutation_test(
     values,  # (F,) one number per person
     groups,  # (F,) names
     strata=None,  # (F,) names; people are exchanged within a stratum
-    draws=4000,
+    draws=20_000,
     seed=0,
 ):  # (gap, p)
     "Worst group against best, and the share of exchanges of people that give as large a gap."
     strata = np.zeros(len(values), int) if strata is None else np.unique(strata, return_inverse=True)[1]
-    rng, base = np.random.default_rng(seed), np.argsort(strata, kind="stable")
+    base = np.argsort(strata, kind="stable")
     exchanged = np.empty((draws, len(values)))
-    for d in range(draws):
-        exchanged[d, base] = values[np.lexsort((rng.random(len(values)), strata))]
+    exchanged[:, base] = values[np.argsort(np.random.default_rng(seed).random(exchanged.shape) + strata)]  # within [k, k + 1) for stratum k
     observed = gap(values, groups)
     return float(observed), float((1 + (gap(exchanged, groups) >= observed - 1e-12).sum()) / (draws + 1))
 
@@ -86,7 +85,7 @@ def holm(
     adjusted = np.minimum(1, np.maximum.accumulate(np.asarray(p)[order] * np.arange(len(p), 0, -1)))
     return adjusted[np.argsort(order)]
 
-# %% ../nbs/33_diversity.ipynb #57fe7783
+# %% ../nbs/33_diversity.ipynb #95ae4fbc
 def group_means(
     values,  # (S, F) seeds by people
     groups,  # (F,) names
@@ -106,16 +105,16 @@ def group_difference(
     seed=0,
 ):  # (mean of the group minus mean of the others, low, high)
     "Difference of two groups with its 95 % interval over people and seeds."
-    S, F = values.shape
+    F = values.shape[1]
     rng, images = np.random.default_rng(seed), np.ones(F) if images is None else images
 
-    def difference(s, f):
-        over_seeds = values[s].mean(0)[f]
-        return float(np.average(over_seeds[group[f]], weights=images[f][group[f]]) - np.average(over_seeds[~group[f]], weights=images[f][~group[f]]))
+    def difference(v, f):
+        return np.average(v[f][group[f]], weights=images[f][group[f]]) - np.average(v[f][~group[f]], weights=images[f][~group[f]])
 
-    found = difference(np.arange(S), np.arange(F))
-    low, high = np.quantile([difference(rng.integers(S, size=S), rng.integers(F, size=F)) for _ in range(draws)], (0.025, 0.975))
-    return found, *(float(found + few_seeds(S) * (q - found)) for q in (low, high))
+    everybody, over_seeds = np.arange(F), values.mean(0)
+    found = difference(over_seeds, everybody)
+    drawn = np.array([difference(over_seeds, rng.integers(F, size=F)) for _ in range(draws)])
+    return tuple(float(v) for v in (found, *interval(found, drawn, np.array([difference(v, everybody) for v in values]))))
 
 
 def two_way(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GRID', 'XQT', 'ALIGNMENT', 'RIVALS', 'RESCALED', 'HIDDEN', 'RATE', 'DEPTH', 'PICKS', 'HEADLINE', 'ORDER', 'FRONT',
            'FRONT_LIMITS', 'BLUES', 'GREENS', 'grid_name', 'study_runs', 'pick', 'long_runs', 'is_complete',
-           'execute_run', 'run_study', 'load_study', 'few_seeds', 'bootstrap_interval', 'seeds_by_people', 'headline',
+           'execute_run', 'run_study', 'load_study', 'interval', 'bootstrap_interval', 'seeds_by_people', 'headline',
            'seed_interval', 'hover', 'front_layers', 'front_figure', 'pixel_parts', 'measure_pixel_parts']
 
 # %% ../nbs/20_study.ipynb #49c870a2
@@ -206,10 +206,17 @@ def load_study(
         study[str(f.relative_to(top))] = {"folder": f, "metrics": read_json(f / "metrics.json", ["val"]), **record}
     return study
 
-# %% ../nbs/20_study.ipynb #22c3fd88
-def few_seeds(n):
-    "What widens an interval resampled from `n` seeds: their standard deviation is too small by a factor, and not known well (Student's t). A single seed says nothing of others: 1."
-    return np.sqrt(n / (n - 1)) * stats.t.ppf(0.975, n - 1) / stats.norm.ppf(0.975) if n > 1 else 1.0
+# %% ../nbs/20_study.ipynb #d7b38d07
+def interval(
+    found,  # (...) statistic of all people and seeds
+    drawn,  # (D, ...) the same of resampled people
+    per_seed,  # (S, ...) the same of each seed
+):  # low, high, each (...)
+    "95 % interval of a statistic: percentiles over people, and in quadrature Student's t of the seeds' mean. A single seed says nothing of others: people alone."
+    n = len(per_seed)
+    seeds = stats.t.ppf(0.975, n - 1) * np.std(per_seed, axis=0, ddof=1) / np.sqrt(n) if n > 1 else 0.0
+    low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
+    return found - np.hypot(found - low, seeds), found + np.hypot(high - found, seeds)
 
 
 def bootstrap_interval(
@@ -218,16 +225,15 @@ def bootstrap_interval(
     draws=1000,
     seed=0,
 ):  # (mean over images, low, high)
-    "Mean and 95 % interval over resampled seeds and people."
+    "Mean and 95 % interval over people and seeds."
     values = np.atleast_2d(values)
-    n_seeds, n_people = values.shape
+    n_people = values.shape[1]
     images = np.ones(n_people) if images is None else np.asarray(images)
-    rng = np.random.default_rng(seed)
-    s = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), draws) / n_seeds
-    f = rng.multinomial(n_people, np.full(n_people, 1 / n_people), draws) * images
-    means = np.einsum("ds,sf,df->d", s, values, f / f.sum(1, keepdims=True), optimize=True)
-    mean = float((values @ images).mean() / images.sum())
-    return mean, *(float(mean + few_seeds(n_seeds) * (q - mean)) for q in np.quantile(means, (0.025, 0.975)))
+    f = np.random.default_rng(seed).multinomial(n_people, np.full(n_people, 1 / n_people), draws) * images
+    per_seed = values @ images / images.sum()
+    drawn = (f / f.sum(1, keepdims=True)) @ values.mean(0)
+    mean = per_seed.mean()
+    return tuple(float(v) for v in (mean, *interval(mean, drawn, per_seed)))
 
 
 def seeds_by_people(

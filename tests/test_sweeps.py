@@ -11,7 +11,7 @@ from mrl.faces import load_population, people_where, split_identities
 from mrl.files import ROOT, load_tensors, save_tensors
 from mrl.metrics import METRICS
 from mrl.results import write_csv
-from mrl.sweeps import (PEOPLE, POSES, SPOILT, YAW_AND_PITCH, Sweep, band_statistics, build_sweeps, changed_cameras, held_out, load_errors, measure_sweeps,
+from mrl.sweeps import (PEOPLE, POSES, SCENE, SPOILT, YAW_AND_PITCH, Sweep, band_statistics, build_sweeps, changed_cameras, drawn_appearance, held_out, load_errors, measure_sweeps,
                         predict_changed, render_changed, save_errors, sweep_run, sweep_runs, trained_range)
 
 CONFIG = DataConfig(size=32)
@@ -65,6 +65,19 @@ def test_a_view_is_the_same_camera_for_everybody(population):
     q, t, _ = changed_cameras(CONFIG, {"view": 4.0}, [3, 5, 9], x)
     assert torch.equal(q[0], q[2]) and torch.equal(t[0], t[1])
     assert not torch.equal(t, changed_cameras(CONFIG, {"view": 3.0}, [3, 5, 9], x)[1])
+
+
+def test_a_view_is_the_same_scene_for_everybody(population):
+    "What hair takes from a generator depends on who wears it; light, film and the rest must not."
+    test = split_identities(len(population))["test"][:60]
+    labels = [{k: v[p] for k, v in population.labels.items()} for p in test]
+    for view in range(8):
+        drawn = [drawn_appearance(CONFIG, {"view": view}, own, p) for own, p in zip(labels, test)]
+        for field in SCENE:
+            assert len({np.asarray(getattr(a, field)).tobytes() for a, _ in drawn}) == 1, field
+        assert len({rng.random() for _, rng in drawn}) == 1 and len({a.hair.tobytes() for a, _ in drawn}) > 30
+    a, b = (drawn_appearance(CONFIG, {"view": v}, labels[0], test[0])[0] for v in (0, 1))
+    assert (a.skin == b.skin).all() and (a.hair == b.hair).all() and (a.key != b.key).any()
 
 
 def test_cover_has_the_area_it_says(population):
