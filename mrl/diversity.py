@@ -126,15 +126,15 @@ def two_way(
     cells = [[values[(rows == r) & (columns == c)] for c in column_names] for r in row_names]
     return np.array([[v.mean() if len(v) >= FEWEST else np.nan for v in row] for row in cells])
 
-# %% ../nbs/33_diversity.ipynb #34c91e4e
+# %% ../nbs/33_diversity.ipynb #058a88e7
 def left_out_effect(
     with_all,  # folders of runs, one per seed
     without,  # folders of runs that left the group out, the same seeds
     population,
     condition,  # who was left out: mrl.faces.people_where
     metric,
-):  # dict "group", "others", "difference" -> (mean, low, high)
-    "What leaving a group out of the training adds to the errors of the test people: those of the group, the others, and the difference."
+):  # dict "group", "others", "difference", "group before" -> (mean, low, high)
+    "What leaving a group out of the training adds to the errors of the test people: those of the group, the others, and the difference; and the group's errors before."
     a, b = ([read_faces(f) for f in folders] for folders in (with_all, without))
     added = np.stack([v[metric] - u[metric] for u, v in zip(a, b, strict=True)])
     identity, images = a[0]["identity"], a[0]["images"]
@@ -142,7 +142,8 @@ def left_out_effect(
         raise ValueError(f"{without[0]} was not tested on the people of {with_all[0]}")
     group = people_where(population, condition)[identity]
     out = {name: bootstrap_interval(added[:, who], images[who]) for name, who in (("group", group), ("others", ~group))}
-    return out | {"difference": group_difference(added, group, images)}
+    before = np.stack([u[metric] for u in a])[:, group]
+    return out | {"difference": group_difference(added, group, images), "group before": bootstrap_interval(before, images[group])}
 
 # %% ../nbs/33_diversity.ipynb #80b63952
 def learned_share(

@@ -187,7 +187,7 @@ def table_figure(
                              cells=dict(values=list(zip(*rows)), align=align, height=26, fill_color="#ffffff", font=dict(color="#111"))))
     return fig.update_layout(width=980, height=90 + 27 * len(rows), margin=dict(l=5, r=5, t=5, b=5))
 
-# %% ../nbs/17_plots.ipynb #b5530853
+# %% ../nbs/17_plots.ipynb #7b40e092
 def _rgba(colour, opacity):
     return f"rgba({int(colour[1:3], 16)},{int(colour[3:5], 16)},{int(colour[5:], 16)},{opacity})"
 
@@ -213,7 +213,9 @@ def band_figure(
                 fig.add_scatter(x=np.concatenate([x, x[::-1]]), y=np.concatenate([high, low[::-1]]), mode="lines", fill="toself", fillcolor=_rgba(colour, 0.2), line=dict(width=0), hoverinfo="skip", legendgroup=name, showlegend=False, **where)
                 fig.add_scatter(x=x, y=median, mode="lines+markers", line=dict(color=colour, width=2), marker=dict(size=4), **new(name), **where)
                 if "p90" in s:
-                    fig.add_scatter(x=x, y=np.round(s["p90"][0], 3).astype(np.float32), mode="lines", line=dict(color=colour, width=1, dash="dot"), name="90th percentile", hovertemplate=f"{name}, 90th percentile: %{{y}}<extra></extra>",
+                    p90, low, high = np.round(s["p90"], 3).astype(np.float32)
+                    fig.add_scatter(x=np.concatenate([x, x[::-1]]), y=np.concatenate([high, low[::-1]]), mode="lines", fill="toself", fillcolor=_rgba(colour, 0.07), line=dict(width=0), hoverinfo="skip", legendgroup="p90", showlegend=False, **where)
+                    fig.add_scatter(x=x, y=p90, mode="lines", line=dict(color=colour, width=1, dash="dot"), name="90th percentile (dotted)", hovertemplate=f"{name}, 90th percentile: %{{y}}<extra></extra>",
                                     legendgroup="p90", showlegend=i == 0 and "p90" not in named and not named.add("p90"), **where)
             for (name, y), dash in zip(panel.get("controls", {}).items(), ("dash", "dashdot", "longdash")):
                 fig.add_scatter(x=x, y=np.round(y, 3).astype(np.float32), mode="lines", line=dict(color=GREY, width=1, dash=dash), **new(name), **where)

@@ -225,3 +225,35 @@ def test_left_out_effect(population, tmp_path):
     effect = left_out_effect(*folders, population, "age>55", "shape")
     assert [effect[k][0] for k in ("group", "others", "difference")] == pytest.approx([3, 1, 2])
     assert effect["difference"][1] <= 2 <= effect["difference"][2] + 1e-9
+
+
+def test_readme_says_what_the_errors_say(population):
+    "The shares in the README's section on robustness, from the errors that are kept."
+    def kept(name, loss):
+        found = [load_errors(p) for p in sorted((ROOT / "results" / name).glob(f"{loss}-[0-9].safetensors"))]
+        return {k: np.stack([t[k] for t, _ in found if k in t]) for k in found[0][0]}, found[0][1]
+
+    px, deg = (list(METRICS).index(k) for k in ("reprojection", "camera_rotation"))
+    losses = [f"study/long/{loss}" for loss in ("mrl", "mrl-disentangled-3-log", "camera-alpha1000-beta1-gamma0", "alpha1-beta0.001-gamma0")]
+    rotation, moved = {}, {}
+    for loss in losses:
+        tensors, about = kept("pose_robustness", loss)
+        for name, edge in (("yaw", 60), ("pitch", 25), ("roll", 15)):
+            x, median = POSES[name].x, np.median(tensors[name], (0, 2))
+            assert 1 <= (median[np.abs(x) <= edge].max(0) / median[x == 0][0])[[px, deg]].max() < 2
+        covered = np.median(tensors["occlusion"][..., px], (0, 2))
+        assert covered[list(SPOILT["occlusion"].x).index(20)] > 2 * covered[0]
+        rotation[loss] = [np.median(tensors[name][:, list(POSES[name].x).index(v), :, deg]) for name, v in (("yaw", -80), ("yaw", 80), ("pitch", 35), ("pitch", 40))]
+        tensors, about = kept("face_diversity", loss)
+        tone = tensors["skin tone"].mean((0, 2))
+        assert 1.1 < (tone[5] / tone[2])[px] < 1.35 and 1.1 < (tone[5] / tone[2])[deg] < 1.4
+        ancestry, true = groups_of(population, np.array(about["people"]["views"]))["ancestry"], tensors["coefficients.true"][0]
+        way = true[ancestry == "african"].mean(0) - true[ancestry == "caucasian"].mean(0)
+        told = (tensors["coefficients.skin tone"] @ way / (way @ way)).mean((0, 2))
+        moved[loss] = told[5] - told[1]
+    assert all((np.array(rotation[losses[0]]) < rotation[other]).all() for other in losses[1:])
+    assert 0.55 < max(moved.values()) < 0.75 and abs(moved[losses[0]]) < 0.1
+    for loss in ("mrl", "mrl-disentangled-3-log"):
+        without = sorted((ROOT / "results" / "left_out" / "african").glob(f"{loss}-[0-9]"))
+        effect = left_out_effect([ROOT / "results" / "study" / "long" / p.name for p in without], without, population, "african>0.5", "reprojection")
+        assert 0.27 < effect["group"][0] / effect["group before"][0] < 0.42
