@@ -59,7 +59,7 @@ def mesh_figure(
     fig.update_scenes(aspectmode="data", camera=camera, xaxis=hidden, yaxis=hidden, zaxis=hidden)
     return fig.update_layout(height=rows * height, width=cols * height * 0.85 + 60, margin=dict(l=0, r=0, t=30, b=0))
 
-# %% ../nbs/17_plots.ipynb #dba9b134
+# %% ../nbs/17_plots.ipynb #9d9ea9f5
 def png_uri(
     image,  # (H, W, 3) uint8
 ):
@@ -78,7 +78,7 @@ def jpeg_uri(
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=82)
+    Image.fromarray(image).save(buffer, "JPEG", quality=72)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -130,11 +130,11 @@ def mesh_overlay(
     mixed = (1 - opacity) * image.reshape(-1, 3) + opacity * light[:, None] * np.array([120, 190, 255])
     return np.where(hit[:, None] >= 0, mixed, image.reshape(-1, 3)).astype(np.uint8).reshape(image.shape)
 
-# %% ../nbs/17_plots.ipynb #808a8ed3
+# %% ../nbs/17_plots.ipynb #0ea59dde
 def light_mesh(
     vertices,  # (N, 3)
     triangles,  # (T, 3)
-    n_triangles=900,
+    n_triangles=700,
 ):  # (n,) rows of `vertices`, (<= n_triangles, 3) triangles over them
     "A coarser mesh on some of the vertices."
     import igl

@@ -417,12 +417,12 @@ def sweep_runs(
         measured += [(t, a) for t, a in more if _but_seed(a) == _but_seed(measured[0][1])]
     return {loss: ({k: np.stack([t[k] for t, _ in m if k in t]) for k in m[0][0]}, m[0][1] | {"seeds": len(m)}) for loss, m in found.items()}, problems
 
-# %% ../nbs/32_sweeps.ipynb #58bce87e
+# %% ../nbs/32_sweeps.ipynb #45e5ade8
 def predict_changed(
     trained,  # of load_run
     change,  # dict name -> number
     people,  # (F,) identities
-    side=176,  # pixels of the pictures for people
+    side=160,  # pixels of the pictures for people
 ):  # Prediction; (F, N, 3) true faces; F inputs, F pictures with the prediction over them
     "What a network makes of faces under one value of a sweep."
     from mrl.plots import mesh_overlay
