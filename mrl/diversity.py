@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CUTS', 'ANCESTRY', 'FEWEST', 'groups_of', 'in_order', 'balanced', 'gap', 'permutation_test', 'holm', 'group_means',
-           'group_difference', 'two_way', 'left_out_effect', 'learned_share']
+           'group_difference', 'two_way', 'gap_table', 'left_out_effect', 'learned_share', 'share_of_way']
 
 # %% ../nbs/33_diversity.ipynb #fbe5c07c
 from itertools import product
@@ -126,6 +126,23 @@ def two_way(
     cells = [[values[(rows == r) & (columns == c)] for c in column_names] for r in row_names]
     return np.array([[v.mean() if len(v) >= FEWEST else np.nan for v in row] for row in cells])
 
+# %% ../nbs/33_diversity.ipynb #928061df
+def gap_table(
+    values,  # dict error -> (S, F) seeds by people
+    axes,  # dict axis -> (F,) names of groups, from `groups_of`
+):  # list of dicts: axis, error, best, worst and their means, gap, share (of the mean), agree (seeds in which the worst is the worst), p (not corrected)
+    "Worst group against best on every axis; people are exchanged within combinations of the other axes."
+    rows = []
+    for axis, error in product(axes, values):
+        means = {g: values[error][:, axes[axis] == g].mean(1) for g in in_order(axis)}
+        best, worst = (f(means, key=lambda g: means[g].mean()) for f in (min, max))  # noqa: B023
+        agree = sum(max(means, key=lambda g: means[g][s]) == worst for s in range(len(values[error])))  # noqa: B023
+        strata = ["/".join(cell) for cell in zip(*(v for a, v in axes.items() if a != axis))]
+        difference, p = permutation_test(values[error].mean(0), axes[axis], strata or None)
+        rows.append({"axis": axis, "error": error, "best": best, "best mean": means[best].mean(), "worst": worst, "worst mean": means[worst].mean(), "gap": difference, "share": difference / values[error].mean(),
+                     "agree": f"{agree} of {len(values[error])}", "p": p})
+    return rows
+
 # %% ../nbs/33_diversity.ipynb #058a88e7
 def left_out_effect(
     with_all,  # folders of runs, one per seed
@@ -154,3 +171,12 @@ def learned_share(
     p, t = (v - v.mean(0) for v in (predicted, true))
     cross = (p * t).sum(0)
     return cross / (t**2).sum(0), cross / np.sqrt(np.maximum((p**2).sum(0) * (t**2).sum(0), 1e-30))
+
+# %% ../nbs/33_diversity.ipynb #20941686
+def share_of_way(
+    predicted,  # (..., M) coefficients
+    start, end,  # (A, M), (B, M) true coefficients of two groups of people
+):  # (...): 0 at the mean of the first group, 1 at that of the second
+    "Where predictions lie between two groups."
+    a, way = start.mean(0), end.mean(0) - start.mean(0)
+    return (predicted - a) @ way / (way @ way)
