@@ -85,7 +85,7 @@ def holm(
     adjusted = np.minimum(1, np.maximum.accumulate(np.asarray(p)[order] * np.arange(len(p), 0, -1)))
     return adjusted[np.argsort(order)]
 
-# %% ../nbs/33_diversity.ipynb #95ae4fbc
+# %% ../nbs/33_diversity.ipynb #ddc34d50
 def group_means(
     values,  # (S, F) seeds by people
     groups,  # (F,) names
@@ -96,7 +96,7 @@ def group_means(
     shown = {name: bootstrap_interval(values[:, groups == name]) for name in names if sizes[name] >= FEWEST}
     return shown, [f"{name} has {sizes[name]} people, {FEWEST} are needed" for name in names if sizes[name] < FEWEST]
 
-
+# %% ../nbs/33_diversity.ipynb #82bbdc46
 def group_difference(
     values,  # (S, F) seeds by people
     group,  # (F,) bool
@@ -116,7 +116,7 @@ def group_difference(
     drawn = np.array([difference(over_seeds, rng.integers(F, size=F)) for _ in range(draws)])
     return tuple(float(v) for v in (found, *interval(found, drawn, np.array([difference(v, everybody) for v in values]))))
 
-
+# %% ../nbs/33_diversity.ipynb #e1c7c57e
 def two_way(
     values,  # (F,)
     rows, columns,  # (F,) names

@@ -187,11 +187,11 @@ def table_figure(
                              cells=dict(values=list(zip(*rows)), align=align, height=26, fill_color="#ffffff", font=dict(color="#111"))))
     return fig.update_layout(width=980, height=90 + 27 * len(rows), margin=dict(l=5, r=5, t=5, b=5))
 
-# %% ../nbs/17_plots.ipynb #7b40e092
+# %% ../nbs/17_plots.ipynb #86300714
 def _rgba(colour, opacity):
     return f"rgba({int(colour[1:3], 16)},{int(colour[3:5], 16)},{int(colour[5:], 16)},{opacity})"
 
-
+# %% ../nbs/17_plots.ipynb #dbf2c34f
 def band_figure(
     panels,  # rows of panels; each a dict "x" (n,), "curves" name -> dict "median" and maybe "p90", each (3, n): value, lower, upper; maybe "controls" name -> (n,), "range" (low, high) or None, "top" of the axis, "signed"
     x_titles,  # one per row, with unit
@@ -229,7 +229,7 @@ def band_figure(
                 fig.update_yaxes(range=[0, panel["top"]] if "top" in panel else None, rangemode="tozero", **where)
     return fig.update_layout(height=height * len(panels) + 90, width=width * len(y_titles) + 60, margin=dict(l=10, r=10, t=30, b=10), legend=dict(orientation="h", y=-0.1 / len(panels) - 0.04, yanchor="top"))
 
-# %% ../nbs/17_plots.ipynb #9c5a5379
+# %% ../nbs/17_plots.ipynb #b54f8771
 def interval_figure(
     groups,  # dict panel title -> dict group -> dict name -> (value, low, high)
     x_title,  # with unit
@@ -257,7 +257,7 @@ def interval_figure(
     inner = sum(40 + 34 * max(len(g) for g in list(groups.values())[r * columns : (r + 1) * columns]) for r in range(rows))
     return fig.update_layout(width=280 * cols + 120, height=inner + 110, margin=dict(l=10, r=10, t=30, b=80), legend=dict(orientation="h", y=-50 / inner, yanchor="top"))
 
-
+# %% ../nbs/17_plots.ipynb #6d18f546
 def heat_figure(
     tables,  # dict title -> (R, C) values; NaN: nothing to show
     x, y,  # (C,), (R,) names or numbers

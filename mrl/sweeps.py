@@ -134,7 +134,7 @@ def skin_tone(
         raise ValueError(f"tone: no skin reflects more light than there is, as one of {angle} degrees would")
     return colour / skins.mean((0, 1, 2))
 
-# %% ../nbs/32_sweeps.ipynb #c923f3de
+# %% ../nbs/32_sweeps.ipynb #15162014
 SCENE = ("light", "key", "shadow", "ambient", "gaze", "glasses", "frame", "lens", "cloth", "background", "film")
 
 
@@ -152,7 +152,7 @@ def drawn_appearance(
     stranger = sample_appearance(rng := _rng(config.seed, change["view"], 6), {})
     return replace(own, **{k: getattr(stranger, k) for k in SCENE}), rng
 
-
+# %% ../nbs/32_sweeps.ipynb #7deed1d8
 def changed_appearance(a, change, size, renderer):
     "An `Appearance` with what a sweep changes of it."
     film = a.film.copy()
@@ -161,7 +161,7 @@ def changed_appearance(a, change, size, renderer):
     a = replace(a, film=film)
     return replace(a, skin=np.full(18, 1 / 18), tone=skin_tone(renderer, change["tone"])) if "tone" in change else a
 
-
+# %% ../nbs/32_sweeps.ipynb #8086b7a0
 def spoil(image, change, appearance, rng):
     "A picture (S, S, 3) uint8 with what a sweep does to its pixels."
     from PIL import Image
@@ -179,7 +179,7 @@ def spoil(image, change, appearance, rng):
         image = np.asarray(Image.fromarray(image).resize((few, few), Image.BOX).resize((size, size), Image.BICUBIC))
     return image
 
-
+# %% ../nbs/32_sweeps.ipynb #9e5ca23f
 def render_changed(
     config,  # DataConfig; its size is that of the picture
     change,  # dict name -> number
@@ -375,7 +375,7 @@ def training_data(config):
         return DataConfig(**known)
     return DataConfig(size=config.image_size, face_model=config.face_model, near=config.near, far=config.far, without=config.without)
 
-# %% ../nbs/32_sweeps.ipynb #2c2f5cd4
+# %% ../nbs/32_sweeps.ipynb #46a08890
 def held_out(
     population,
     n,
@@ -384,7 +384,7 @@ def held_out(
     test = split_identities(len(population))["test"]
     return np.sort(np.random.default_rng(0).permutation(test)[:n])
 
-
+# %% ../nbs/32_sweeps.ipynb #5d5b2791
 def sweep_run(
     run,  # folder in results/
     name,  # of the folder in results/ where errors are kept
