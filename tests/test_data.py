@@ -56,7 +56,7 @@ def test_rendered_by_a_process_that_is_killed_and_by_a_dask_cluster(built, tmp_p
 
 def test_a_worker_with_other_code_is_refused(tmp_path, monkeypatch):
     small = replace(CONFIG, n_images=1)
-    asked = {**data._identity(small), "versions": data._versions()}
+    asked = {**data.data_identity(small), "versions": data._versions()}
     assert data._here(small) == asked
     for other in ({"renderer": "0"}, {"population": "0"}, {"versions": {**asked["versions"], "numpy": "1.0"}}):
         monkeypatch.setattr(data, "_here", lambda config: {**asked, **other})
@@ -103,7 +103,7 @@ def test_images_show_the_face_where_the_labels_say(tmp_path):
     config = DataConfig(n_images=6, size=96)
     labels = plan_labels(config, population)
     images = data.render_shard(config, 0, labels)
-    _, renderer = data._renderer("anny")
+    _, renderer = data.renderer_of("anny")
     for i in range(6):
         x = torch.as_tensor(population.faces(labels["identity"][i : i + 1].numpy()))[0].double()
         uv = project(x, *(labels[k][i].double() for k in ("K", "q", "t"))).numpy()
@@ -180,7 +180,7 @@ def test_an_effect_left_out_changes_only_the_picture():
     with pytest.raises(ValueError, match="without: unknown effect nose; the effects are .*hair"):
         DataConfig(without="hair,nose")
     one = {k: v[1] for k, v in labels.items()}
-    population, renderer = data._renderer("anny")
+    population, renderer = data.renderer_of("anny")
     rng = np.random.default_rng([config.seed, 0, 1, 1])
     identity = int(one["identity"])
     bald = switch_off(sample_appearance(rng, {k: v[identity] for k, v in population.labels.items()}), ["hair", "noise"])
