@@ -41,7 +41,8 @@ def test_rendered_by_a_process_that_is_killed_and_by_a_dask_cluster(built, tmp_p
     code = f"from mrl.data import *; build_dataset({str(folder)!r}, {CONFIG!r}, jobs=1, progress=False)"
     process = subprocess.Popen([sys.executable, "-c", code])
     try:
-        while not shard_path(folder, 0).exists() and process.poll() is None:
+        on_record = lambda: (folder / "progress.json").exists() and shard_path(folder, 0).name in (folder / "progress.json").read_text()  # noqa: E731
+        while not on_record() and process.poll() is None:
             time.sleep(0.01)
     finally:
         process.send_signal(signal.SIGKILL)
