@@ -384,7 +384,7 @@ def held_out(
     test = split_identities(len(population))["test"]
     return np.sort(np.random.default_rng(0).permutation(test)[:n])
 
-# %% ../nbs/32_sweeps.ipynb #5d5b2791
+# %% ../nbs/32_sweeps.ipynb #a20fc5ce
 def sweep_run(
     run,  # folder in results/
     name,  # of the folder in results/ where errors are kept
@@ -395,8 +395,8 @@ def sweep_run(
     progress=True,
 ):  # as `load_errors`; of controls "<control>.<sweep>"
     "Errors of one run under every sweep: read, or measured and written. FileNotFoundError or ValueError if neither can be done."
-    path = Path(home) / "results" / name / f"{run}.safetensors"
-    tensors, about = next((load_errors(p) for p in (path, ROOT / "results" / name / path.relative_to(Path(home) / "results" / name)) if p.exists()), ({}, {}))
+    path, ours = (Path(top) / "results" / name / f"{run.strip('/')}.safetensors" for top in (home, ROOT))
+    tensors, about = next((load_errors(p) for p in (path, ours) if p.exists()), ({}, {}))
     weights = _weights(run, home)
     if not tensors and weights is None:
         raise FileNotFoundError(f"run {run}: neither a checkpoint (in {run_folder(run, home)}) nor errors ({path})")
