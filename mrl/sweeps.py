@@ -435,7 +435,7 @@ def _weights(run, home):
         return None
     return sha256(path) if path.exists() else None
 
-# %% ../nbs/32_sweeps.ipynb #24e92f0d
+# %% ../nbs/32_sweeps.ipynb #4b89723b
 def sweep_runs(
     runs,  # names of folders in results/
     name, sweeps, choose,  # as in `sweep_run`
@@ -455,9 +455,9 @@ def sweep_runs(
         except (FileNotFoundError, ValueError) as e:
             problems[run] = str(e)
     for loss, measured in found.items():
-        have = {about["run"] for _, about in measured}
-        others = {str(p.relative_to(top).with_suffix("")): p for h in (ROOT, Path(home)) for top in [h / "results" / name] for p in sorted(top.glob(f"{loss}-*.safetensors"))}
-        more = [load_errors(p) for r, p in others.items() if r not in have and loss_name(r) == loss]
+        have, stem = {about["run"].strip("/") for _, about in measured}, loss.strip("/")
+        others = {str(p.relative_to(top).with_suffix("")): p for top in (ROOT / "results" / name, Path(home) / "results" / name) for p in sorted(top.glob(f"{stem}-*.safetensors"))}
+        more = [load_errors(p) for r, p in others.items() if r not in have and loss_name(r) == stem]
         measured += [(t, a) for t, a in more if _but_seed(a) == _but_seed(measured[0][1])]
     return {loss: ({k: np.stack([t[k] for t, _ in m if k in t]) for k in m[0][0]}, m[0][1] | {"seeds": len(m)}) for loss, m in found.items()}, problems
 

@@ -1,4 +1,5 @@
 "Pictures with one thing changed, and the errors that are kept of them."
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -146,6 +147,14 @@ def test_what_cannot_be_drawn_is_named_and_the_rest_is(tiny, tmp_path):
     assert "other-0 is of other heads with other population than study/long/mrl-0 (anny heads)" in problems["other-0"]
     assert "few-0: its errors are of other people or values than asked, and it has no checkpoint" in problems["few-0"]
     assert "cut-0.safetensors: truncated" in problems["cut-0"] and "a mrl.sweeps file is expected" in problems["wrong-0"]
+
+
+def test_a_run_anywhere(tiny, tmp_path):
+    sweeps, home, choose = tiny
+    shutil.copytree(ROOT / "results/study/long/mrl-0", tmp_path / "mine-0")
+    found, problems = sweep_runs([str(tmp_path / "mine-0")], "anywhere", sweeps, choose, home=home, progress=False)
+    assert not problems and found[str(tmp_path / "mine")][0]["yaw"].shape == (1, 3, 3, len(METRICS))
+    assert list((home / "results" / "anywhere").rglob("mine-0.safetensors")) and not list(tmp_path.glob("*.safetensors"))
 
 
 def test_other_people_are_measured_again(tiny):
