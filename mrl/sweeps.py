@@ -289,12 +289,12 @@ def load_errors(
     tensors, about = load_tensors(path, "mrl.sweeps")
     return {k: v.float().numpy() for k, v in tensors.items()}, about
 
-# %% ../nbs/32_sweeps.ipynb #aa0997a6
+# %% ../nbs/32_sweeps.ipynb #765e7705
 def band_statistics(
     errors,  # (S, V, F) seeds, values, people
     draws=400,
     seed=0,
-):  # dict "median", "p90" -> (3, V): value, and its 95 % interval over resampled seeds and people
+):  # dict "median", "p90" -> (3, V): value, and its 95 % interval over people and seeds
     "Quantiles of errors with bootstrap bands."
     S, V, F = errors.shape
     rng, pooled = np.random.default_rng(seed), errors.swapaxes(0, 1)  # (V, S, F)
