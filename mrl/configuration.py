@@ -125,10 +125,11 @@ def at_distance(cameras, factor, keep=0):
 
     return sample
 
-# %% ../nbs/21_configuration.ipynb #6f1d9609
+# %% ../nbs/21_configuration.ipynb #517ce34b
 def make_criterion(
     config,  # TrainConfig
-    of_whole=None,  # where a criterion sees only a part of its batch: what makes virtual cameras for a batch into those of the part
+    of_whole=None,  # where a criterion sees only a part of its batch: what makes virtual cameras for a batch into those of the part ...
+    whole=None,  # ... and a mean over the part into that over the batch (mrl.losses.log_of_mean)
 ):  # (criterion, torch.Generator of its virtual cameras or None)
     "The criterion that a configuration names, and what draws its virtual cameras."
     generator = None
@@ -145,7 +146,7 @@ def make_criterion(
     elif config.loss == "homoscedastic":
         criterion = HomoscedasticLoss(config.alpha, config.beta, config.norm, config.translation)
     elif config.loss == "log_terms":
-        criterion = LogTermsLoss(config.norm, config.translation)
+        criterion = LogTermsLoss(config.norm, config.translation, whole)
     elif config.loss == "pixel_alignment":
         criterion = PixelAlignmentLoss(depth_weight=config.depth_weight, norm=config.norm)
     elif config.loss == "geometric_alignment":
@@ -153,7 +154,7 @@ def make_criterion(
     else:
         criterion = ReprojectionLoss(norm=config.norm)
     if config.disentangled:
-        criterion = Disentangled(criterion, config.parts, config.logarithms)
+        criterion = Disentangled(criterion, config.parts, config.logarithms, whole)
     if config.unit != 1 or config.focal != 1:
         criterion = Rescaled(criterion, config.unit, config.focal)
     return criterion, generator

@@ -6,7 +6,7 @@
 __all__ = ['NORMS', 'NEAR', 'READINGS', 'TRANSLATIONS', 'true_and_batch_cameras', 'VIRTUAL_CAMERAS', 'check_inputs',
            'check_finite', 'check_intrinsics', 'mean_difference', 'near_depth', 'centred_pixels', 'check_cameras',
            'multiview_reprojection', 'reprojection', 'geometric_alignment', 'pixel_alignment', 'terms', 'multi_term',
-           'HomoscedasticLoss', 'LogTermsLoss', 'orbit_cameras', 'batch_cameras', 'true_and',
+           'HomoscedasticLoss', 'log_of_mean', 'LogTermsLoss', 'orbit_cameras', 'batch_cameras', 'true_and',
            'MultiviewReprojectionLoss', 'ReprojectionLoss', 'GeometricAlignmentLoss', 'PixelAlignmentLoss',
            'MultiTermLoss', 'Disentangled']
 
@@ -208,7 +208,7 @@ def multi_term(
         raise ValueError("alpha_id_hat (..., M) is needed when gamma is not 0")
     return loss + gamma * alpha_id_hat.square().sum(-1).mean()
 
-# %% ../nbs/05_losses.ipynb #def1676b
+# %% ../nbs/05_losses.ipynb #b25e089f
 class HomoscedasticLoss(nn.Module):
     "Multi-term loss with learned weights (Kendall and Cipolla 2017, Eq. 7); `forward` as in `multi_term`. Give `log_scale` to the optimiser; `K` is accepted and not used."
 
@@ -230,15 +230,26 @@ class HomoscedasticLoss(nn.Module):
         return (L * (-self.log_scale).exp() + self.log_scale).sum()
 
 
+def log_of_mean(
+    part,  # mean over the images at hand
+    whole=None,  # where processes share a batch: what makes a tensor its mean over them, e.g. lightning_fabric's Fabric.all_reduce
+):
+    "Logarithm of the mean over a batch, with this process's part of its gradient."
+    if whole is None:
+        return part.log()
+    mean = whole(part.detach().clone())
+    return mean.log() + (part - part.detach()) / mean
+
+
 class LogTermsLoss(nn.Module):
     "`log L_x + log L_q + log L_t`: learned weights that are always at their best; `forward` as in `multi_term`. `K` is accepted and not used."
 
-    def __init__(self, norm="l1", translation="world"):
+    def __init__(self, norm="l1", translation="world", whole=None):  # whole: as in `log_of_mean`
         super().__init__()
-        self.norm, self.translation = norm, translation
+        self.norm, self.translation, self.whole = norm, translation, whole
 
     def forward(self, x_hat, q_hat, t_hat, x, q, t, alpha_id_hat=None, *, K=None):
-        return terms(x_hat, q_hat, t_hat, x, q, t, self.norm, self.translation).log().sum()
+        return log_of_mean(terms(x_hat, q_hat, t_hat, x, q, t, self.norm, self.translation), self.whole).sum()
 
 # %% ../nbs/05_losses.ipynb #54d0cf60
 def orbit_cameras(x, q, t, K, views, generator=None, max_angle=math.pi):
@@ -354,7 +365,7 @@ class MultiTermLoss(nn.Module):
     def forward(self, x_hat, q_hat, t_hat, x, q, t, alpha_id_hat=None, *, K=None):
         return multi_term(x_hat, q_hat, t_hat, x, q, t, alpha_id_hat, self.alpha, self.beta, self.gamma, self.norm, self.translation)
 
-# %% ../nbs/05_losses.ipynb #b330e52e
+# %% ../nbs/05_losses.ipynb #60c765e5
 class Disentangled(nn.Module):
     "The sum of a criterion's judgements of shape, rotation and translation, each with the truth of the others (after Simonelli et al. 2019, arXiv 1905.12365); `forward` as in the criterion."
 
@@ -363,11 +374,12 @@ class Disentangled(nn.Module):
         criterion,
         parts=3,  # 3: shape, rotation, translation in the camera frame; 2: shape, pose
         logarithms=False,  # add the logarithms of the judgements
+        whole=None,  # as in `log_of_mean`
     ):
         super().__init__()
         if parts not in (2, 3):
             raise ValueError(f"parts must be 2 or 3, got {parts}")
-        self.criterion, self.parts, self.logarithms = criterion, parts, logarithms
+        self.criterion, self.parts, self.logarithms, self.whole = criterion, parts, logarithms, whole
 
     def forward(self, x_hat, q_hat, t_hat, x, q, t, alpha_id_hat=None, *, K=None):
         pose = [(q_hat, t_hat)]
@@ -376,4 +388,4 @@ class Disentangled(nn.Module):
             pose = [(q_hat, rotate(q_hat, o)), (q, rotate(q, o_hat))]
         mixed = [(x_hat, q, t), *((x, *p) for p in pose)]
         judgements = torch.stack([self.criterion(*prediction, x, q, t, alpha_id_hat, K=K) for prediction in mixed])
-        return (judgements.log() if self.logarithms else judgements).sum()
+        return (log_of_mean(judgements, self.whole) if self.logarithms else judgements).sum()

@@ -185,7 +185,7 @@ def make_optimiser(model, criterion, config):
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, total_steps=config.steps + 1, pct_start=0.05, cycle_momentum=False)
     return optimiser, schedule
 
-# %% ../nbs/12_training.ipynb #4b56ff3f
+# %% ../nbs/12_training.ipynb #824baa54
 def step_loader(config, data, start, fabric):
     "Batches for the steps after `start`, of each this process's part."
     sampler = StepSampler(len(data), config.batch_size, config.steps, config.seed, start)
@@ -195,7 +195,7 @@ def step_loader(config, data, start, fabric):
 def prepare_fit(config, folder, data, model, fabric):
     "What the loop works with: `(objective, generator of cameras, (model, criterion, optimiser, schedule), first step, history rows)`."
     several = fabric.world_size > 1
-    criterion, cameras = make_criterion(config, partial(of_whole_batch, fabric=fabric) if several else None)
+    criterion, cameras = make_criterion(config, partial(of_whole_batch, fabric=fabric), fabric.all_reduce) if several else make_criterion(config)
     if several and fabric.device.type == "cuda":
         torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place
     model.to(fabric.device, memory_format=torch.channels_last).train()

@@ -17,7 +17,9 @@ from mrl.training import train
 ROOT = Path(__file__).parent.parent
 MRL = TrainConfig(run="mrl", n_images=256, image_size=32, n_components=8, width=0.06, batch_norm=False, steps=8, batch_size=16, eval_every=4, device="cpu", precision="fp32")
 RUNS = {"mrl": MRL, "orbits": replace(MRL, run="orbits", cameras="true+uniform", camera_distance=1.5, unit=1000.0),
-        "homoscedastic": replace(MRL, run="homoscedastic", loss="homoscedastic", clip=1.0)}
+        "homoscedastic": replace(MRL, run="homoscedastic", loss="homoscedastic", clip=1.0),
+        "log_terms": replace(MRL, run="log_terms", loss="log_terms"),
+        "logarithms": replace(MRL, run="logarithms", disentangled=True, parts=3, logarithms=True)}
 SCRIPT = """
 import json, os, signal, sys
 from pathlib import Path
@@ -92,9 +94,10 @@ def home(alone, tmp_path_factory):
 def test_two_processes_follow_the_path_of_one(alone, home):
     refused = [replace(MRL, lr=2e-3), replace(MRL, run="odd", batch_size=15)]
     said = script(home, "finish", *RUNS.values(), MRL, *refused, replace(MRL, run="wrong"))
-    assert said[0] == said[1] and said[0][:4] == [*RUNS, "mrl"]  # the last was complete
-    assert "holds another run (lr: 0.001 there, 0.002 asked)" in said[0][4]
-    assert said[0][5] == "ValueError: batch_size must be a multiple of the number of processes (2), got 15"
+    n = len(RUNS)
+    assert said[0] == said[1] and said[0][: n + 1] == [*RUNS, "mrl"]  # the last was complete
+    assert "holds another run (lr: 0.001 there, 0.002 asked)" in said[0][n + 1]
+    assert said[0][n + 2] == "ValueError: batch_size must be a multiple of the number of processes (2), got 15"
     assert not (home / "results/odd").exists() and not list(home.glob("results/**/*.tmp"))
     for name in RUNS:
         one, two = alone / "results" / name, home / "results" / name
