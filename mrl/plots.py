@@ -326,13 +326,13 @@ def slider_figure(
     fig.update_xaxes(visible=False).update_yaxes(visible=False)
     return fig.update_layout(sliders=[dict(active=start, steps=steps, currentvalue=dict(prefix=f"{name}: "), pad=dict(t=10))], width=side * len(titles) + 40, height=side + 140, margin=dict(l=10, r=10, t=30, b=10))
 
-# %% ../nbs/17_plots.ipynb #6695cb1f
+# %% ../nbs/17_plots.ipynb #8d2d21f0
 def present(
     fig,  # plotly Figure
     name,  # of its files, words with hyphens
     gallery="",  # folder; "": the figure is shown, and nothing is written
 ):
-    "Show a figure; in a gallery write `name.html` and `name.png`, too, and the page that lists all of them."
+    "Show a figure; in a gallery write `name.html` and `name.png`, too, and the page that lists all of them. On the page a click on a point opens the file that its `customdata` names."
     from pathlib import Path
 
     from mrl.files import atomic_write
@@ -343,7 +343,8 @@ def present(
     folder = Path(gallery)
     with atomic_write(folder / f"{name}.png") as tmp:
         fig.write_image(tmp, format="png")
-    fig.write_html(folder / f"{name}.html", include_plotlyjs="directory")
+    on_click = "document.getElementById('{plot_id}').on('plotly_click', e => { if (e.points[0].customdata) window.open(e.points[0].customdata) })"
+    fig.write_html(folder / f"{name}.html", include_plotlyjs="directory", post_script=on_click)
     cards = [f'<a href="{p.stem}.html"><figure><img src="{p.stem}.png" alt=""><figcaption>{p.stem.replace("-", " ")}</figcaption></figure></a>' for p in sorted(folder.glob("*.png")) if p.with_suffix(".html").exists()]
     style = "body{font-family:sans-serif;color:#222;background:white;display:flex;flex-wrap:wrap}figure{margin:12px;width:440px}img{max-width:100%;max-height:320px}"
     with atomic_write(folder / "index.html") as tmp:

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['GRID', 'XQT', 'ALIGNMENT', 'RIVALS', 'RESCALED', 'HIDDEN', 'RATE', 'DEPTH', 'PICKS', 'HEADLINE', 'ORDER', 'FRONT',
-           'FRONT_LIMITS', 'BLUES', 'GREENS', 'grid_name', 'study_runs', 'pick', 'long_runs', 'is_complete',
-           'execute_run', 'run_study', 'load_study', 'interval', 'bootstrap_interval', 'seeds_by_people', 'headline',
-           'seed_interval', 'hover', 'front_layers', 'front_figure', 'pixel_parts', 'measure_pixel_parts']
+           'FRONT_LIMITS', 'BLUES', 'GREENS', 'SYMBOLS', 'LABELLED', 'grid_name', 'study_runs', 'pick', 'long_runs',
+           'is_complete', 'execute_run', 'run_study', 'load_study', 'interval', 'bootstrap_interval', 'seeds_by_people',
+           'headline', 'hover', 'front_layers', 'front_figure', 'undominated', 'pixel_parts', 'measure_pixel_parts']
 
 # %% ../nbs/20_study.ipynb #49c870a2
 import os
@@ -23,9 +23,9 @@ from .files import HOME, ROOT, read_json, write_json
 from .metrics import METRICS, image_metrics
 from .results import claim_run, commit, load_run, read_faces
 
-# %% ../nbs/20_study.ipynb #c62bac89
+# %% ../nbs/20_study.ipynb #2170c104
 GRID = [(alpha, beta, 0.0, "world") for alpha in (1.0, 10.0, 100.0, 1000.0) for beta in (0.01, 0.1, 1.0)] + [(1.0, 0.001, 0.0, "world")]
-GRID += [(alpha, beta, 0.0, "camera") for alpha in (10.0, 100.0, 1000.0) for beta in (0.01, 0.1, 1.0)] + [(1e4, beta, 0.0, "camera") for beta in (1.0, 10.0)]
+GRID += [(alpha, beta, 0.0, "camera") for alpha in (10.0, 100.0, 1000.0) for beta in (0.01, 0.1, 1.0)] + [(1e4, beta, 0.0, "camera") for beta in (1.0, 10.0)] + [(1.0, 0.001, 0.0, "camera")]
 GRID += [(*setting, 0.01, "world") for setting in ((10.0, 0.01), (10.0, 0.1), (10.0, 1.0), (100.0, 0.01), (100.0, 0.1))]
 
 
@@ -33,7 +33,7 @@ def grid_name(alpha, beta, gamma, translation="world"):
     "Name of a setting of the multi-term loss."
     return ("camera-" if translation == "camera" else "") + f"alpha{alpha:g}-beta{beta:g}-gamma{gamma:g}"
 
-# %% ../nbs/20_study.ipynb #ba28e73f
+# %% ../nbs/20_study.ipynb #42795956
 XQT = dict(loss="multi_term", norm="squared", alpha=1.0, beta=1.0)
 ALIGNMENT = dict(loss="geometric_alignment")
 RIVALS = {
@@ -48,6 +48,7 @@ RIVALS = {
     "alignment-released": ALIGNMENT | dict(reading="world-to-camera"),
     "alignment-l1-disentangled": ALIGNMENT | dict(disentangled=True),
     "alignment-l1-disentangled-3": ALIGNMENT | dict(disentangled=True, parts=3),
+    "alignment-l1-disentangled-3-log": ALIGNMENT | dict(disentangled=True, parts=3, logarithms=True),
     "alignment-pixels": dict(loss="pixel_alignment"),
     "alignment-pixels-depth0.45": dict(loss="pixel_alignment", depth_weight=0.45),  # what true+batch cameras make of depth, see below
     "xqt": XQT,
@@ -55,11 +56,12 @@ RIVALS = {
     "learned-1-1": dict(loss="homoscedastic", alpha=1.0, beta=1.0),
     "learned-10-0.01": dict(loss="homoscedastic", alpha=10.0, beta=0.01),
     "learned-100-0.1": dict(loss="homoscedastic", alpha=100.0, beta=0.1),
+    "learned-camera-100-0.1": dict(loss="homoscedastic", alpha=100.0, beta=0.1, translation="camera"),
     "log-terms": dict(loss="log_terms"),
     "log-terms-camera": dict(loss="log_terms", translation="camera"),
 }
 
-# %% ../nbs/20_study.ipynb #e859d97b
+# %% ../nbs/20_study.ipynb #94d39bbe
 RESCALED = {
     **{f"{run}-metres": RIVALS[run] | dict(unit=1000.0) for run in ("mrl", "alignment-l1", "xqt", "learned-100-0.1", "log-terms")},
     "multi_term-metres": dict(loss="multi_term", unit=1000.0),
@@ -75,23 +77,24 @@ HIDDEN = {
     **{f"vertices-{n}": dict(vertices=n) for n in (10, 100)},
     "clip": dict(clip=10.0),
 }
-RATE = {f"{run}-lr{lr:g}": loss | dict(lr=lr) for run, loss in {**{r: RIVALS[r] for r in ("mrl", "alignment-l1", "log-terms-camera")}, "multi_term-camera": dict(loss="multi_term", alpha=1000.0, beta=1.0, translation="camera")}.items() for lr in (3e-4, 3e-3)}
+RATE = {f"{run}-lr{lr:g}": loss | dict(lr=lr) for run, loss in {**{r: RIVALS[r] for r in ("mrl", "mrl-disentangled-3-log", "alignment-l1", "log-terms-camera")}, "multi_term-camera": dict(loss="multi_term", alpha=1000.0, beta=1.0, translation="camera")}.items() for lr in (3e-4, 3e-3)}
 DEPTH = {f"{loss}-{label}": dict(loss=loss, n_images=20_000, near=near, far=far)
          for label, near, far in (("wide", 500.0, 1000.0), ("narrow", 725.0, 775.0)) for loss in ("mrl", "geometric_alignment", "multi_term")}
 
-# %% ../nbs/20_study.ipynb #4a697325
+# %% ../nbs/20_study.ipynb #40c1b164
 def study_runs(
     name="study",  # folder in results/
     **protocol,  # what all have in common, e.g. width, image_size
 ):  # dict name -> parameters of TrainConfig
     "The short runs of the study: one seed, scored on the validation identities."
     grid = {grid_name(*setting): dict(loss="multi_term", **dict(zip(("alpha", "beta", "gamma", "translation"), setting))) for setting in GRID}
-    chance = {f"mrl-{seed}": dict(seed=seed) for seed in (1, 2, 3, 4)}
-    groups = {"grid": grid, "rivals": RIVALS, "rescaled": RESCALED, "hidden": HIDDEN, "chance": chance, "rate": RATE, "depth": DEPTH}
+    chance = {f"mrl-{seed}": dict(seed=seed) for seed in range(1, 10)}
+    again = {"mrl": {}, "alpha100-beta0.1-gamma0": grid["alpha100-beta0.1-gamma0"]}
+    groups = {"grid": grid, "rivals": RIVALS, "rescaled": RESCALED, "hidden": HIDDEN, "chance": chance, "again": again, "rate": RATE, "depth": DEPTH}
     short = dict(n_images=50_000, steps=1000, eval_every=500, test=False) | protocol
     return {f"{name}/{group}/{run}": short | parameters for group, runs in groups.items() for run, parameters in runs.items()}
 
-# %% ../nbs/20_study.ipynb #d1b629b0
+# %% ../nbs/20_study.ipynb #34be948f
 PICKS = {  # what is called best, and the error that says so
     "Best pose": lambda m: m["camera_rotation"]["mean"] * m["camera_position"]["mean"],
     "Best shape": lambda m: m["shape"]["mean"],
@@ -111,12 +114,13 @@ HEADLINE = {  # and the picks
     "mrl-disentangled-3-log": "MRL, logarithms of shape, rotation and translation apart",
     "log-terms-camera": "Logarithms of the terms, translation in the camera frame",
     "alignment-l1": "3D distance in the camera frame (L1)",
+    "alignment-l1-disentangled-3-log": "3D distance, logarithms of shape, rotation and translation apart",
 }
-ORDER = ("rivals/mrl-disentangled-3", "rivals/reprojection", "rivals/learned-100-0.1", "rivals/xqt", *(f"grid/{grid_name(*s)}" for s in ((10.0, 0.01, 0.0), (100.0, 0.1, 0.0), (100.0, 0.1, 0.0, "camera"))))
+ORDER = ("rivals/mrl-disentangled-3", "rivals/alignment-pixels-depth0.45", *(f"grid/{grid_name(*s)}" for s in ((1000.0, 1.0, 0.0), (100.0, 0.1, 0.0, "camera"))))
 
 
 def long_runs(
-    best,  # names of grid settings, like those of `grid_name`
+    best,  # dict row -> name of a grid setting, from `pick`
     name="study",
     seeds=5,
     factor=4,  # how many times longer than the short runs
@@ -124,7 +128,7 @@ def long_runs(
 ):  # dict name -> parameters
     "The headline rows, with several seeds, and a few settings from all over the table with one, to see whether the order of the short runs holds; scored on the test identities."
     short = study_runs(name, **protocol)
-    several = [f"{name}/rivals/{r}" for r in HEADLINE] + [f"{name}/grid/{b}" for b in dict.fromkeys(best)]
+    several = [f"{name}/rivals/{r}" for r in HEADLINE] + [f"{name}/grid/{b}" for b in dict.fromkeys(best.values())]
     once = [f"{name}/{r}" for r in ORDER]
     wanted = [(run, 0) for run in dict.fromkeys(several + once)] + [(run, seed) for seed in range(1, seeds) for run in several]
     return {f"{name}/long/{Path(run).name}-{seed}": short[run] | dict(steps=short[run]["steps"] * factor, eval_every=short[run]["eval_every"] * factor, seed=seed, test=True)
@@ -268,13 +272,7 @@ def headline(
             table[row] = {k: bootstrap_interval(v[loss], images) for k, (v, images) in errors.items()} | {"seeds": len(next(iter(errors.values()))[0][loss])}
     return table
 
-# %% ../nbs/20_study.ipynb #6dafba46
-def seed_interval(values):  # (low, high)
-    "95 % prediction interval of a normal variable for one more value (Student's t)."
-    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) * np.sqrt(1 + 1 / len(values))
-    return float(np.mean(values) - half), float(np.mean(values) + half)
-
-# %% ../nbs/20_study.ipynb #2f86aa87
+# %% ../nbs/20_study.ipynb #62108f6b
 def hover(run, record, base, metrics):
     "What a point says: the run's name, what differs from the configuration `base`, its errors, its file."
     differs = [f"{k}={v}" for k, v in record["config"].items() if v != base[k] and k != "run"]
@@ -285,6 +283,8 @@ def hover(run, record, base, metrics):
 FRONT = (("camera_rotation", "shape"), ("reprojection", "shape"))
 FRONT_LIMITS = {"camera_rotation": 15, "reprojection": 30, "shape": 4}  # what is farther out is left to the tables
 BLUES, GREENS = ("#9ecae1", "#6baed6", "#2171b5", "#08519c", "#08306b"), ("#c7e9c0", "#a1d99b", "#41ab5d", "#238b45", "#00441b")
+SYMBOLS = ("circle", "square", "diamond", "cross", "x")
+LABELLED = {"log-terms-camera": "bottom right", "mrl-disentangled-3-log": "top right", "alignment-l1": "top right", "alignment-pixels-depth0.45": "middle right", "log-terms": "middle right"}  # the others are named when pointed at
 
 
 def front_layers(study):
@@ -294,12 +294,12 @@ def front_layers(study):
     for translation, colours in (("world", BLUES), ("camera", GREENS)):
         for alpha, colour in zip(level["alpha"], colours):
             runs = {r: s for r, s in grid.items() if (s["config"]["alpha"], s["config"]["translation"]) == (alpha, translation)}
-            symbols = [("circle", "square", "diamond", "cross", "x")[level["beta"].index(s["config"]["beta"]) % 5] + ("-open" if s["config"]["gamma"] else "") for s in runs.values()]
+            symbols = [SYMBOLS[level["beta"].index(s["config"]["beta"]) % 5] + ("-open" if s["config"]["gamma"] else "") for s in runs.values()]
             yield f"multi-term, {translation} t, alpha {alpha:g}", runs, dict(color=colour, size=9, symbol=symbols)
     yield "no grid", {r: s for r, s in study.items() if r.startswith("rivals/") and r != "rivals/mrl"}, dict(color="#E69F00", size=8, symbol="triangle-up")
     yield "MRL", {"rivals/mrl": study["rivals/mrl"]}, dict(color="#D55E00", size=15, symbol="star")
 
-# %% ../nbs/20_study.ipynb #7691c2f0
+# %% ../nbs/20_study.ipynb #dc23743c
 def front_figure(
     study,  # from `load_study`
     limits=FRONT_LIMITS,  # dict metric -> error beyond which a run is left out of the picture
@@ -315,13 +315,26 @@ def front_figure(
     fig = make_subplots(1, 2, horizontal_spacing=0.1)
     for col, (x, y) in enumerate(FRONT, 1):
         for legend, runs, marker in front_layers({r: s for r, s in study.items() if r not in outside}):
-            named = legend in ("no grid", "MRL")
-            fig.add_scatter(x=[round(error(s, x), 3) for s in runs.values()], y=[round(error(s, y), 3) for s in runs.values()], mode="markers+text" if named else "markers", marker=marker, name=legend,
-                            text=[r.split("/")[1] for r in runs], textposition="middle right", textfont=dict(size=10), hovertext=[hover(r, s, base["config"], metrics) for r, s in runs.items()],
-                            hoverinfo="text", showlegend=col == 1 and bool(runs), legendgroup=legend, row=1, col=col)
+            names = [r.split("/")[1] for r in runs]
+            fig.add_scatter(x=[round(error(s, x), 3) for s in runs.values()], y=[round(error(s, y), 3) for s in runs.values()], mode="markers+text", marker=marker, legendgroup=legend, showlegend=False,
+                            text=[n if n in LABELLED or legend == "MRL" else "" for n in names], textposition=[LABELLED.get(n, "middle right") for n in names], textfont=dict(size=11),
+                            hovertext=[hover(r, s, base["config"], metrics) for r, s in runs.items()], hoverinfo="text",
+                            customdata=[f"../results/{s['config']['run']}/config.json" for s in runs.values()], row=1, col=col)  # from a page in figures/
+            if col == 1 and runs:
+                fig.add_scatter(x=[None], y=[None], mode="markers", marker=marker | (dict(symbol="circle") if legend.startswith("multi-term") else {}), name=legend, legendgroup=legend, row=1, col=1)
         fig.add_hline(y=base["metrics"]["val_controls"]["mean face, mean pose"]["shape"]["mean"], line=dict(color="#888", width=1, dash="dash"), row=1, col=col)
-        fig.update_xaxes(title=f"{METRICS[x][0]} ({METRICS[x][1]})", type="log", row=1, col=col).update_yaxes(title=f"{METRICS[y][0]} ({METRICS[y][1]})", row=1, col=col)
+        fig.update_xaxes(title=f"{METRICS[x][0]} ({METRICS[x][1]})", type="log", tickvals=[3, 4, 5, 6, 8, 10, 15, 20, 30], row=1, col=col).update_yaxes(title=f"{METRICS[y][0]} ({METRICS[y][1]})", row=1, col=col)
     return fig.update_layout(width=1080, height=520, margin=dict(l=10, r=10, t=10, b=10), legend=dict(orientation="h", y=-0.12)), outside
+
+# %% ../nbs/20_study.ipynb #035ccdb7
+def undominated(
+    study,  # records by name, from `load_study`
+    metrics,  # names
+    split="val",
+):  # set of names
+    "Runs that no other run equals or beats in all of `metrics` at once."
+    errors = {r: np.array([s["metrics"][split][k]["mean"] for k in metrics]) for r, s in study.items()}
+    return {r for r, e in errors.items() if not any((o <= e).all() for other, o in errors.items() if other != r)}
 
 # %% ../nbs/20_study.ipynb #267463f3
 @torch.no_grad()

@@ -17,6 +17,7 @@ from PIL import Image
 
 from mrl.faces import load_population
 from mrl.plots import mesh_figure, present, slider_figure
+from mrl.study import front_figure, load_study
 
 ROOT = Path(__file__).parent.parent
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -171,3 +172,17 @@ def test_page_of_the_gallery(page, tmp_path):
     end = page.locator(".slider-rail-touch-rect").bounding_box()
     page.mouse.click(end["x"] + end["width"] - 5, end["y"] + end["height"] / 2)
     until(lambda: abs(np.median(pixels(page.locator(".plot-container image").first)) - 240) < 3, "the slider shows the last picture", 30)
+
+
+def test_a_point_of_the_study_opens_its_configuration(page, tmp_path):
+    (tmp_path / "results").symlink_to(ROOT / "results")
+    (tmp_path / "figures").mkdir()
+    present(front_figure(load_study())[0], "study", tmp_path / "figures")
+    page.goto((tmp_path / "figures/study.html").as_uri())
+    star = page.locator(".scatterlayer .trace").filter(has_text="mrl").filter(has_not_text="-").locator(".point").first
+    star.wait_for()
+    box = star.bounding_box()
+    with page.expect_popup() as opened:
+        page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    opened.value.wait_for_load_state()
+    assert opened.value.url.endswith("/results/study/rivals/mrl/config.json") and '"run": "study/rivals/mrl"' in opened.value.content()

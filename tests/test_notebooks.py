@@ -1,6 +1,7 @@
 "The notebooks that do work, as their users run them (papermill, tiny), and the repository's own order."
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import fields
@@ -122,6 +123,19 @@ def test_robustness_notebooks(tmp_path, monkeypatch, name, sizes):
         run(tmp_path, monkeypatch, name, run="nobody-0")
 
 
+def test_study_of_somebody_else(tmp_path, monkeypatch):
+    "A sentence that other runs do not bear out is struck out there, and no error."
+    theirs = tmp_path / "results/study"
+    shutil.copytree(ROOT / "results/study", theirs, ignore=shutil.ignore_patterns("*.safetensors"))
+    metrics = read_json(theirs / "rivals/mrl/metrics.json")
+    metrics["val"]["shape"]["mean"] = 1.0  # after as many steps, MRL has learned the shape
+    write_json(theirs / "rivals/mrl/metrics.json", metrics)
+    notebook = run(tmp_path, monkeypatch, "study", run=True)
+    said = [line for c in notebook["cells"] for o in c.get("outputs", []) for line in "".join(o.get("data", {}).get("text/markdown", "")).split("\n")]
+    assert any(re.match(r"- Not in these runs: <s>\*\*Pixels first, shape last\.\*\*.* \(1\.00 mm against .*</s>$", line) for line in said)
+    assert any(line.startswith("- **The deck's pattern appears.**") for line in said)
+
+
 def test_evaluate_micc_notebook(tmp_path, monkeypatch):
     "Somebody's meshes, right for one subject of a look-alike and missing for the other."
     look = tmp_path / "look"
@@ -195,9 +209,43 @@ def test_readme_table_is_the_reference_run():
 def test_readme_headline_is_the_long_runs():
     "Every number of the study's table in the README follows from results/study/long."
     readme = (ROOT / "README.md").read_text()
-    for name, row in headline(load_study(ROOT / "results/study")).items():
+    study = load_study(ROOT / "results/study")
+    for name, row in headline(study).items():
         cells = " | ".join(f"{mean:.2f} [{low:.2f}, {high:.2f}]" for mean, low, high in (row[k] for k in ("reprojection", "shape", "camera_position", "camera_rotation")))
         assert f"| {name.split(' (')[0]} | {cells} | {row['seeds']} |" in readme
+    for name in ("mean face, mean pose", "mean face, true pose"):
+        control = study["long/mrl-0"]["metrics"]["test_controls"][name]
+        assert f"| {name} | " + " | ".join(f"{control[k]['mean']:.2f}" for k in ("reprojection", "shape", "camera_position", "camera_rotation")) + " | |" in readme
+
+
+def test_readme_says_what_the_study_says():
+    "The sentences below the table, from the same files."
+    study = load_study(ROOT / "results/study")
+    rows = {name.split(" (")[0]: row for name, row in headline(study).items()}
+    value = lambda row, k: rows[row][k][0]  # noqa: E731
+    px, mm, pos, deg = "reprojection", "shape", "camera_position", "camera_rotation"
+    log, terms, space, space_log = (next(r for r in rows if r.startswith(start)) for start in ("MRL, log", "Logarithms", "3D distance in", "3D distance, log"))
+    knows_nothing = study["long/mrl-0"]["metrics"]["test_controls"]["mean face, mean pose"][mm]["mean"]
+    assert 0.08 < 1 - value("MRL", px) / value("Best pose", px) < 0.12 and abs(value("MRL", mm) - value("Best pose", mm)) < 0.1 and all(value("MRL", k) > 1.1 * value("Best pose", k) for k in (pos, deg))
+    assert 0.1 < 1 - value("MRL", mm) / knows_nothing < 0.15 and 0.1 < 1 - value("Best pose", mm) / knows_nothing < 0.15
+    assert abs(value(space, px) - value("Best pose", px)) < 0.1
+    long = lambda run, k: study[f"long/{run}-0"]["metrics"]["test"][k]["mean"]  # noqa: E731
+    assert all(abs(long("alignment-pixels-depth0.45", k) / long("mrl", k) - 1) < 0.1 for k in (px, mm, pos, deg))
+    assert 2.7 < long("alpha1000-beta1-gamma0", px) / long("mrl", px) < 3  # the same weights, translation in the world
+    assert abs(long("camera-alpha100-beta0.1-gamma0", px) / long("mrl", px) - 1.1) < 0.02 and abs(long("camera-alpha100-beta0.1-gamma0", mm) / long("mrl", mm) - 7 / 8) < 0.02
+    assert value("MRL", px) < value(terms, px) < 1.02 * value("MRL", px) and all(value(terms, k) < 0.85 * value("MRL", k) for k in (mm, pos, deg))
+    assert value(log, px) == min(value(r, px) for r in rows)
+    assert all(abs(value(r, k) / value(terms, k) - 1) < 0.05 for r in (log, space_log) for k in (mm, pos, deg)) and value(space_log, px) > 1.02 * value(log, px)
+    short = lambda run, k=px: study[run]["metrics"]["val"][k]["mean"]  # noqa: E731
+    low = {t: min(short(r) for r, s in study.items() if r.startswith("grid/") and s["config"]["translation"] == t) for t in ("world", "camera")}
+    assert low["world"] > 2.5 * short("rivals/mrl") and low["camera"] < 1.2 * short("rivals/mrl")
+    seeds = [short(f"chance/mrl-{s}") for s in range(1, 10)]
+    assert all(min(seeds) <= short(f"rescaled/mrl-{u}") <= max(seeds) for u in ("metres", "focal")) and 1.4 < short("rescaled/multi_term-metres") / short("grid/alpha100-beta0.1-gamma0") < 1.6
+    angles = [15, 30, 60, 90, 180]
+    for k, order in ((px, angles), (mm, angles[::-1])):
+        assert sorted(angles, key=lambda a: short(f"hidden/uniform-{a}", k)) == order  # noqa: B023
+    assert short("hidden/batch") > 1.2 * short("rivals/mrl") and short("hidden/views-16") > 1.05 * short("rivals/mrl")
+    assert all(abs(short(f"hidden/{n}") / short("rivals/mrl") - 1) < 0.03 for n in ("l2", "huber")) and short("hidden/squared") > 1.15 * short("rivals/mrl")
 
 
 def test_import_is_light():

@@ -90,7 +90,7 @@ def test_the_same_call_spreads_over_a_dask_cluster(home, tmp_path):
 
 
 def test_no_two_runs_are_the_same():
-    runs = study_runs(width=0.5)
+    runs = {r: p for r, p in study_runs(width=0.5).items() if "/again/" not in r}
     assert len({tuple(sorted(p.items())) for p in runs.values()}) == len(runs)
-    long = long_runs(["alpha100-beta0.1-gamma0"], seeds=2, width=0.5)
+    long = long_runs({"Best pose": "alpha100-beta0.1-gamma0"}, seeds=2, width=0.5)
     assert all(p["width"] == 0.5 and p["steps"] == 4000 and p["test"] for p in long.values())
