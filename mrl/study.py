@@ -272,7 +272,7 @@ def headline(
             table[row] = {k: bootstrap_interval(v[loss], images) for k, (v, images) in errors.items()} | {"seeds": len(next(iter(errors.values()))[0][loss])}
     return table
 
-# %% ../nbs/20_study.ipynb #62108f6b
+# %% ../nbs/20_study.ipynb #7d8dc57f
 def hover(run, record, base, metrics):
     "What a point says: the run's name, what differs from the configuration `base`, its errors, its file."
     differs = [f"{k}={v}" for k, v in record["config"].items() if v != base[k] and k != "run"]
@@ -284,7 +284,7 @@ FRONT = (("camera_rotation", "shape"), ("reprojection", "shape"))
 FRONT_LIMITS = {"camera_rotation": 15, "reprojection": 30, "shape": 4}  # what is farther out is left to the tables
 BLUES, GREENS = ("#9ecae1", "#6baed6", "#2171b5", "#08519c", "#08306b"), ("#c7e9c0", "#a1d99b", "#41ab5d", "#238b45", "#00441b")
 SYMBOLS = ("circle", "square", "diamond", "cross", "x")
-LABELLED = {"log-terms-camera": "bottom right", "mrl-disentangled-3-log": "top right", "alignment-l1": "top right", "alignment-pixels-depth0.45": "middle right", "log-terms": "middle right"}  # the others are named when pointed at
+LABELLED = {"log-terms-camera": "bottom right", "mrl-disentangled-3-log": "top right", "alignment-l1": "top right", "alignment-pixels-depth0.45": "bottom right", "log-terms": "middle right"}  # the others are named when pointed at
 
 
 def front_layers(study):
