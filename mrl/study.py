@@ -272,14 +272,14 @@ def headline(
             table[row] = {k: bootstrap_interval(v[loss], images) for k, (v, images) in errors.items()} | {"seeds": len(next(iter(errors.values()))[0][loss])}
     return table
 
-# %% ../nbs/20_study.ipynb #7d8dc57f
+# %% ../nbs/20_study.ipynb #523ab3b7
 def hover(run, record, base, metrics):
     "What a point says: the run's name, what differs from the configuration `base`, its errors, its file."
     differs = [f"{k}={v}" for k, v in record["config"].items() if v != base[k] and k != "run"]
     errors = [f"{METRICS[k][0]}: {record['metrics']['val'][k]['mean']:.2f} {METRICS[k][1]}" for k in metrics]
     return "<br>".join([f"<b>{run}</b>", ", ".join(differs) or "the default", *errors, f"results/{record['config']['run']}/config.json"])
 
-
+# %% ../nbs/20_study.ipynb #d2d07e0f
 FRONT = (("camera_rotation", "shape"), ("reprojection", "shape"))
 FRONT_LIMITS = {"camera_rotation": 15, "reprojection": 30, "shape": 4}  # what is farther out is left to the tables
 BLUES, GREENS = ("#9ecae1", "#6baed6", "#2171b5", "#08519c", "#08306b"), ("#c7e9c0", "#a1d99b", "#41ab5d", "#238b45", "#00441b")
