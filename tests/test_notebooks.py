@@ -233,6 +233,7 @@ def test_readme_says_what_the_study_says():
     assert all(abs(long("alignment-pixels-depth0.45", k) / long("mrl", k) - 1) < 0.1 for k in (px, mm, pos, deg))
     assert 2.7 < long("alpha1000-beta1-gamma0", px) / long("mrl", px) < 3  # the same weights, translation in the world
     assert abs(long("camera-alpha100-beta0.1-gamma0", px) / long("mrl", px) - 1.1) < 0.02 and abs(long("camera-alpha100-beta0.1-gamma0", mm) / long("mrl", mm) - 7 / 8) < 0.02
+    assert all(long("camera-alpha100-beta0.1-gamma0", k) < 0.9 * long("mrl", k) for k in (pos, deg))
     assert value("MRL", px) < value(terms, px) < 1.02 * value("MRL", px) and all(value(terms, k) < 0.85 * value("MRL", k) for k in (mm, pos, deg))
     assert value(log, px) == min(value(r, px) for r in rows)
     assert all(abs(value(r, k) / value(terms, k) - 1) < 0.05 for r in (log, space_log) for k in (mm, pos, deg)) and value(space_log, px) > 1.02 * value(log, px)
