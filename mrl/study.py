@@ -210,7 +210,7 @@ def load_study(
         study[str(f.relative_to(top))] = {"folder": f, "metrics": read_json(f / "metrics.json", ["val"]), **record}
     return study
 
-# %% ../nbs/20_study.ipynb #d7b38d07
+# %% ../nbs/20_study.ipynb #297958b4
 def interval(
     found,  # (...) statistic of all people and seeds
     drawn,  # (D, ...) the same of resampled people
@@ -239,7 +239,7 @@ def bootstrap_interval(
     mean = per_seed.mean()
     return tuple(float(v) for v in (mean, *interval(mean, drawn, per_seed)))
 
-
+# %% ../nbs/20_study.ipynb #00dd1574
 def seeds_by_people(
     study,  # from `load_study`
     losses,  # names of long runs without their seed
