@@ -20,7 +20,7 @@ import torch
 
 from .camera import crop_intrinsics, resize_intrinsics
 from .configuration import TrainConfig
-from .data import CropConfig, DataConfig, FaceImages, cameras_around, data_identity, detector_crop, renderer_of, sample_cameras
+from .data import CropConfig, DataConfig, FaceImages, as_recorded, cameras_around, data_identity, detector_crop, renderer_of, sample_cameras
 from .faces import load_population, split_identities
 from .files import HOME, ROOT, load_tensors, save_tensors, sha256
 from .metrics import METRICS
@@ -238,7 +238,7 @@ def build_sweeps(
     ranges = {k: v for k, v in asdict(config).items() if k not in crop}
     described = {name: {"values": [list(v) for v in s.values], "people": people[name].tolist()} for name, s in sweeps.items()}
     made = data_identity(config)
-    asked = {"config": crop, "sweeps": described, "ranges": ranges, "population": made["population"], "code": made["renderer"]}
+    asked = as_recorded(folder, {"config": crop, "sweeps": described, "ranges": ranges, "population": made["population"], "code": made["renderer"]}, "code")
     plan = partial(plan_sweeps, config, sweeps, people, load_population(population_file(config.face_model)))
     return write_dataset(folder, asked, plan, partial(render_planned, config, sweeps), jobs=jobs, progress=progress)
 

@@ -1,5 +1,4 @@
 "Hard tests of mrl.data: truth that belongs to its image, the same bytes however they were rendered (tests/test_store.py has the store's own)."
-import re
 import shutil
 import signal
 import subprocess
@@ -155,14 +154,6 @@ def test_another_renderer_is_another_data_set(built, tmp_path):
     write_json(tmp_path / "copy/config.json", read_json(tmp_path / "copy/config.json") | {"renderer": "0" * 64})
     with pytest.raises(ValueError, match="another renderer"):
         build_dataset(tmp_path / "copy", CONFIG, progress=False)
-
-
-def test_all_code_that_makes_images_is_in_the_hash():
-    "What the renderer imports of this package either is in the hash of a data set, or is geometry and files, tested elsewhere."
-    for name in data.RENDERER:
-        text = Path(data.__file__).with_name(f"{name}.py").read_text()
-        imported = set(re.findall(r"^ *from (?:mrl)?\.(\w+) import", text, re.M)) | set(re.findall(r"^ *import mrl\.(\w+)", text, re.M))
-        assert imported <= {*data.RENDERER, "rotation", "camera", "files", "faces"}, name
 
 
 def test_all_is_every_image(built):
