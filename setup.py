@@ -1,4 +1,5 @@
 "Reads settings.ini, the one place where the package is described."
+
 from configparser import ConfigParser
 from pathlib import Path
 

@@ -8,6 +8,7 @@ renders photographs of validation identities with room around the face and write
     looks.csv    what a trained network makes of the crops: errors of box and prediction, by crop
     config.json  configuration, commit, versions, the network's configuration
 """
+
 import argparse
 import platform
 from dataclasses import asdict
@@ -26,7 +27,11 @@ from mrl.metrics import image_metrics
 from mrl.photo import FACE_IN_WINDOW, box_of, crop_of_box, face_of_windows, face_windows, look, overlap
 from mrl.results import commit, load_run, write_csv
 
-LOWEST, HIGHEST, ROOM = 0.3, 0.5, 8  # share of the picture that the face's larger side takes; px between face and picture's edge
+LOWEST, HIGHEST, ROOM = (
+    0.3,
+    0.5,
+    8,
+)  # share of the picture that the face's larger side takes; px between face and picture's edge
 
 
 def scenes(config, n, population):
@@ -43,7 +48,11 @@ def scenes(config, n, population):
         low, high = uv.amin(0), uv.amax(0)
         if low.min() > ROOM and high.max() < config.size - ROOM:
             n -= 1
-            yield {"identity": identity, "K": K, "q": q[0], "t": t[0]}, x[0], np.array([*((low + high) / 2), (high - low).max()])
+            yield (
+                {"identity": identity, "K": K, "q": q[0], "t": t[0]},
+                x[0],
+                np.array([*((low + high) / 2), (high - low).max()]),
+            )
 
 
 def turn(label, size):
@@ -51,7 +60,9 @@ def turn(label, size):
     from scipy.spatial.transform import Rotation
 
     q, _ = pose_to_crop(label["q"], label["t"], label["K"], size)
-    roll, pitch, yaw = (Rotation.from_euler("x", 180, degrees=True) * Rotation.from_quat(q.numpy()[[1, 2, 3, 0]])).as_euler("ZXY", degrees=True)
+    roll, pitch, yaw = (
+        Rotation.from_euler("x", 180, degrees=True) * Rotation.from_quat(q.numpy()[[1, 2, 3, 0]])
+    ).as_euler("ZXY", degrees=True)
     return {"yaw": round(yaw, 2), "pitch": round(pitch, 2), "roll": round(roll, 2)}
 
 
@@ -70,8 +81,13 @@ def looked(model, image, label, x, truth, face, rng):
             out = look(model, image, label["K"], as_box(start))[0]
             error = image_metrics(*(v[None] for v in out[:3]), *true.values(), K_true[None], model.size)
             side = CropConfig.margin * truth[2]
-            yield {"crop": crop if n == 1 else str(i + 1), "across": (truth[0] - start[0]) / side, "down": (truth[1] - start[1]) / side, "side": np.log(truth[2] / start[2]),
-                   **{k: error[k].item() for k in ("reprojection", "camera_rotation", "translation", "shape")}}
+            yield {
+                "crop": crop if n == 1 else str(i + 1),
+                "across": (truth[0] - start[0]) / side,
+                "down": (truth[1] - start[1]) / side,
+                "side": np.log(truth[2] / start[2]),
+                **{k: error[k].item() for k in ("reprojection", "camera_rotation", "translation", "shape")},
+            }
             left, top, right, bottom = box_of(out.x_hat, label["K"], out.q_hat, out.t_hat)
             start = np.array([(left + right) / 2, (top + bottom) / 2, max(right - left, bottom - top)])
 
@@ -84,24 +100,52 @@ def main():
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "detector_crop")
     args = parser.parse_args()
-    config, population, (model, _, _) = DataConfig(size=args.size, seed=args.seed), load_population(), load_run(args.run)
+    config, population, (model, _, _) = (
+        DataConfig(size=args.size, seed=args.seed),
+        load_population(),
+        load_run(args.run),
+    )
     table, windows, looks, rng = [], [], [], np.random.default_rng(args.seed)
     for i, (label, x, truth) in enumerate(scenes(config, args.scenes, population)):
         image = render_image(config, i, label)
         found = face_windows(image)
-        table.append({"scene": i, "identity": label["identity"], **turn(label, args.size), "distance": round(label["t"].norm().item(), 1),
-                      **{k: round(v, 2) for k, v in zip(("centre_u", "centre_v", "side"), truth.tolist())}})
+        table.append(
+            {
+                "scene": i,
+                "identity": label["identity"],
+                **turn(label, args.size),
+                "distance": round(label["t"].norm().item(), 1),
+                **{k: round(v, 2) for k, v in zip(("centre_u", "centre_v", "side"), truth.tolist())},
+            }
+        )
         windows += [dict(zip(("scene", "cascade", "left", "top", "side", "votes"), (i, *w))) for w in found]
         if found and overlap(face := face_of_windows(found), truth) > 0.35:
-            looks += [{"scene": i, **{k: v if k == "crop" else round(float(v), 4) for k, v in row.items()}} for row in looked(model, image, label, x, truth, face, rng)]
+            looks += [
+                {"scene": i, **{k: v if k == "crop" else round(float(v), 4) for k, v in row.items()}}
+                for row in looked(model, image, label, x, truth, face, rng)
+            ]
     write_csv(args.out / "scenes.csv", table)
     write_csv(args.out / "boxes.csv", windows)
     write_csv(args.out / "looks.csv", looks)
     network = read_json(Path(args.run) / "config.json", ["config", "commit"])
-    used = {k: v for k, v in asdict(config).items() if k not in ("n_images", "margin", "jitter")} | {"scenes": args.scenes, "face_share": [LOWEST, HIGHEST], "face_in_window": FACE_IN_WINDOW}
-    write_json(args.out / "config.json", {
-        "config": used, "commit": commit(), "mrl": mrl.__version__, "python": platform.python_version(), "torch": torch.__version__, "opencv": cv2.__version__,
-        "population": population.sha256, "network": {"config": network["config"], "commit": network["commit"]}})
+    used = {k: v for k, v in asdict(config).items() if k not in ("n_images", "margin", "jitter")} | {
+        "scenes": args.scenes,
+        "face_share": [LOWEST, HIGHEST],
+        "face_in_window": FACE_IN_WINDOW,
+    }
+    write_json(
+        args.out / "config.json",
+        {
+            "config": used,
+            "commit": commit(),
+            "mrl": mrl.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "opencv": cv2.__version__,
+            "population": population.sha256,
+            "network": {"config": network["config"], "commit": network["commit"]},
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
 
 The prediction is the mean face, its mesh cut finer to have some 8,000 vertices. Times are CPU seconds of one process where jobs is 1, else wall-clock; the last line scales them to 52 subjects.
 """
+
 import os
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -43,12 +44,16 @@ subjects, _ = read_micc(folder / "micc", folder / "annotations", folder / "ganfi
 morphable = morphable_model_of(load_population(), np.arange(2000), 64)
 face = mean_face(morphable).predict(None, None, None)
 fine = trimesh.Trimesh(face.surface.vertices, face.surface.triangles, process=False).subdivide()
-prediction = named_face(Mesh(np.asarray(fine.vertices), np.asarray(fine.faces, np.int64), Path("prediction")), face.landmarks)
+prediction = named_face(
+    Mesh(np.asarray(fine.vertices), np.asarray(fine.faces, np.int64), Path("prediction")), face.landmarks
+)
 
 start = time.process_time()
 case = MiccCase(subjects[0])
 scan = case.scan(PROTOCOLS["tran2017"], "frontal1")
-print(f"scan of {len(scan.surface.vertices):,} vertices, prediction of {len(prediction.surface.vertices):,}; reading {time.process_time() - start:.2f} s")
+print(
+    f"scan of {len(scan.surface.vertices):,} vertices, prediction of {len(prediction.surface.vertices):,}; reading {time.process_time() - start:.2f} s"
+)
 scan.surface.closest(scan.surface.vertices[:1])
 one = {}
 for name, protocol in PROTOCOLS.items():
@@ -59,11 +64,35 @@ for name, protocol in PROTOCOLS.items():
 
 clock = time.process_time if a.jobs == 1 else time.perf_counter
 start = clock()
-rows = evaluate([MiccCase(s) for s in subjects], list(PROTOCOLS.values()), {"prediction": Method(lambda case, protocol, scan: prediction), "model fit": model_fit(morphable), "mean face": mean_face(morphable)}, a.jobs)
+rows = evaluate(
+    [MiccCase(s) for s in subjects],
+    list(PROTOCOLS.values()),
+    {
+        "prediction": Method(lambda case, protocol, scan: prediction),
+        "model fit": model_fit(morphable),
+        "mean face": mean_face(morphable),
+    },
+    a.jobs,
+)
 seconds = clock() - start
-print(f"{len(subjects)} subjects, {len(PROTOCOLS)} protocols, prediction and both controls: {seconds:.0f} s; 52 subjects: {seconds / len(subjects) * 52 / 60:.1f} min; "
-      f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+print(
+    f"{len(subjects)} subjects, {len(PROTOCOLS)} protocols, prediction and both controls: {seconds:.0f} s; 52 subjects: {seconds / len(subjects) * 52 / 60:.1f} min; "
+    f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB"
+)
 if a.out:
-    write_json(a.out, {"subjects": a.subjects, "spacing": a.spacing, "jobs": a.jobs, "scan_vertices": len(scan.surface.vertices), "prediction_vertices": len(prediction.surface.vertices), "comparison_cpu_s": one,
-                       "all_s": round(seconds, 1), "52_subjects_min": round(seconds / len(subjects) * 52 / 60, 2), "peak_GiB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
-                       "device": f"{platform.machine()}, {os.cpu_count()} cores", "commit": commit()})
+    write_json(
+        a.out,
+        {
+            "subjects": a.subjects,
+            "spacing": a.spacing,
+            "jobs": a.jobs,
+            "scan_vertices": len(scan.surface.vertices),
+            "prediction_vertices": len(prediction.surface.vertices),
+            "comparison_cpu_s": one,
+            "all_s": round(seconds, 1),
+            "52_subjects_min": round(seconds / len(subjects) * 52 / 60, 2),
+            "peak_GiB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+            "device": f"{platform.machine()}, {os.cpu_count()} cores",
+            "commit": commit(),
+        },
+    )

@@ -13,6 +13,7 @@ rays      the same rays; its mesh is the whole one, as a user has it, ours is wi
 pictures  whole pictures, made as one would with that wrapper: the whole mesh, four rays for every pixel and a shadow ray for every hit instead of more only
           where it helps; shading and film are ours. "uniform" is that with our rays: what comes from where rays are sent, and what from the calls
 """
+
 import os
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -38,8 +39,18 @@ from mrl.data import DataConfig, detector_crop, sample_cameras
 from mrl.faces import load_population
 from mrl.files import HOME, ROOT, write_json
 
-STAGES = {"_prepare": "geometry", "_shade": "surfaces", "skin_at": "painting skin", "reflected_light": "light", "_visibility": "shadow rays", "_trace": "",
-          "_through_lenses": "lenses", "background": "background", "develop": "film", "_radiance": "pixels and edges"}
+STAGES = {
+    "_prepare": "geometry",
+    "_shade": "surfaces",
+    "skin_at": "painting skin",
+    "reflected_light": "light",
+    "_visibility": "shadow rays",
+    "_trace": "",
+    "_through_lenses": "lenses",
+    "background": "background",
+    "develop": "film",
+    "_radiance": "pixels and edges",
+}
 
 
 def prepare(size, n, seed):
@@ -51,7 +62,10 @@ def prepare(size, n, seed):
     K = detector_crop(rng, torch.as_tensor(population.faces(identity)).double(), q, t, config)
     heads = population.heads(identity)
     labels = [{k: v[i] for k, v in population.labels.items()} for i in identity]
-    return render.Renderer(population), [(heads[i], K[i].numpy(), q[i].numpy(), t[i].numpy(), sample_appearance(rng, labels[i]), size, rng) for i in range(n)]
+    return render.Renderer(population), [
+        (heads[i], K[i].numpy(), q[i].numpy(), t[i].numpy(), sample_appearance(rng, labels[i]), size, rng)
+        for i in range(n)
+    ]
 
 
 def work(barrier, queue, size, n, seed):
@@ -107,6 +121,7 @@ def stages(renderer, jobs):
             if inside:
                 inside[-1] += whole
             return result
+
         return wrapper
 
     def ray_kind():
@@ -119,8 +134,13 @@ def stages(renderer, jobs):
         return scene
 
     Scene = render.Scene
-    with patched(Scene=timed(build, lambda: "BVH"),
-                 **{k: timed(getattr(render, k), ray_kind if k == "_trace" else lambda stage=stage: stage) for k, stage in STAGES.items()}):
+    with patched(
+        Scene=timed(build, lambda: "BVH"),
+        **{
+            k: timed(getattr(render, k), ray_kind if k == "_trace" else lambda stage=stage: stage)
+            for k, stage in STAGES.items()
+        },
+    ):
         for job in jobs:
             renderer.image(*job)
     return {stage: 1e3 * seconds / len(jobs) for stage, seconds in sorted(spent.items(), key=lambda x: -x[1])}
@@ -134,11 +154,18 @@ class TrimeshScene:
         self.rays = trimesh.ray.ray_pyembree.RayMeshIntersector(self.mesh)
 
     def cast(self, origin, direction):
-        hit, weights, depth = np.full(len(direction), -1), np.zeros((len(direction), 3), np.float32), np.full(len(direction), np.inf, np.float32)
+        hit, weights, depth = (
+            np.full(len(direction), -1),
+            np.zeros((len(direction), 3), np.float32),
+            np.full(len(direction), np.inf, np.float32),
+        )
         if len(direction):
             origins = np.broadcast_to(origin, direction.shape)
             place, ray, triangle = self.rays.intersects_location(origins, direction, multiple_hits=False)
-            hit[ray], weights[ray] = triangle, trimesh.triangles.points_to_barycentric(self.mesh.triangles[triangle], place)
+            hit[ray], weights[ray] = (
+                triangle,
+                trimesh.triangles.points_to_barycentric(self.mesh.triangles[triangle], place),
+            )
             depth[ray] = np.linalg.norm(place - origins[ray], axis=1) / np.linalg.norm(direction[ray], axis=1)
         return hit, weights, depth
 
@@ -194,23 +221,35 @@ def compare_rays(renderer, jobs):
     total, same = defaultdict(float), []
     for small, large in zip(ours, full):
         spent, answers = {}, {}
-        for name, kind, asked in (("ours", render.Scene, small), ("calls", TrimeshScene, small), ("rays", TrimeshScene, large)):
+        for name, kind, asked in (
+            ("ours", render.Scene, small),
+            ("calls", TrimeshScene, small),
+            ("rays", TrimeshScene, large),
+        ):
             spent[name], answers[name] = seconds(ask, kind, *asked)
             total[name] += 1e3 * spent[name] / len(jobs)
         hits = ([x[0] if isinstance(x, tuple) else x for x in answers[k]] for k in ("ours", "calls"))
         same.append(np.mean(np.concatenate([a == b for a, b in zip(*hits)])))
-    assert np.mean(same) > .99, f"the two disagree about {1 - np.mean(same):.1%} of the rays"
+    assert np.mean(same) > 0.99, f"the two disagree about {1 - np.mean(same):.1%} of the rays"
     count = np.mean([sum(len(direction) for *_, direction in queries) for _, _, queries in ours])
-    return {"rays": count, "ours_ms": total["ours"], "calls_ms": total["calls"], "whole_ms": total["rays"],
-            "calls_ratio": total["calls"] / total["ours"], "ratio": total["rays"] / total["ours"]}
+    return {
+        "rays": count,
+        "ours_ms": total["ours"],
+        "calls_ms": total["calls"],
+        "whole_ms": total["rays"],
+        "calls_ratio": total["calls"] / total["ours"],
+        "ratio": total["rays"] / total["ours"],
+    }
 
 
 def shadow_per_hit(scene, points, n, part, pixel, primary, light, size, spread):
     "Visibility of the light with one shadow ray for every hit that faces it."
     seen = np.zeros(len(points), np.float32)
-    lit = np.flatnonzero(n @ light > -.3)
+    lit = np.flatnonzero(n @ light > -0.3)
     start = points[lit] + np.where(part[lit] == 3, 5, 1.5)[:, None].astype(np.float32) * n[lit]
-    seen[lit] = ~scene.occluded(start, light + spread * np.random.default_rng(0).standard_normal((len(lit), 3), dtype=np.float32))
+    seen[lit] = ~scene.occluded(
+        start, light + spread * np.random.default_rng(0).standard_normal((len(lit), 3), dtype=np.float32)
+    )
     return seen
 
 
@@ -231,9 +270,19 @@ def machine():
     cpu = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
         cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), cpu)
-    git = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip() if (ROOT / ".git").exists() else ""
+    git = (
+        subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+        if (ROOT / ".git").exists()
+        else ""
+    )
     names = ("numpy", "torch", "embreex", "trimesh", "pillow", "scipy")
-    return {"cpu": cpu, "cores": os.cpu_count(), "system": platform.system(), "commit": git, "versions": {"python": platform.python_version()} | {k: version(k) for k in names}}
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+        "commit": git,
+        "versions": {"python": platform.python_version()} | {k: version(k) for k in names},
+    }
 
 
 def measure(sizes, images, processes):
@@ -244,20 +293,31 @@ def measure(sizes, images, processes):
         renderer, jobs = prepare(size, min(images, 60), 0)
         for job in jobs[:5]:
             renderer.image(*job)
-        result["sizes"][str(size)] = {"images_per_second": rates, "stages_ms": stages(renderer, jobs), "rays": compare_rays(renderer, jobs[:20]),
-                                      "pictures": compare_pictures(renderer, jobs[:20])}
+        result["sizes"][str(size)] = {
+            "images_per_second": rates,
+            "stages_ms": stages(renderer, jobs),
+            "rays": compare_rays(renderer, jobs[:20]),
+            "pictures": compare_pictures(renderer, jobs[:20]),
+        }
         report(size, result["sizes"][str(size)])
     return json.loads(json.dumps(result), parse_float=lambda x: float(f"{float(x):.4g}"))
 
 
 def report(size, r):
-    print(f"{size} px: " + ", ".join(f"{v:.0f} images/s with {p} process(es)" for p, v in r["images_per_second"].items()))
+    print(
+        f"{size} px: " + ", ".join(f"{v:.0f} images/s with {p} process(es)" for p, v in r["images_per_second"].items())
+    )
     print("   ms per image: " + ", ".join(f"{stage} {ms:.1f}" for stage, ms in r["stages_ms"].items()))
     rays, pictures = r["rays"], r["pictures"]
-    print(f"   its {rays['rays']:.0f} rays and their scenes: {rays['ours_ms']:.1f} ms; through trimesh {rays['calls_ms']:.1f} ms ({rays['calls_ratio']:.1f} times), "
-          f"with the whole mesh {rays['whole_ms']:.1f} ms ({rays['ratio']:.1f} times)")
-    print(f"   a whole picture: {pictures['ours_ms']:.1f} ms; four rays per pixel {pictures['uniform_ms']:.1f} ms, through trimesh {pictures['trimesh_ms']:.1f} ms "
-          f"({pictures['ratio']:.1f} times)", flush=True)
+    print(
+        f"   its {rays['rays']:.0f} rays and their scenes: {rays['ours_ms']:.1f} ms; through trimesh {rays['calls_ms']:.1f} ms ({rays['calls_ratio']:.1f} times), "
+        f"with the whole mesh {rays['whole_ms']:.1f} ms ({rays['ratio']:.1f} times)"
+    )
+    print(
+        f"   a whole picture: {pictures['ours_ms']:.1f} ms; four rays per pixel {pictures['uniform_ms']:.1f} ms, through trimesh {pictures['trimesh_ms']:.1f} ms "
+        f"({pictures['ratio']:.1f} times)",
+        flush=True,
+    )
 
 
 def main():

@@ -6,6 +6,7 @@
 Each round times the same batches three ways, interleaved, so that the ratios hold on a noisy machine: the network with a trivial
 loss, the network with the Multiview Reprojection Loss, and the whole step with batches read from the data set.
 """
+
 import argparse
 import statistics
 import tempfile
@@ -28,7 +29,9 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="auto")
     a = parser.parse_args()
-    config = replace(TrainConfig(), image_size=a.size, width=a.width, batch_size=a.batch, n_images=a.images, device=a.device)
+    config = replace(
+        TrainConfig(), image_size=a.size, width=a.width, batch_size=a.batch, n_images=a.images, device=a.device
+    )
     device, bf16 = resolve_device(config)
     with tempfile.TemporaryDirectory() as folder:
         data, _, _, model = prepare(config, folder, progress=False)
@@ -61,11 +64,15 @@ def main():
                     torch.cuda.synchronize()
                 if r:  # the first round warms up
                     seconds[name].append(time.perf_counter() - start)
-    print(f"{device}, {'bf16' if bf16 else 'fp32'}, {torch.get_num_threads()} threads; width {a.width}, {a.size} px, batch {a.batch}; medians of {a.rounds}")
+    print(
+        f"{device}, {'bf16' if bf16 else 'fp32'}, {torch.get_num_threads()} threads; width {a.width}, {a.size} px, batch {a.batch}; medians of {a.rounds}"
+    )
     base = seconds["network alone"]
     for name, s in seconds.items():
         ratio = statistics.median(x / y for x, y in zip(s, base))
-        print(f"{name:24s} {a.steps * a.batch / statistics.median(s):8.1f} images/s   time x{ratio:.3f} of the network alone")
+        print(
+            f"{name:24s} {a.steps * a.batch / statistics.median(s):8.1f} images/s   time x{ratio:.3f} of the network alone"
+        )
 
 
 if __name__ == "__main__":

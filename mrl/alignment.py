@@ -39,10 +39,16 @@ def fit_similarity(
     if not (np.isfinite(source).all() and np.isfinite(target).all()):
         raise ValueError("source and target: finite coordinates are expected, there are NaN or infinite ones")
     if source.shape != target.shape or source.ndim != 2 or source.shape[1] != 3 or len(source) < 3:
-        raise ValueError(f"source and target: three or more points in correspondence are expected, got {source.shape} and {target.shape}")
+        raise ValueError(
+            f"source and target: three or more points in correspondence are expected, got {source.shape} and {target.shape}"
+        )
     w = np.full(len(source), 1 / len(source)) if weights is None else weights / np.sum(weights)
     a, b = w @ source, w @ target
-    if (flat := [name for name, x in (("source", source - a), ("target", target - b)) if np.linalg.matrix_rank(x, tol=1e-6 * np.abs(x).max()) < 2]):
+    if flat := [
+        name
+        for name, x in (("source", source - a), ("target", target - b))
+        if np.linalg.matrix_rank(x, tol=1e-6 * np.abs(x).max()) < 2
+    ]:
         raise ValueError(f"{' and '.join(flat)}: points on a line do not determine a rotation")
     U, S, Vh = np.linalg.svd((target - b).T * w @ (source - a))
     sign = np.array([1.0, 1.0, np.sign(np.linalg.det(U @ Vh))])
@@ -53,10 +59,12 @@ def fit_similarity(
 @dataclass(frozen=True, eq=False)
 class Surface:
     "A triangle mesh that is asked for closest points; from a file, `welded`."
+
     vertices: np.ndarray  # (V, 3) float64, mm
     triangles: np.ndarray  # (T, 3) int
 
-    def __reduce__(self): return Surface, (self.vertices, self.triangles)  # the search tree cannot go to another process
+    def __reduce__(self):
+        return Surface, (self.vertices, self.triangles)  # the search tree cannot go to another process
 
     @cached_property
     def _tree(self):
@@ -67,13 +75,18 @@ class Surface:
         return tree
 
     @cached_property
-    def _vertices(self): return np.ascontiguousarray(self.vertices, np.float64)
+    def _vertices(self):
+        return np.ascontiguousarray(self.vertices, np.float64)
 
     @cached_property
-    def _triangles(self): return np.ascontiguousarray(self.triangles, np.int32)
+    def _triangles(self):
+        return np.ascontiguousarray(self.triangles, np.int32)
 
     @cached_property
-    def used(self): return np.unique(self._triangles)  # vertices that belong to a triangle; meshes have others, which are no part of the surface
+    def used(self):
+        return np.unique(
+            self._triangles
+        )  # vertices that belong to a triangle; meshes have others, which are no part of the surface
 
     @cached_property
     def _crosses(self):  # (T, 3) normals as long as twice the area
@@ -82,12 +95,16 @@ class Surface:
 
     @cached_property
     def areas(self):  # (V,) a third of the area of the triangles around a vertex
-        return np.bincount(self._triangles.ravel(), np.repeat(np.linalg.norm(self._crosses, axis=1) / 6, 3), len(self.vertices))
+        return np.bincount(
+            self._triangles.ravel(), np.repeat(np.linalg.norm(self._crosses, axis=1) / 6, 3), len(self.vertices)
+        )
 
     @cached_property
     def _edges(self):  # (T, 3) number of the edge opposite to a corner; how many triangles an edge has
         ends = np.sort(self._triangles[:, [[1, 2], [2, 0], [0, 1]]].astype(np.int64), -1)
-        _, edge, count = np.unique(ends[..., 0] * len(self.vertices) + ends[..., 1], return_inverse=True, return_counts=True)
+        _, edge, count = np.unique(
+            ends[..., 0] * len(self.vertices) + ends[..., 1], return_inverse=True, return_counts=True
+        )
         return edge.reshape(-1, 3), count
 
     @cached_property
@@ -104,7 +121,7 @@ class Surface:
         "Normals at vertices (V, 3) and edges (E, 3), sums over the triangles there by area"
         edge, count = self._edges
         three = np.repeat(self._crosses, 3, 0)
-        add = lambda where, n: np.stack([np.bincount(where.ravel(), x, n) for x in three.T], 1)  # noqa: E731
+        add = lambda where, n: np.stack([np.bincount(where.ravel(), x, n) for x in three.T], 1)
         return add(self._triangles, len(self.vertices)), add(edge, len(count))
 
     @cached_property
@@ -135,11 +152,14 @@ class Surface:
         return self._spreads[size]
 
     @cached_property
-    def _spreads(self): return {}
+    def _spreads(self):
+        return {}
 
     def closest(self, points):  # points (n, 3) -> distances (n,), closest points (n, 3), their triangles (n,)
         "Exact closest points."
-        d2, triangle, foot = self._tree.squared_distance(self._vertices, self._triangles, np.ascontiguousarray(points, np.float64))
+        d2, triangle, foot = self._tree.squared_distance(
+            self._vertices, self._triangles, np.ascontiguousarray(points, np.float64)
+        )
         return np.sqrt(d2), foot, triangle
 
     def on_rim(self, foot, triangle):  # as `closest` gives them -> (n,) bool
@@ -168,7 +188,9 @@ def welded(
     _, first, same = np.unique(vertices.view("V24").ravel(), return_index=True, return_inverse=True)
     triangles = first[same.ravel()][np.asarray(triangles, np.int64)]
     corners = np.sort(triangles, 1)
-    _, once = np.unique((corners[:, 0] * len(vertices) + corners[:, 1]) * len(vertices) + corners[:, 2], return_index=True)
+    _, once = np.unique(
+        (corners[:, 0] * len(vertices) + corners[:, 1]) * len(vertices) + corners[:, 2], return_index=True
+    )
     triangles = triangles[np.sort(once)]
     return Surface(vertices, triangles[np.linalg.norm(Surface(vertices, triangles)._crosses, axis=1) > 0])
 
@@ -179,7 +201,9 @@ def _plane_step(a, b, n, w, scale):
     a0 = a - centre
     columns = [np.cross(a0, n), n] + [np.einsum("ni,ni->n", a0, n)[:, None]] * scale
     root = np.sqrt(w)[:, None]
-    step = np.linalg.lstsq(root * np.concatenate(columns, 1), root[:, 0] * np.einsum("ni,ni->n", b - a, n), rcond=None)[0]
+    step = np.linalg.lstsq(root * np.concatenate(columns, 1), root[:, 0] * np.einsum("ni,ni->n", b - a, n), rcond=None)[
+        0
+    ]
     return _similarity(np.exp(step[6]) if scale else 1.0, _rotation(step[:3]), centre, centre + step[3:6])
 
 
@@ -197,7 +221,9 @@ def thin(
     "One point per cube of a grid: the one closest to its centre."
     at = (x - x.min(0)) / spacing
     cells = np.floor(at).astype(np.int64)
-    key = np.ravel_multi_index(cells.T, cells.max(0) + 1) + ((at % 1 - 0.5) ** 2).sum(1)  # cube, and less than one for the distance from its centre
+    key = np.ravel_multi_index(cells.T, cells.max(0) + 1) + ((at % 1 - 0.5) ** 2).sum(
+        1
+    )  # cube, and less than one for the distance from its centre
     order = np.argsort(key)
     new = np.diff(np.floor(key[order]), prepend=-1) > 0
     cube = np.empty(len(x), np.int64)
@@ -215,7 +241,9 @@ def _spread(surface, size):
     points, areas = [np.zeros((0, 3))], [np.zeros(0)]
     for k in np.unique(cuts):
         ij = np.stack(np.meshgrid(range(k), range(k)), -1).reshape(-1, 2)
-        ij = np.concatenate([ij[ij.sum(1) < k] + 1 / 3, ij[ij.sum(1) < k - 1] + 2 / 3]) / k  # triangles that point up, and down
+        ij = (
+            np.concatenate([ij[ij.sum(1) < k] + 1 / 3, ij[ij.sum(1) < k - 1] + 2 / 3]) / k
+        )  # triangles that point up, and down
         points.append(np.einsum("pc,tcx->tpx", np.column_stack([ij, 1 - ij.sum(1)]), corners[cuts == k]).reshape(-1, 3))
         areas.append(np.repeat(np.linalg.norm(surface._crosses[cuts == k], axis=1) / 2 / k**2, k * k))
     return np.concatenate(points), np.concatenate(areas)
@@ -256,7 +284,9 @@ def _pairs(T, moving, fixed, samples, which, rims, planes):
         _, a, triangle = moving.closest(move(np.linalg.inv(T), b))
         keep = slice(None) if rims else ~moving.on_rim(a, triangle)
         R = T[:3, :3] / np.cbrt(np.linalg.det(T[:3, :3]))
-        found.append((move(T, a[keep]), b[keep], w[keep], moving.normals(a[keep], triangle[keep]) @ R.T if planes else b[keep]))
+        found.append(
+            (move(T, a[keep]), b[keep], w[keep], moving.normals(a[keep], triangle[keep]) @ R.T if planes else b[keep])
+        )
     return [np.concatenate(part) for part in zip(*found)]
 
 
@@ -269,6 +299,7 @@ def _trimmed(d, w, trim):
 @dataclass(frozen=True)
 class Alignment:
     "Where `icp` ended."
+
     T: np.ndarray  # (4, 4) similarity that takes the moving surface to the fixed one
     iterations: int
     converged: bool
@@ -287,23 +318,34 @@ def icp(
     spacings=(9.0, 3.0),  # mm between the points that are used, from coarse to fine
     axes=np.eye(3),  # (3, 3) rows are the axes of the grid that points are thinned by
     weights="area",  # what a point stands for: the area, or the number of vertices, of its cube
-    inside=(None, None),  # tests (n, 3) -> (n,) bool of points of the moving, of the fixed surface, each in its own frame: where points are taken from; None: everywhere
+    inside=(
+        None,
+        None,
+    ),  # tests (n, 3) -> (n,) bool of points of the moving, of the fixed surface, each in its own frame: where points are taken from; None: everywhere
     tolerance=None,  # mm; ends when no point moves farther; None: 0.02 for plane, 0.01 for point
     iterations=100,  # at most, for each spacing
 ):  # Alignment
     "Trimmed iterative closest points. ValueError if hardly a pair is left, which is what two surfaces that do not overlap come to."
-    for name, value, known in (("pairs", pairs, PAIRS), ("distance", distance, ("plane", "point")), ("weights", weights, ("area", "vertices"))):
+    for name, value, known in (
+        ("pairs", pairs, PAIRS),
+        ("distance", distance, ("plane", "point")),
+        ("weights", weights, ("area", "vertices")),
+    ):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}")
     tolerance = {"plane": 0.02, "point": 0.01}[distance] if tolerance is None else tolerance
     used, rested = 0, True
-    for spacing, *samples in zip(spacings, *(sample(s, f, spacings, axes, weights) for s, f in zip((moving, fixed), inside))):
+    for spacing, *samples in zip(
+        spacings, *(sample(s, f, spacings, axes, weights) for s, f in zip((moving, fixed), inside))
+    ):
         for k in range(1, iterations + 1):
             a, b, w, n = _pairs(T, moving, fixed, samples, pairs, rims, distance == "plane")
             d = np.linalg.norm(a - b, axis=1)
             kept = _trimmed(d, w, trim)
             if len(kept) < 20:
-                raise ValueError(f"{len(kept)} pairs of points are left: the surfaces do not overlap, or are sampled too coarsely (spacing {spacing} mm)")
+                raise ValueError(
+                    f"{len(kept)} pairs of points are left: the surfaces do not overlap, or are sampled too coarsely (spacing {spacing} mm)"
+                )
             a, b, w, n = a[kept], b[kept], w[kept], n[kept]
             step = _plane_step(a, b, n, w, scale) if distance == "plane" else fit_similarity(a, b, scale, w)
             T = step @ T

@@ -17,29 +17,30 @@ import numpy as np
 @dataclass
 class Appearance:
     "All that an image depends on besides geometry and camera. Colours are linear RGB; lights are given in camera axes."
-    skin: np.ndarray         # (18,) weights of the skin textures: age x ancestry x gender
-    tone: np.ndarray         # (3,) gain on the skin's albedo
-    lips: float              # lip colour, 0 to .8
-    gloss: np.ndarray        # (2,) strength of the skin's highlights, .1 to .5; their Blinn-Phong exponent, 8 to 30
-    light: np.ndarray        # (3, 3) unit vectors towards the lights, brightest first: only the first casts shadows
-    key: np.ndarray          # (3, 3) irradiances of the lights; 0: there is none
-    shadow: np.ndarray       # (2,) strength of the shadows, 0 to 1; angular size of the light, radians
-    ambient: np.ndarray      # (4, 3) ambient light: constant; gradient along x, y, z
-    iris: np.ndarray         # (3,) colour
-    gaze: np.ndarray         # (3,) yaw and pitch of the eyes, radians; how far they turn to the camera, 0 to 1
-    brow: np.ndarray         # (5,) height, arch, thickness, length (half eye distances); density, 0 to 1
-    lash: float              # density of the lashes, 0 to 1
+
+    skin: np.ndarray  # (18,) weights of the skin textures: age x ancestry x gender
+    tone: np.ndarray  # (3,) gain on the skin's albedo
+    lips: float  # lip colour, 0 to .8
+    gloss: np.ndarray  # (2,) strength of the skin's highlights, .1 to .5; their Blinn-Phong exponent, 8 to 30
+    light: np.ndarray  # (3, 3) unit vectors towards the lights, brightest first: only the first casts shadows
+    key: np.ndarray  # (3, 3) irradiances of the lights; 0: there is none
+    shadow: np.ndarray  # (2,) strength of the shadows, 0 to 1; angular size of the light, radians
+    ambient: np.ndarray  # (4, 3) ambient light: constant; gradient along x, y, z
+    iris: np.ndarray  # (3,) colour
+    gaze: np.ndarray  # (3,) yaw and pitch of the eyes, radians; how far they turn to the camera, 0 to 1
+    brow: np.ndarray  # (5,) height, arch, thickness, length (half eye distances); density, 0 to 1
+    lash: float  # density of the lashes, 0 to 1
     hair_colour: np.ndarray  # (3,)
-    hair: np.ndarray         # (8,) thickness on top (0: none), at the sides, mm; hairline shift, fringe, degrees; hang, mm; wave; curl; comb, turns around the crown per strand
-    scalp: float             # cover of the painted, cropped hair, 0 to 1
-    beard: np.ndarray        # (2,) density of beard and of stubble, 0 to 1
-    glasses: np.ndarray      # (8,) worn, 0 or 1; lens: half width, half height, mm, exponent, taper; radius of the frame, half bridge, mm; tilt, radians
-    frame: np.ndarray        # (4,) colour of the glasses' frame; its gloss
-    lens: np.ndarray         # (3,) light that the lenses let through
-    cloth: np.ndarray        # (5,) colour; mm from the neck to the collar, and how much lower it is in front
-    background: int          # seed; -1: flat grey
-    seed: int                # seed of strands and cloth
-    film: np.ndarray         # (5,) exposure gain; gamma; sigma of the lens blur, pixels; standard deviation of the noise, of 1; JPEG quality, 0: none
+    hair: np.ndarray  # (8,) thickness on top (0: none), at the sides, mm; hairline shift, fringe, degrees; hang, mm; wave; curl; comb, turns around the crown per strand
+    scalp: float  # cover of the painted, cropped hair, 0 to 1
+    beard: np.ndarray  # (2,) density of beard and of stubble, 0 to 1
+    glasses: np.ndarray  # (8,) worn, 0 or 1; lens: half width, half height, mm, exponent, taper; radius of the frame, half bridge, mm; tilt, radians
+    frame: np.ndarray  # (4,) colour of the glasses' frame; its gloss
+    lens: np.ndarray  # (3,) light that the lenses let through
+    cloth: np.ndarray  # (5,) colour; mm from the neck to the collar, and how much lower it is in front
+    background: int  # seed; -1: flat grey
+    seed: int  # seed of strands and cloth
+    film: np.ndarray  # (5,) exposure gain; gamma; sigma of the lens blur, pixels; standard deviation of the noise, of 1; JPEG quality, 0: none
 
     def __post_init__(self):
         for f in fields(self):
@@ -58,7 +59,7 @@ def smooth(low, high, x):
 
 def _muted(rng, saturation, low, high):
     "A colour (3,) of log-uniform lightness; `saturation` is the standard deviation of its log channels."
-    return np.clip(np.exp(rng.uniform(np.log(low), np.log(high)) + rng.normal(0, saturation, 3)), 0, .85)
+    return np.clip(np.exp(rng.uniform(np.log(low), np.log(high)) + rng.normal(0, saturation, 3)), 0, 0.85)
 
 # %% ../nbs/07_appearance.ipynb #a11c75fe
 def _choose(rng, options, p):
@@ -71,28 +72,51 @@ def _skin_weights(rng, age, ancestry, female):
     "Weights (18,) of the skin textures: the two nearest ages, ancestries sharpened, one gender; at most four textures."
     ages = np.interp(np.clip(age + rng.normal(0, 5), 25, 70), [25, 45, 70], [0, 1, 2])
     ages = np.maximum(0, 1 - np.abs(np.arange(3) - ages))
-    ancestry = (ancestry + 1e-3) ** 2 * np.exp(rng.normal(0, .3, 3))
+    ancestry = (ancestry + 1e-3) ** 2 * np.exp(rng.normal(0, 0.3, 3))
     weights = np.einsum("i,j,k->ijk", ages, ancestry, [1 - female, female]).ravel()
     weights[weights < np.sort(weights)[-4]] = 0
     return weights / weights.sum()
 
 # %% ../nbs/07_appearance.ipynb #f674f147
-HAIR_COLOURS = np.array([[.010, .008, .007], [.03, .017, .011], [.075, .04, .022], [.24, .15, .075], [.15, .05, .022], [.30, .29, .28]])
-IRIS_COLOURS = np.array([[.05, .022, .012], [.10, .05, .022], [.13, .12, .055], [.14, .22, .32], [.19, .23, .24]])
+HAIR_COLOURS = np.array(
+    [
+        [0.010, 0.008, 0.007],
+        [0.03, 0.017, 0.011],
+        [0.075, 0.04, 0.022],
+        [0.24, 0.15, 0.075],
+        [0.15, 0.05, 0.022],
+        [0.30, 0.29, 0.28],
+    ]
+)
+IRIS_COLOURS = np.array(
+    [[0.05, 0.022, 0.012], [0.10, 0.05, 0.022], [0.13, 0.12, 0.055], [0.14, 0.22, 0.32], [0.19, 0.23, 0.24]]
+)
 
 
 def _sample_hair(rng, female, old, dark, curly):
     "Colour (3,), style (8,) and scalp cover of the hair; `old`, `dark` and `curly` in 0..1."
-    grey = rng.random() < .7 * old
-    colour = _choose(rng, HAIR_COLOURS, [.35 + 3 * dark, .5, .4 - .3 * dark, .3 - .3 * dark, .06 - .06 * dark, 0] if not grey else [0, 0, .1, 0, 0, 1])
-    style = _choose(rng, (0, 1, 2), [.03, .3, .67] if female else [.25 + .2 * old, .7 - .2 * old, .05])   # cropped, short, long
-    curl = float(rng.random() < .1 + .7 * curly)
-    top = (0, rng.uniform(4, 16), rng.uniform(8, 16))[style] * (1 + .8 * curl)
-    side = top * (rng.uniform(.15, .7) if style == 1 and not curl else 1)
+    grey = rng.random() < 0.7 * old
+    colour = _choose(
+        rng,
+        HAIR_COLOURS,
+        [0.35 + 3 * dark, 0.5, 0.4 - 0.3 * dark, 0.3 - 0.3 * dark, 0.06 - 0.06 * dark, 0]
+        if not grey
+        else [0, 0, 0.1, 0, 0, 1],
+    )
+    style = _choose(
+        rng, (0, 1, 2), [0.03, 0.3, 0.67] if female else [0.25 + 0.2 * old, 0.7 - 0.2 * old, 0.05]
+    )  # cropped, short, long
+    curl = float(rng.random() < 0.1 + 0.7 * curly)
+    top = (0, rng.uniform(4, 16), rng.uniform(8, 16))[style] * (1 + 0.8 * curl)
+    side = top * (rng.uniform(0.15, 0.7) if style == 1 and not curl else 1)
     shift = rng.normal(0, 2.5) - (1 - female) * old * rng.uniform(0, 16)
-    fringe = (rng.random() < (.3 if female else .1)) * rng.uniform(4, 14)
+    fringe = (rng.random() < (0.3 if female else 0.1)) * rng.uniform(4, 14)
     hang = (style == 2) * rng.choice([rng.uniform(15, 60), rng.uniform(60, 190)])
-    return colour * np.exp(rng.normal(0, .25)), [top, side, shift, fringe, hang, rng.uniform(.3, 1), curl, rng.normal(0, .03 if style == 2 else .15)], (rng.uniform(.1, .7) if style == 0 else .85) * (1 - .5 * grey)
+    return (
+        colour * np.exp(rng.normal(0, 0.25)),
+        [top, side, shift, fringe, hang, rng.uniform(0.3, 1), curl, rng.normal(0, 0.03 if style == 2 else 0.15)],
+        (rng.uniform(0.1, 0.7) if style == 0 else 0.85) * (1 - 0.5 * grey),
+    )
 
 # %% ../nbs/07_appearance.ipynb #dd25b614
 def _towards(yaw, pitch):
@@ -102,46 +126,75 @@ def _towards(yaw, pitch):
 # %% ../nbs/07_appearance.ipynb #f9884bda
 def _sample_light(rng):
     "Lights (3, 3) with irradiances (3, 3), brightest first, their angular size, and ambient light (4, 3): a hemisphere with a random gradient."
-    kind, side = rng.choice(5, p=[.62, .08, .13, .07, .1]), rng.choice([-1, 1])      # usual, from below, the side, behind; low light
-    key = _towards(np.clip(rng.normal(0, .7), -1.4, 1.4), np.clip(rng.normal(.5, .3), -.1, 1.1))
-    key = (key, _towards(rng.normal(0, .5), rng.uniform(-1.1, -.4)), _towards(side * rng.uniform(1.1, 1.8), rng.uniform(-.1, .6)),
-           _towards(side * rng.uniform(2, 3), rng.uniform(.1, .8)), key)[kind]
-    fill, rim = _towards(rng.uniform(-1.6, 1.6), rng.uniform(-.6, .8)), _towards(-side * rng.uniform(1.8, 2.8), rng.uniform(0, .8))
-    level = np.array([1, (rng.random() < .5) * rng.uniform(.1, .5), (rng.random() < .4) * rng.uniform(.2, 1.1)])
-    colour = 1 + rng.normal(0, [[.08], [.14], [.14]]) * [1, 0, -1]                     # warm to cold
-    gel = rng.random(3) < [.03, .15, .2]
-    colour = np.where(gel[:, None], rng.dirichlet([.8] * 3, 3) * 2.5, np.clip(colour, .3, None))
-    share = rng.uniform(.25, .8)                             # of the light that comes from the key
+    kind, side = (
+        rng.choice(5, p=[0.62, 0.08, 0.13, 0.07, 0.1]),
+        rng.choice([-1, 1]),
+    )  # usual, from below, the side, behind; low light
+    key = _towards(np.clip(rng.normal(0, 0.7), -1.4, 1.4), np.clip(rng.normal(0.5, 0.3), -0.1, 1.1))
+    key = (
+        key,
+        _towards(rng.normal(0, 0.5), rng.uniform(-1.1, -0.4)),
+        _towards(side * rng.uniform(1.1, 1.8), rng.uniform(-0.1, 0.6)),
+        _towards(side * rng.uniform(2, 3), rng.uniform(0.1, 0.8)),
+        key,
+    )[kind]
+    fill, rim = (
+        _towards(rng.uniform(-1.6, 1.6), rng.uniform(-0.6, 0.8)),
+        _towards(-side * rng.uniform(1.8, 2.8), rng.uniform(0, 0.8)),
+    )
+    level = np.array([1, (rng.random() < 0.5) * rng.uniform(0.1, 0.5), (rng.random() < 0.4) * rng.uniform(0.2, 1.1)])
+    colour = 1 + rng.normal(0, [[0.08], [0.14], [0.14]]) * [1, 0, -1]  # warm to cold
+    gel = rng.random(3) < [0.03, 0.15, 0.2]
+    colour = np.where(gel[:, None], rng.dirichlet([0.8] * 3, 3) * 2.5, np.clip(colour, 0.3, None))
+    share = rng.uniform(0.25, 0.8)  # of the light that comes from the key
     ambient = np.zeros((4, 3))
-    ambient[0] = ((1 - share) * (.95, .95, .95, 1.6, .95)[kind] + .08) * (1 + rng.normal(0, .06) * np.array([-1, 0, 1]))
-    ambient[1:] = rng.normal(0, .2, (3, 1)) * ambient[0] * (1 + rng.normal(0, .15, (3, 3)))
-    ambient[2] -= .22 * ambient[0]                           # brighter from above; camera y points down
-    dim = rng.uniform(.3, .6) if kind == 4 else 1
+    ambient[0] = ((1 - share) * (0.95, 0.95, 0.95, 1.6, 0.95)[kind] + 0.08) * (
+        1 + rng.normal(0, 0.06) * np.array([-1, 0, 1])
+    )
+    ambient[1:] = rng.normal(0, 0.2, (3, 1)) * ambient[0] * (1 + rng.normal(0, 0.15, (3, 3)))
+    ambient[2] -= 0.22 * ambient[0]  # brighter from above; camera y points down
+    dim = rng.uniform(0.3, 0.6) if kind == 4 else 1
     light, irradiance = np.array([key, fill, rim]), 1.5 * share * level[:, None] * colour
-    frontal = ambient[0].mean() + (irradiance.mean(1) * np.clip(.25 - light[:, 2], 0, 1)).sum()      # about what a face gets
-    gain = dim * (1.3 / frontal) ** .7                       # photographers expose for the face, roughly
+    frontal = (
+        ambient[0].mean() + (irradiance.mean(1) * np.clip(0.25 - light[:, 2], 0, 1)).sum()
+    )  # about what a face gets
+    gain = dim * (1.3 / frontal) ** 0.7  # photographers expose for the face, roughly
     order = np.argsort(-irradiance.sum(1), kind="stable")
-    return light[order], gain * irradiance[order], rng.choice([.03, .07, .16]), gain * ambient
+    return light[order], gain * irradiance[order], rng.choice([0.03, 0.07, 0.16]), gain * ambient
 
 # %% ../nbs/07_appearance.ipynb #9655b006
 def _sample_glasses(rng, old):
     "Glasses (8,), colour and gloss of the frame (4,) and the light that lenses let through (3,); more often for the `old`, 0..1."
-    worn, round_, metal = rng.random() < .1 + .16 * old, rng.random() < .4, rng.random() < .45
+    worn, round_, metal = rng.random() < 0.1 + 0.16 * old, rng.random() < 0.4, rng.random() < 0.45
     half = rng.uniform(20, 27)
-    height = half * (rng.uniform(.85, .98) if round_ else rng.uniform(.58, .8))
-    frame = [worn, half, height, rng.uniform(2, 2.3) if round_ else rng.uniform(2.6, 5), rng.uniform(0, .18),
-             rng.uniform(.5, .9) if metal else rng.uniform(1, 1.9), rng.uniform(8.5, 10.5), rng.uniform(.06, .16)]
-    colour = _choose(rng, np.array([[.5, .5, .52], [.55, .38, .14], [.02, .02, .02]]), np.ones(3)) if metal else _muted(rng, .5, .006, .25)
-    tint, hue = rng.random(), np.exp(rng.normal(0, .25, 3))
-    density = .06 if tint < .75 else rng.uniform(.2, .8) if tint < .85 else rng.uniform(1.6, 3)
-    return frame, np.append(colour, .8 if metal else .35), np.exp(-density * hue)
+    height = half * (rng.uniform(0.85, 0.98) if round_ else rng.uniform(0.58, 0.8))
+    frame = [
+        worn,
+        half,
+        height,
+        rng.uniform(2, 2.3) if round_ else rng.uniform(2.6, 5),
+        rng.uniform(0, 0.18),
+        rng.uniform(0.5, 0.9) if metal else rng.uniform(1, 1.9),
+        rng.uniform(8.5, 10.5),
+        rng.uniform(0.06, 0.16),
+    ]
+    colour = (
+        _choose(rng, np.array([[0.5, 0.5, 0.52], [0.55, 0.38, 0.14], [0.02, 0.02, 0.02]]), np.ones(3))
+        if metal
+        else _muted(rng, 0.5, 0.006, 0.25)
+    )
+    tint, hue = rng.random(), np.exp(rng.normal(0, 0.25, 3))
+    density = 0.06 if tint < 0.75 else rng.uniform(0.2, 0.8) if tint < 0.85 else rng.uniform(1.6, 3)
+    return frame, np.append(colour, 0.8 if metal else 0.35), np.exp(-density * hue)
 
 # %% ../nbs/07_appearance.ipynb #c01715ec
 def sample_appearance(rng, labels):
     "An `Appearance` drawn with the numpy generator `rng` for a person with `labels`: gender (0 male, 1 female), age, african, asian, caucasian; what is missing is drawn."
     drawn = dict(gender=rng.random(), age=rng.uniform(18, 80)) | dict(zip(ANCESTRIES, rng.dirichlet(np.ones(3))))
-    labels = drawn | {k: v for k, v in labels.items() if k not in ANCESTRIES or all(name in labels for name in ANCESTRIES)}
-    female, age = float(labels["gender"] > .5), float(labels["age"])
+    labels = drawn | {
+        k: v for k, v in labels.items() if k not in ANCESTRIES or all(name in labels for name in ANCESTRIES)
+    }
+    female, age = float(labels["gender"] > 0.5), float(labels["age"])
     ancestry = np.maximum([labels[name] for name in ANCESTRIES], 0.0)
     ancestry = ancestry / max(ancestry.sum(), 1e-6)
     old, dark = float(smooth(40, 70, age)), ancestry[0] + ancestry[1]
@@ -149,64 +202,98 @@ def sample_appearance(rng, labels):
     light, key, softness, ambient = _sample_light(rng)
     glasses, frame, lens = _sample_glasses(rng, old)
     return Appearance(
-        skin=_skin_weights(rng, age, ancestry, female), tone=np.exp(rng.normal(0, .1) + rng.normal(0, .02, 3)) * (1 + .8 * ancestry[0] * rng.random()),
-        lips=female * rng.uniform(0, .8) * (rng.random() < .7), gloss=rng.uniform([.1, 8], [.5, 30]),
-        light=light, key=key, shadow=[1, softness], ambient=ambient,
-        iris=_choose(rng, IRIS_COLOURS, [.5 + 3 * dark, .4, .25 - .25 * dark, .35 - .35 * dark, .15 - .15 * dark]) * np.exp(rng.normal(0, .2)),
-        gaze=np.append(rng.normal(0, [.1, .05]), rng.choice([0, .85])),
-        brow=[rng.normal(0, .06), rng.uniform(.05, .28), rng.uniform(.08, .13) + .05 * (1 - female), rng.uniform(.85, 1.1), rng.uniform(.55, .95)],
-        lash=rng.uniform(.6, 1), hair_colour=hair_colour, hair=hair, scalp=scalp,
-        beard=(1 - female) * np.array([(rng.random() < .3) * rng.uniform(.5, 1), rng.uniform(0, .4)]),
-        glasses=glasses, frame=frame, lens=lens,
-        cloth=np.append(_muted(rng, rng.choice([0, .2, .6]), .01, .6), [rng.uniform(5, 50), rng.choice([5, 30, 70])]),
-        background=rng.integers(2**31), seed=rng.integers(2**31), film=_sample_film(rng, key.sum()))
+        skin=_skin_weights(rng, age, ancestry, female),
+        tone=np.exp(rng.normal(0, 0.1) + rng.normal(0, 0.02, 3)) * (1 + 0.8 * ancestry[0] * rng.random()),
+        lips=female * rng.uniform(0, 0.8) * (rng.random() < 0.7),
+        gloss=rng.uniform([0.1, 8], [0.5, 30]),
+        light=light,
+        key=key,
+        shadow=[1, softness],
+        ambient=ambient,
+        iris=_choose(
+            rng, IRIS_COLOURS, [0.5 + 3 * dark, 0.4, 0.25 - 0.25 * dark, 0.35 - 0.35 * dark, 0.15 - 0.15 * dark]
+        )
+        * np.exp(rng.normal(0, 0.2)),
+        gaze=np.append(rng.normal(0, [0.1, 0.05]), rng.choice([0, 0.85])),
+        brow=[
+            rng.normal(0, 0.06),
+            rng.uniform(0.05, 0.28),
+            rng.uniform(0.08, 0.13) + 0.05 * (1 - female),
+            rng.uniform(0.85, 1.1),
+            rng.uniform(0.55, 0.95),
+        ],
+        lash=rng.uniform(0.6, 1),
+        hair_colour=hair_colour,
+        hair=hair,
+        scalp=scalp,
+        beard=(1 - female) * np.array([(rng.random() < 0.3) * rng.uniform(0.5, 1), rng.uniform(0, 0.4)]),
+        glasses=glasses,
+        frame=frame,
+        lens=lens,
+        cloth=np.append(
+            _muted(rng, rng.choice([0, 0.2, 0.6]), 0.01, 0.6), [rng.uniform(5, 50), rng.choice([5, 30, 70])]
+        ),
+        background=rng.integers(2**31),
+        seed=rng.integers(2**31),
+        film=_sample_film(rng, key.sum()),
+    )
 
 # %% ../nbs/07_appearance.ipynb #e94ecf8e
 def _sample_film(rng, light):
     "The film of an `Appearance`: where there is little `light` there is more noise; one lens in ten is out of focus, half of the images are compressed."
-    blur = rng.uniform(.7, 1.7) if rng.random() < .1 else rng.uniform(.25, .7)
-    noise = rng.uniform(.003, .02) * (1.5 if light < 1 else 1)
-    return [np.exp(rng.normal(0, .18)), rng.uniform(.88, 1.12), blur, noise, (rng.random() < .5) * rng.integers(30, 96)]
+    blur = rng.uniform(0.7, 1.7) if rng.random() < 0.1 else rng.uniform(0.25, 0.7)
+    noise = rng.uniform(0.003, 0.02) * (1.5 if light < 1 else 1)
+    return [
+        np.exp(rng.normal(0, 0.18)),
+        rng.uniform(0.88, 1.12),
+        blur,
+        noise,
+        (rng.random() < 0.5) * rng.integers(30, 96),
+    ]
 
 # %% ../nbs/07_appearance.ipynb #33b193e3
 @lru_cache(maxsize=32)
 def _enlarge(size, sharp, n=24):
     "Weights (size, n) that enlarge n samples to `size` and blur them."
-    x = (np.arange(size)[:, None] + .5) / size * n - .5
-    w = np.exp(-((x - np.arange(n)) / (.75 if sharp else 1.1)) ** 2)
+    x = (np.arange(size)[:, None] + 0.5) / size * n - 0.5
+    w = np.exp(-(((x - np.arange(n)) / (0.75 if sharp else 1.1)) ** 2))
     return (w / w.sum(1, keepdims=True)).astype(np.float32)
 
 # %% ../nbs/07_appearance.ipynb #6e7f395a
 def background(seed, size):
     "A background (size, size, 3), out of focus: a lit wall or gradient, none or many soft discs and boxes, sometimes lamps or leaves. -1: grey."
-    if seed < 0: return np.full((size, size, 3), .25, np.float32)
+    if seed < 0:
+        return np.full((size, size, 3), 0.25, np.float32)
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:24, 0:24].astype(np.float32) / 24
-    saturation = rng.choice([.08, .2, .4])
-    base, other = _muted(rng, saturation, .03, .8), _muted(rng, saturation, .03, .8)
-    angle, edge = rng.uniform(0, 2 * np.pi), rng.choice([.6, .6, .08])                # a gradient, or a corner of the room
-    ramp = smooth(-edge, edge, (x - rng.uniform(.2, .8)) * np.cos(angle) + (y - .5) * np.sin(angle))[..., None]
-    image = base * (1 - ramp) + (other if rng.random() < .6 else base * rng.uniform(.3, .8)) * ramp
-    if rng.random() < .25:                                                            # leaves, shelves
-        coarse, fine = rng.normal(0, rng.uniform(.2, .8), (6, 6)), rng.normal(0, rng.uniform(.1, .5), (24, 24))
+    saturation = rng.choice([0.08, 0.2, 0.4])
+    base, other = _muted(rng, saturation, 0.03, 0.8), _muted(rng, saturation, 0.03, 0.8)
+    angle, edge = rng.uniform(0, 2 * np.pi), rng.choice([0.6, 0.6, 0.08])  # a gradient, or a corner of the room
+    ramp = smooth(-edge, edge, (x - rng.uniform(0.2, 0.8)) * np.cos(angle) + (y - 0.5) * np.sin(angle))[..., None]
+    image = base * (1 - ramp) + (other if rng.random() < 0.6 else base * rng.uniform(0.3, 0.8)) * ramp
+    if rng.random() < 0.25:  # leaves, shelves
+        coarse, fine = rng.normal(0, rng.uniform(0.2, 0.8), (6, 6)), rng.normal(0, rng.uniform(0.1, 0.5), (24, 24))
         image *= np.exp(fine + _enlarge(24, True, 6) @ coarse @ _enlarge(24, True, 6).T)[..., None]
-    lamps = rng.random() < .15
+    lamps = rng.random() < 0.15
     for _ in range(rng.choice([0, 3, 6, 12]) + 8 * lamps):
-        cx, cy, r = rng.random(), rng.random(), rng.uniform(.03, .06) if lamps else rng.uniform(.04, .3)
-        colour = _muted(rng, saturation, .02, .7) * (1 + 2 * (rng.random() < .1) + 4 * lamps)
-        if lamps or rng.random() < .4: shape = smooth(r + .05, r - .02, np.hypot(x - cx, y - cy))
-        else: shape = smooth(r + .04, r, np.abs(x - cx)) * smooth(3 * r + .04, 3 * r, np.abs(y - cy))
-        image += (rng.uniform(.3, 1) * shape)[..., None] * (colour - image)
-    enlarge = _enlarge(size, bool(rng.random() < .4))
-    rows = (enlarge @ image.clip(.003, 3).astype(np.float32).reshape(24, 72)).reshape(size, 24, 3)
+        cx, cy, r = rng.random(), rng.random(), rng.uniform(0.03, 0.06) if lamps else rng.uniform(0.04, 0.3)
+        colour = _muted(rng, saturation, 0.02, 0.7) * (1 + 2 * (rng.random() < 0.1) + 4 * lamps)
+        if lamps or rng.random() < 0.4:
+            shape = smooth(r + 0.05, r - 0.02, np.hypot(x - cx, y - cy))
+        else:
+            shape = smooth(r + 0.04, r, np.abs(x - cx)) * smooth(3 * r + 0.04, 3 * r, np.abs(y - cy))
+        image += (rng.uniform(0.3, 1) * shape)[..., None] * (colour - image)
+    enlarge = _enlarge(size, bool(rng.random() < 0.4))
+    rows = (enlarge @ image.clip(0.003, 3).astype(np.float32).reshape(24, 72)).reshape(size, 24, 3)
     return (rows.transpose(0, 2, 1).reshape(-1, 24) @ enlarge.T).reshape(size, 3, size).transpose(0, 2, 1)
 
 # %% ../nbs/07_appearance.ipynb #b28eb314
 def _blur(x, sigma):
     "Image x (H, W, 3) blurred with standard deviation `sigma` pixels."
-    if sigma == 0: return x
-    times = int(np.ceil(2 * sigma ** 2))
-    b = np.float32(sigma ** 2 / 2 / times)
+    if sigma == 0:
+        return x
+    times = int(np.ceil(2 * sigma**2))
+    b = np.float32(sigma**2 / 2 / times)
     for _ in range(times):
         for axis in (0, 1):
             p = np.pad(x, [(1, 1) if i == axis else (0, 0) for i in range(3)], mode="edge")
@@ -218,10 +305,10 @@ def develop(x, a, rng):
     "From linear light (H, W, 3) to uint8: lens blur, exposure, Reinhard's shoulder, sRGB, gamma, noise, JPEG."
     exposure, gamma, blur, noise, quality = a.film
     x = _blur(x, float(blur))
-    root = np.linspace(0, 3, 4096, dtype=np.float32)         # the curve as a table over the square root of the light
-    y = exposure * root ** 2
+    root = np.linspace(0, 3, 4096, dtype=np.float32)  # the curve as a table over the square root of the light
+    y = exposure * root**2
     y = y * (1 + y / 2.2) / (1 + y)
-    y = 255 * np.where(y <= .0031308, 12.92 * y, 1.055 * y ** (1 / 2.4) - .055) ** gamma + .5
+    y = 255 * np.where(y <= 0.0031308, 12.92 * y, 1.055 * y ** (1 / 2.4) - 0.055) ** gamma + 0.5
     x = np.take(y, np.minimum((np.sqrt(x) * np.float32(4095 / 3)).astype(np.int32), 4095))
     x += 255 * noise * rng.standard_normal(x.shape, dtype=np.float32)
     x = np.clip(x, 0, 255, out=x).astype(np.uint8)
@@ -231,6 +318,7 @@ def develop(x, a, rng):
 def _jpeg(x, quality):
     "Image x (H, W, 3) uint8 after JPEG compression."
     from PIL import Image
+
     file = io.BytesIO()
     Image.fromarray(x).save(file, "JPEG", quality=quality)
     return np.array(Image.open(file))
@@ -257,11 +345,24 @@ EFFECTS = {
 
 # %% ../nbs/07_appearance.ipynb #ffb1fb88
 _WITHOUT = {
-    "skins": dict(skin=np.full(18, 1 / 18), tone=[1, 1, 1], lips=0, gloss=[.3, 18]), "brows": dict(brow={4: 0}), "lashes": dict(lash=0), "irises": dict(iris=[.08, .04, .02]), "gaze": dict(gaze=[0, 0, 0]),
-    "clothes": dict(cloth=[.2, .2, .2, 30, 10]),
-    "hair": dict(hair={0: 0}, scalp=0), "beard": dict(beard=[0, 0]), "glasses": dict(glasses={0: 0}), "shadows": dict(shadow={0: 0}),
-    "light": dict(light=[[0, 0, -1]] * 3, key=[[.7] * 3, [0] * 3, [0] * 3], ambient=[[.5] * 3, [0] * 3, [0] * 3, [0] * 3]),
-    "background": dict(background=-1), "blur": dict(film={2: 0}), "noise": dict(film={3: 0}), "jpeg": dict(film={4: 0}), "film": dict(film={0: 1, 1: 1}),
+    "skins": dict(skin=np.full(18, 1 / 18), tone=[1, 1, 1], lips=0, gloss=[0.3, 18]),
+    "brows": dict(brow={4: 0}),
+    "lashes": dict(lash=0),
+    "irises": dict(iris=[0.08, 0.04, 0.02]),
+    "gaze": dict(gaze=[0, 0, 0]),
+    "clothes": dict(cloth=[0.2, 0.2, 0.2, 30, 10]),
+    "hair": dict(hair={0: 0}, scalp=0),
+    "beard": dict(beard=[0, 0]),
+    "glasses": dict(glasses={0: 0}),
+    "shadows": dict(shadow={0: 0}),
+    "light": dict(
+        light=[[0, 0, -1]] * 3, key=[[0.7] * 3, [0] * 3, [0] * 3], ambient=[[0.5] * 3, [0] * 3, [0] * 3, [0] * 3]
+    ),
+    "background": dict(background=-1),
+    "blur": dict(film={2: 0}),
+    "noise": dict(film={3: 0}),
+    "jpeg": dict(film={4: 0}),
+    "film": dict(film={0: 1, 1: 1}),
 }  # new values of fields, or of the elements of a field
 
 # %% ../nbs/07_appearance.ipynb #d6765795

@@ -35,7 +35,8 @@ class MiccCase:
         return self._meshes[path]
 
     @cached_property
-    def _annotated(self): return annotated_scan(self.subject, self._mesh)
+    def _annotated(self):
+        return annotated_scan(self.subject, self._mesh)
 
     def scans(self, protocol):  # names of the scans that a protocol compares with
         if protocol.scans == ("annotated",):
@@ -64,7 +65,9 @@ class MiccCase:
         mesh = self._mesh(path)
         if name not in self._surfaces:
             self._surfaces[name] = welded(mesh.vertices, mesh.triangles)
-        without = {"authors": dict(point_landmarks={}), "ganfit": dict(vertex_landmarks={}), "any": {}}[protocol.annotation]
+        without = {"authors": dict(point_landmarks={}), "ganfit": dict(vertex_landmarks={}), "any": {}}[
+            protocol.annotation
+        ]
         marks = scan_landmarks(replace(self.subject, **without), name, mesh)
         face = Face(self._surfaces[name], marks, path)
         check_face(face)
@@ -74,7 +77,11 @@ class MiccCase:
         self._meshes, self._surfaces, self._faces = {}, {}, {}
 
     def pictures(self, protocol, video):  # list of (image, focal length in pixels or None)
-        frames = [read_frame(self.subject)] if protocol.frames is None else [image for _, image in read_frames(self.subject, video, protocol.frames)]
+        frames = (
+            [read_frame(self.subject)]
+            if protocol.frames is None
+            else [image for _, image in read_frames(self.subject, video, protocol.frames)]
+        )
         return [(image, None) for image in frames]
 
     def meshes(self, video):  # what a prediction may be called, without suffix
@@ -85,6 +92,7 @@ class MiccCase:
 @dataclass(frozen=True)
 class Method:
     "Something that makes a face."
+
     predict: Callable  # (case, Protocol, scan: Face) -> Face
     video: str = ""  # the one it looks at; a protocol of other videos does not ask it
     depends_on: str = ""  # "", "scan" or "frames"
@@ -96,7 +104,15 @@ def read_face(
 ):  # Face
     "A predicted mesh with its landmarks. FileNotFoundError or ValueError names the file."
     mesh, path = read_mesh(path), Path(path)
-    options = [landmarks] if landmarks else [path.with_suffix(".landmarks.json"), path.parent / "landmarks.json", path.parent.parent / "landmarks.json"]
+    options = (
+        [landmarks]
+        if landmarks
+        else [
+            path.with_suffix(".landmarks.json"),
+            path.parent / "landmarks.json",
+            path.parent.parent / "landmarks.json",
+        ]
+    )
     file = next((Path(f) for f in options if Path(f).is_file()), None)
     if file is None:
         raise FileNotFoundError(f"{path}: no landmarks: none of {', '.join(map(str, options))} is there")
@@ -113,10 +129,16 @@ def _read_landmarks(file, mesh):
     for name, where in said.items():
         if isinstance(where, int) and not isinstance(where, bool) and 0 <= where < len(mesh.vertices):
             marks[name] = mesh.vertices[where]
-        elif isinstance(where, list) and len(where) == 3 and all(isinstance(c, (int, float)) and np.isfinite(c) for c in where):
+        elif (
+            isinstance(where, list)
+            and len(where) == 3
+            and all(isinstance(c, (int, float)) and np.isfinite(c) for c in where)
+        ):
             marks[name] = np.array(where, np.float64)
         else:
-            raise ValueError(f"{file}: {name} is {where!r}, expected a vertex of {mesh.path.name} (0 to {len(mesh.vertices) - 1}) or a point [x, y, z] of finite numbers")
+            raise ValueError(
+                f"{file}: {name} is {where!r}, expected a vertex of {mesh.path.name} (0 to {len(mesh.vertices) - 1}) or a point [x, y, z] of finite numbers"
+            )
     return marks
 
 # %% ../nbs/28_benchmark.ipynb #c6d0cedf
@@ -130,7 +152,12 @@ def folder_predictions(
         raise FileNotFoundError(f"{folder}: no such folder")
 
     def predict(case, protocol, scan):
-        found = [path for name in case.meshes(video) for suffix in (".obj", ".ply", ".off") if (path := folder / (name + suffix)).is_file()]
+        found = [
+            path
+            for name in case.meshes(video)
+            for suffix in (".obj", ".ply", ".off")
+            if (path := folder / (name + suffix)).is_file()
+        ]
         if not found:
             raise FileNotFoundError(f"{folder}: no mesh {' or '.join(case.meshes(video))} (.obj, .ply or .off)")
         return read_face(found[0])
@@ -154,10 +181,17 @@ def network_predictions(
             except ValueError as e:
                 problems.append(str(e))
         if not faces:
-            raise ValueError(f"{case.name}, {video}: {problems[0]}" + (f"; none in {len(pictures)} pictures" if len(pictures) > 1 else ""))
+            raise ValueError(
+                f"{case.name}, {video}: {problems[0]}"
+                + (f"; none in {len(pictures)} pictures" if len(pictures) > 1 else "")
+            )
         x = np.mean([f.x.double().numpy() for f in faces], 0)
         mesh = Mesh(x, faces[0].triangles.numpy().astype(np.int64), Path(f"<prediction for {case.name}>"))
-        return named_face(mesh, {k: x[i] for k, i in faces[0].landmarks.items()}, f"{len(faces)} of {len(pictures)} pictures" if len(pictures) > 1 else "")
+        return named_face(
+            mesh,
+            {k: x[i] for k, i in faces[0].landmarks.items()},
+            f"{len(faces)} of {len(pictures)} pictures" if len(pictures) > 1 else "",
+        )
 
     return Method(predict, video, "frames")
 
@@ -188,7 +222,9 @@ def _fit_step(x, motions, marks, at, foot, normal, kept, alpha_id, noise, clicks
     planes = np.column_stack([np.cross(x[kept], normal), normal, np.einsum("mni,ni->nm", motions[:, kept], normal)])
     points = np.concatenate([np.concatenate([np.cross(E, p) * -1, E, motions[:, i].T], 1) for p, i in zip(x[at], at)])
     A = np.concatenate([planes / noise, points / clicks, np.eye(M, 6 + M, 6)])
-    b = np.concatenate([np.einsum("ni,ni->n", foot - x[kept], normal) / noise, (marks - x[at]).ravel() / clicks, -alpha_id])
+    b = np.concatenate(
+        [np.einsum("ni,ni->n", foot - x[kept], normal) / noise, (marks - x[at]).ravel() / clicks, -alpha_id]
+    )
     return np.linalg.lstsq(A, b, rcond=None)[0]
 
 # %% ../nbs/28_benchmark.ipynb #b21e6b31
@@ -211,9 +247,22 @@ def model_fit(
         for k in range(rounds):
             x = move(T, mean + np.tensordot(alpha_id, basis, 1))
             d, foot, triangle = scan.surface.closest(x)
-            kept = np.flatnonzero(inside(x) & ~scan.surface.on_rim(foot, triangle) & (d < (5 if k > rounds // 2 else 10)))
+            kept = np.flatnonzero(
+                inside(x) & ~scan.surface.on_rim(foot, triangle) & (d < (5 if k > rounds // 2 else 10))
+            )
             normal = scan.surface.normals(foot[kept], triangle[kept])
-            step = _fit_step(x - centre, basis @ T[:3, :3].T, marks - centre, at, foot[kept] - centre, normal, kept, alpha_id, noise, clicks)
+            step = _fit_step(
+                x - centre,
+                basis @ T[:3, :3].T,
+                marks - centre,
+                at,
+                foot[kept] - centre,
+                normal,
+                kept,
+                alpha_id,
+                noise,
+                clicks,
+            )
             S = np.eye(4)
             S[:3, :3] = Rotation.from_rotvec(step[:3]).as_matrix()
             S[:3, 3] = centre + step[3:6] - S[:3, :3] @ centre
@@ -238,7 +287,10 @@ def methods_of(
     if run:
         network = load_run(next((f for f in (HOME / "results" / run, ROOT / "results" / run) if f.is_dir()), Path(run)))
     made = [(f"network {Path(run).name}", network_predictions, network)] if run else []
-    made += [(f"meshes in {name if names.count(name) == 1 else folder}", folder_predictions, folder) for name, folder in zip(names, folders)]
+    made += [
+        (f"meshes in {name if names.count(name) == 1 else folder}", folder_predictions, folder)
+        for name, folder in zip(names, folders)
+    ]
     for name, function, what in made:
         methods |= {name + (f", {video}" if len(videos) > 1 else ""): function(what, video) for video in videos}
     if run:
@@ -246,7 +298,10 @@ def methods_of(
     else:
         population = load_population()
         morphable = morphable_model_of(population, split_identities(len(population))["train"], 64)
-    return methods | {f"model fit ({morphable.name})": model_fit(morphable), f"mean face ({morphable.name})": mean_face(morphable)}
+    return methods | {
+        f"model fit ({morphable.name})": model_fit(morphable),
+        f"mean face ({morphable.name})": mean_face(morphable),
+    }
 
 # %% ../nbs/28_benchmark.ipynb #e260a6ce
 def _tried(problems, function, *arguments):
@@ -265,7 +320,8 @@ def _asked(protocols, methods):
 class _Predictions:
     "Faces that methods make of a case, each made once, also those that could not be made."
 
-    def __init__(self, case, made=None): self.case, self.made = case, dict(made or {})
+    def __init__(self, case, made=None):
+        self.case, self.made = case, dict(made or {})
 
     def __call__(self, name, method, protocol, scan_name, scan):
         key = name, {"scan": (scan_name, *scan.landmarks), "frames": protocol.frames, "": ""}[method.depends_on]
@@ -288,13 +344,36 @@ def evaluate_case(
     "Errors of all methods under all protocols on one case; of several scans that of the lowest error. Whatever goes wrong with a prediction is its problem, and not the others'."
     rows, predictions = [], _Predictions(case, made)
     for protocol, name, method in _asked(protocols, methods):
-        row, problems = {"subject": case.name, "protocol": protocol.name, "method": name, "video": method.video, "scan": "", "error": None, "scale": None, "coverage": None, "converged": None, "note": ""}, []
+        row, problems = (
+            {
+                "subject": case.name,
+                "protocol": protocol.name,
+                "method": name,
+                "video": method.video,
+                "scan": "",
+                "error": None,
+                "scale": None,
+                "coverage": None,
+                "converged": None,
+                "note": "",
+            },
+            [],
+        )
         for scan_name in _tried(problems, case.scans, protocol) or []:
             scan = _tried(problems, case.scan, protocol, scan_name)
             face = scan and _tried(problems, predictions, name, method, protocol, scan_name, scan)
-            found = face and _tried(problems, compare, protocol, face, scan, case.name, (scales or {}).get((protocol.name, name), 1.0))
+            found = face and _tried(
+                problems, compare, protocol, face, scan, case.name, (scales or {}).get((protocol.name, name), 1.0)
+            )
             if found and (row["error"] is None or found.error < row["error"]):
-                row |= {"scan": scan_name, "error": found.error, "scale": found.scale, "coverage": found.coverage, "converged": found.converged, "note": face.note}
+                row |= {
+                    "scan": scan_name,
+                    "error": found.error,
+                    "scale": found.scale,
+                    "coverage": found.coverage,
+                    "converged": found.converged,
+                    "note": face.note,
+                }
         rows.append(row | {"problem": "; ".join(dict.fromkeys(problems))})
     case.forget()
     return rows

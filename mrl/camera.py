@@ -10,14 +10,23 @@ __all__ = ['matmul', 'pose_matrix', 'invert_pose', 'transform_points', 'intrinsi
 # %% ../nbs/02_camera.ipynb #765d39e2
 import torch
 from torch import Tensor
-from .rotation import (broadcast_batch, check_shape, matrix_to_quaternion, normalize_quaternion, quaternion_inverse,
-                          quaternion_multiply, quaternion_to_matrix, rotate)
+
+from mrl.rotation import (
+    broadcast_batch,
+    check_shape,
+    matrix_to_quaternion,
+    normalize_quaternion,
+    quaternion_inverse,
+    quaternion_multiply,
+    quaternion_to_matrix,
+    rotate,
+)
 
 # %% ../nbs/02_camera.ipynb #d22943dc
 def matmul(
     a: Tensor,  # (..., n, m)
     b: Tensor,  # (..., m, k)
-) -> Tensor:    # (..., n, k)
+) -> Tensor:  # (..., n, k)
     "`a @ b` in the precision of its inputs, also under `torch.autocast`."
     with torch.autocast(a.device.type, enabled=False):
         return a @ b
@@ -26,7 +35,7 @@ def matmul(
 def _rigid(
     R: Tensor,  # (..., 3, 3)
     t: Tensor,  # (..., 3)
-) -> Tensor:    # (..., 4, 4)
+) -> Tensor:  # (..., 4, 4)
     "Assemble `[R|t; 0 1]`."
     batch = torch.broadcast_shapes(R.shape[:-2], t.shape[:-1])
     top = torch.cat([R.expand(*batch, 3, 3), t.expand(*batch, 3)[..., None]], -1)
@@ -37,7 +46,7 @@ def _rigid(
 def pose_matrix(
     q: Tensor,  # (..., 4) camera-to-world rotation, w first, normalised here
     t: Tensor,  # (..., 3) camera centre in the world
-) -> Tensor:    # (..., 4, 4) C = [R(q)|t; 0 1], camera to world
+) -> Tensor:  # (..., 4, 4) C = [R(q)|t; 0 1], camera to world
     "Pose as a matrix. `ValueError` on wrong shapes and on a zero or non-finite quaternion."
     R = quaternion_to_matrix(q)
     check_shape("t", t, 3)
@@ -47,7 +56,7 @@ def pose_matrix(
 # %% ../nbs/02_camera.ipynb #630013d9
 def invert_pose(
     C: Tensor,  # (..., 4, 4) rigid: [R|t; 0 1] with R a rotation
-) -> Tensor:    # (..., 4, 4)
+) -> Tensor:  # (..., 4, 4)
     "Inverse of a rigid transform, by transposing its rotation."
     check_shape("C", C, 4, 4)
     R_inverse = C[..., :3, :3].mT
@@ -57,7 +66,7 @@ def invert_pose(
 def transform_points(
     T: Tensor,  # (..., 4, 4) affine transform
     x: Tensor,  # (..., N, 3) points
-) -> Tensor:    # (..., N, 3)
+) -> Tensor:  # (..., N, 3)
     "Apply a transform to points: `R x + t` for each."
     check_shape("T", T, 4, 4)
     check_shape("x", x, "N", 3)
@@ -66,9 +75,9 @@ def transform_points(
 
 # %% ../nbs/02_camera.ipynb #9f9148b7
 def intrinsics(
-    focal: Tensor | float,    # (...) focal length, pixels
-    size: int | tuple,        # side of a square image, or (width, height), pixels
-) -> Tensor:                  # (..., 3, 3)
+    focal: Tensor | float,  # (...) focal length, pixels
+    size: int | tuple,  # side of a square image, or (width, height), pixels
+) -> Tensor:  # (..., 3, 3)
     "`K` of a camera with square pixels and the optical axis through the middle of the image."
     width, height = size if isinstance(size, (tuple, list)) else (size, size)
     f = torch.as_tensor(focal) * 1.0
@@ -78,19 +87,19 @@ def intrinsics(
 
 # %% ../nbs/02_camera.ipynb #b2cc2ab8
 def _inverse_depth(
-    z: Tensor,     # (..., N, 1) depth
+    z: Tensor,  # (..., N, 1) depth
     near: Tensor,  # (..., 1, 1) positive depth
-) -> Tensor:       # (..., N, 1)
+) -> Tensor:  # (..., N, 1)
     "`1/z`, continued below `near` by its tangent there."
     behind = z < near
-    return torch.where(behind, (2 * near - z) / near ** 2, 1 / torch.where(behind, near, z))
+    return torch.where(behind, (2 * near - z) / near**2, 1 / torch.where(behind, near, z))
 
 # %% ../nbs/02_camera.ipynb #6ed23cb3
 def project_camera(
-    x_cam: Tensor,                       # (..., N, 3) points in the camera frame (x right, y down, z forward)
-    K: Tensor,                           # (..., 3, 3) intrinsics, pixels, last row (0, 0, 1)
+    x_cam: Tensor,  # (..., N, 3) points in the camera frame (x right, y down, z forward)
+    K: Tensor,  # (..., 3, 3) intrinsics, pixels, last row (0, 0, 1)
     near: Tensor | float | None = None,  # (...) depth below which 1/z continues as its tangent; None: plain pinhole
-) -> Tensor:                             # (..., N, 2) pixels (u right, v down)
+) -> Tensor:  # (..., N, 2) pixels (u right, v down)
     "Pinhole projection. With `near` it is finite and C1 at every depth. `ValueError` on wrong shapes, or if `near` is not positive."
     check_shape("x_cam", x_cam, "N", 3)
     check_shape("K", K, 3, 3)
@@ -107,12 +116,12 @@ def project_camera(
 
 # %% ../nbs/02_camera.ipynb #3d5644d0
 def project(
-    x: Tensor,                           # (..., N, 3) points, world frame
-    K: Tensor,                           # (..., 3, 3) intrinsics, pixels
-    q: Tensor,                           # (..., 4) camera-to-world rotation, w first
-    t: Tensor,                           # (..., 3) camera centre in the world
+    x: Tensor,  # (..., N, 3) points, world frame
+    K: Tensor,  # (..., 3, 3) intrinsics, pixels
+    q: Tensor,  # (..., 4) camera-to-world rotation, w first
+    t: Tensor,  # (..., 3) camera centre in the world
     near: Tensor | float | None = None,  # (...) see `project_camera`
-) -> Tensor:                             # (..., N, 2) pixels
+) -> Tensor:  # (..., N, 2) pixels
     "Project world points: `K [R(q)|t]^-1 x`."
     check_shape("x", x, "N", 3)
     return project_camera(transform_points(invert_pose(pose_matrix(q, t)), x), K, near)
@@ -120,18 +129,18 @@ def project(
 # %% ../nbs/02_camera.ipynb #fe1bc171
 def _stack_like(
     K: Tensor,
-    *values,   # numbers or tensors (...)
-) -> Tensor:   # (..., len(values))
+    *values,  # numbers or tensors (...)
+) -> Tensor:  # (..., len(values))
     "Stack numbers and tensors in the last dimension, with the dtype and device of `K`."
     values = [torch.as_tensor(value, dtype=K.dtype, device=K.device) for value in values]
     return torch.stack(torch.broadcast_tensors(*values), -1)
 
 # %% ../nbs/02_camera.ipynb #14427ed6
 def crop_intrinsics(
-    K: Tensor,             # (..., 3, 3)
+    K: Tensor,  # (..., 3, 3)
     left: Tensor | float,  # (...) columns removed on the left, pixels
-    top: Tensor | float,   # (...) rows removed at the top, pixels
-) -> Tensor:               # (..., 3, 3)
+    top: Tensor | float,  # (...) rows removed at the top, pixels
+) -> Tensor:  # (..., 3, 3)
     "`K` of the image that begins at (left, top) of the old one."
     check_shape("K", K, 3, 3)
     corner = _stack_like(K, left, top)[..., None]
@@ -139,10 +148,10 @@ def crop_intrinsics(
 
 # %% ../nbs/02_camera.ipynb #47f63d74
 def resize_intrinsics(
-    K: Tensor,                             # (..., 3, 3)
-    scale_x: Tensor | float,               # (...) new width / old width
-    scale_y: Tensor | float | None = None, # (...) new height / old height; None: scale_x
-) -> Tensor:                               # (..., 3, 3)
+    K: Tensor,  # (..., 3, 3)
+    scale_x: Tensor | float,  # (...) new width / old width
+    scale_y: Tensor | float | None = None,  # (...) new height / old height; None: scale_x
+) -> Tensor:  # (..., 3, 3)
     "`K` of the resized image."
     check_shape("K", K, 3, 3)
     scale = _stack_like(K, scale_x, scale_x if scale_y is None else scale_y, 1)
@@ -150,10 +159,10 @@ def resize_intrinsics(
 
 # %% ../nbs/02_camera.ipynb #5fcc70fc
 def look_at(
-    eye: Tensor,                        # (..., 3) camera centre, world frame
-    target: Tensor,                     # (..., 3) point in the middle of the view
-    up: Tensor | tuple = (0., 1., 0.),  # (..., 3) direction that is upwards in the image
-) -> Tensor:                            # (..., 4) camera-to-world rotation
+    eye: Tensor,  # (..., 3) camera centre, world frame
+    target: Tensor,  # (..., 3) point in the middle of the view
+    up: Tensor | tuple = (0.0, 1.0, 0.0),  # (..., 3) direction that is upwards in the image
+) -> Tensor:  # (..., 4) camera-to-world rotation
     "Rotation of a camera at `eye` that looks at `target`. `ValueError` if the two coincide or `up` is parallel to the view."
     check_shape("eye", eye, 3)
     check_shape("target", target, 3)
@@ -164,7 +173,9 @@ def look_at(
     x = torch.linalg.cross(z, torch.nn.functional.normalize(up, dim=-1).expand(*batch, 3), dim=-1)
     sine = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     if not (sine > 1e-6).all():
-        raise ValueError("eye, target, up: expected an eye away from the target and `up` not parallel to the line between them")
+        raise ValueError(
+            "eye, target, up: expected an eye away from the target and `up` not parallel to the line between them"
+        )
     x = x / sine
     return matrix_to_quaternion(torch.stack([x, torch.linalg.cross(z, x, dim=-1), z], -1))
 
@@ -203,11 +214,11 @@ def crop_to_pose(q_crop, t_crop, K, size):
 
 # %% ../nbs/02_camera.ipynb #9019ba0f
 def relative_pose(
-    q: Tensor,      # (..., 4) true camera-to-world rotation, w first
-    t: Tensor,      # (..., 3) true camera centre
+    q: Tensor,  # (..., 4) true camera-to-world rotation, w first
+    t: Tensor,  # (..., 3) true camera centre
     q_hat: Tensor,  # (..., 4) predicted camera-to-world rotation
     t_hat: Tensor,  # (..., 3) predicted camera centre
-) -> Tensor:        # (..., 4, 4) D = C C_hat^-1, from the predicted world to the true one
+) -> Tensor:  # (..., 4, 4) D = C C_hat^-1, from the predicted world to the true one
     "Rigid transform that takes the predicted camera onto the true camera. `ValueError` on wrong shapes and on zero quaternions."
     C = pose_matrix(q, t)
     check_shape("t_hat", t_hat, 3)

@@ -16,15 +16,65 @@ import torch
 
 from .data import DataConfig, build_dataset, dataset_folder
 from .files import HOME, check_fields, check_parameters
-from .losses import NORMS, READINGS, VIRTUAL_CAMERAS, TRANSLATIONS, Disentangled, GeometricAlignmentLoss, HomoscedasticLoss, LogTermsLoss, MultiTermLoss, MultiviewReprojectionLoss, PixelAlignmentLoss, ReprojectionLoss
+from mrl.losses import (
+    NORMS,
+    READINGS,
+    TRANSLATIONS,
+    VIRTUAL_CAMERAS,
+    Disentangled,
+    GeometricAlignmentLoss,
+    HomoscedasticLoss,
+    LogTermsLoss,
+    MultiTermLoss,
+    MultiviewReprojectionLoss,
+    PixelAlignmentLoss,
+    ReprojectionLoss,
+)
 
 # %% ../nbs/21_configuration.ipynb #b5e881f0
 LOSSES = ("mrl", "reprojection", "geometric_alignment", "pixel_alignment", "multi_term", "homoscedastic", "log_terms")
-RENDERED = ("face_model", "n_images", "data_seed", "without", "near", "far")  # parameters of a data set that is rendered here
-CHOICES = {"loss": LOSSES, "cameras": tuple(VIRTUAL_CAMERAS), "norm": NORMS, "reading": READINGS, "translation": TRANSLATIONS, "weights": ("none", "imagenet"), "precision": ("auto", "bf16", "fp32")}
-RANGES = {"views": (1, 1024), "max_angle": (0.1, 180), "parts": (2, 3), "depth_weight": (0, 1e6), "camera_distance": (0.2, 1e3), "unit": (1e-6, 1e6), "focal": (1e-6, 1e6), "alpha": (0, 1e12), "beta": (0, 1e12), "gamma": (0, 1e12), "n_images": (1, 10**8), "image_size": (32, 1024),
-          "n_components": (1, 10_000), "width": (0.01, 4), "vertices": (3, 10**6), "steps": (1, 10**9), "batch_size": (2, 10**6), "lr": (1e-12, 1e38), "weight_decay": (0, 1e3),
-          "clip": (0, 1e38), "eval_every": (1, 10**9), "seed": (0, 2**31), "data_seed": (0, 2**31)}
+RENDERED = (
+    "face_model",
+    "n_images",
+    "data_seed",
+    "without",
+    "near",
+    "far",
+)  # parameters of a data set that is rendered here
+CHOICES = {
+    "loss": LOSSES,
+    "cameras": tuple(VIRTUAL_CAMERAS),
+    "norm": NORMS,
+    "reading": READINGS,
+    "translation": TRANSLATIONS,
+    "weights": ("none", "imagenet"),
+    "precision": ("auto", "bf16", "fp32"),
+}
+RANGES = {
+    "views": (1, 1024),
+    "max_angle": (0.1, 180),
+    "parts": (2, 3),
+    "depth_weight": (0, 1e6),
+    "camera_distance": (0.2, 1e3),
+    "unit": (1e-6, 1e6),
+    "focal": (1e-6, 1e6),
+    "alpha": (0, 1e12),
+    "beta": (0, 1e12),
+    "gamma": (0, 1e12),
+    "n_images": (1, 10**8),
+    "image_size": (32, 1024),
+    "n_components": (1, 10_000),
+    "width": (0.01, 4),
+    "vertices": (3, 10**6),
+    "steps": (1, 10**9),
+    "batch_size": (2, 10**6),
+    "lr": (1e-12, 1e38),
+    "weight_decay": (0, 1e3),
+    "clip": (0, 1e38),
+    "eval_every": (1, 10**9),
+    "seed": (0, 2**31),
+    "data_seed": (0, 2**31),
+}
 
 # %% ../nbs/21_configuration.ipynb #e4cdd9d4
 def model_name(config):
@@ -41,7 +91,7 @@ class TrainConfig:
     views: int = 2  # virtual cameras per image (mrl)
     cameras: str = "true+batch"  # where they come from (mrl): true+batch, batch, uniform or true+uniform
     max_angle: float = 180.0  # degrees from the true camera (mrl with uniform cameras)
-    camera_distance: float = 1.0  # factor on the distance of virtual cameras to the face, the true one left where it is (mrl)
+    camera_distance: float = 1.0  # factor on the distance of virtual cameras to the face, except the true one (mrl)
     norm: str = "l1"  # l1 (the deck), squared (the authors' code), l2 or huber
     disentangled: bool = False  # judge parts of the prediction with the truth of the others (mrl.losses.Disentangled)
     parts: int = 2  # of a disentangled loss: 2 shape and pose, 3 shape, rotation and translation
@@ -62,7 +112,7 @@ class TrainConfig:
     without: str = ""  # realism effects to leave out of the pictures, comma-separated (mrl.appearance.EFFECTS)
     near: float = 500.0  # mm, nearest camera of the images
     far: float = 1000.0  # mm, farthest camera of the images
-    leave_out: str = ""  # people that training does not see, by a label of theirs: age>55; they stay among those it is tested on
+    leave_out: str = ""  # people left out of training, by a label: age>55; they stay in validation and test
     n_components: int = 64  # coefficients of the 3DMM (all, where the face model has fewer)
     width: float = 0.25  # share of VGG16's channels; 1.0 is the deck's encoder
     batch_norm: bool = True  # batch normalisation in the encoder
@@ -83,13 +133,19 @@ class TrainConfig:
         check_fields(self, RANGES, CHOICES)
         wrong = {
             f"image_size must be a multiple of 32, got {self.image_size}": self.image_size % 32,
-            f"views must be at most batch_size ({self.batch_size}), and below it with cameras=batch, got {self.views}": self.views + (self.cameras == "batch") > self.batch_size,
-            'max_angle goes with cameras="uniform" or "true+uniform"': self.max_angle != 180 and "uniform" not in self.cameras,
-            f"disentangled goes with losses that do not judge shape and pose apart already, not with {self.loss}": self.disentangled and self.loss in ("multi_term", "homoscedastic", "log_terms"),
+            f"views must be at most batch_size ({self.batch_size}), and below it with cameras=batch, got {self.views}": self.views
+            + (self.cameras == "batch")
+            > self.batch_size,
+            'max_angle goes with cameras="uniform" or "true+uniform"': self.max_angle != 180
+            and "uniform" not in self.cameras,
+            f"disentangled goes with losses that do not judge shape and pose apart already, not with {self.loss}": self.disentangled
+            and self.loss in ("multi_term", "homoscedastic", "log_terms"),
             "logarithms goes with disentangled": self.logarithms and not self.disentangled,
             'weights="imagenet" goes with width 1.0': self.weights != "none" and self.width != 1,
-            f"data={self.data!r} decides {', '.join(RENDERED)}: leave them out": bool(self.data) and any(getattr(self, k) != getattr(TrainConfig, k) for k in RENDERED),
-            f"run must be a relative path without '..', got {self.run!r}": Path(self.run).is_absolute() or ".." in Path(self.run).parts,
+            f"data={self.data!r} decides {', '.join(RENDERED)}: leave them out": bool(self.data)
+            and any(getattr(self, k) != getattr(TrainConfig, k) for k in RENDERED),
+            f"run must be a relative path without '..', got {self.run!r}": Path(self.run).is_absolute()
+            or ".." in Path(self.run).parts,
         }
         if problems := [message for message, is_wrong in wrong.items() if is_wrong]:
             raise ValueError("; ".join(problems))
@@ -112,11 +168,14 @@ class Rescaled(torch.nn.Module):
 
     def forward(self, x_hat, q_hat, t_hat, x, q, t, alpha_id_hat=None, *, K=None):
         K = K * torch.tensor([self.focal, self.focal, 1.0]).to(K)[:, None]
-        return self.criterion(x_hat / self.unit, q_hat, t_hat / self.unit, x / self.unit, q, t / self.unit, alpha_id_hat, K=K)
+        return self.criterion(
+            x_hat / self.unit, q_hat, t_hat / self.unit, x / self.unit, q, t / self.unit, alpha_id_hat, K=K
+        )
 
 
 def at_distance(cameras, factor, keep=0):
     "Virtual cameras like those of `cameras`, all but the first `keep` moved along their lines of sight to the face to `factor` times their distance."
+
     def sample(x, q, t, K, views, generator=None):
         K_v, q_v, t_v = cameras(x, q, t, K, views, generator)
         centre = x.mean(-2).unsqueeze(-2)
@@ -136,9 +195,13 @@ def make_criterion(
     if config.loss == "mrl":
         generator = torch.Generator()
         angle = math.radians(config.max_angle) if "uniform" in config.cameras else None
-        criterion = MultiviewReprojectionLoss(views=config.views, cameras=config.cameras, max_angle=angle, norm=config.norm, generator=generator)
+        criterion = MultiviewReprojectionLoss(
+            views=config.views, cameras=config.cameras, max_angle=angle, norm=config.norm, generator=generator
+        )
         if config.camera_distance != 1:
-            criterion.cameras = at_distance(criterion.cameras, config.camera_distance, keep=config.cameras.startswith("true"))
+            criterion.cameras = at_distance(
+                criterion.cameras, config.camera_distance, keep=config.cameras.startswith("true")
+            )
         if of_whole is not None:
             criterion.cameras = of_whole(criterion.cameras)
     elif config.loss == "multi_term":
@@ -171,7 +234,9 @@ def resolve_device(config):
             raise ValueError(f"device={config.device!r}: one GPU for several processes; cuda gives each its own")
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device={config.device!r}: {device} is not there, the machine has {torch.cuda.device_count()}")
+        raise ValueError(
+            f"device={config.device!r}: {device} is not there, the machine has {torch.cuda.device_count()}"
+        )
     if config.precision != "auto":
         return device, config.precision == "bf16"
     if device.type == "cuda":
@@ -185,5 +250,13 @@ def dataset_of(config, data_dir=HOME / "datasets", progress=True):
     "Folder of the data set that a configuration names; rendered if it is not there."
     if config.data:
         return Path(config.data)
-    data_config = DataConfig(n_images=config.n_images, size=config.image_size, seed=config.data_seed, face_model=config.face_model, without=config.without, near=config.near, far=config.far)
+    data_config = DataConfig(
+        n_images=config.n_images,
+        size=config.image_size,
+        seed=config.data_seed,
+        face_model=config.face_model,
+        without=config.without,
+        near=config.near,
+        far=config.far,
+    )
     return build_dataset(dataset_folder(data_config, data_dir), data_config, progress=progress)

@@ -30,8 +30,19 @@ from .rotation import axis_angle_to_quaternion, quaternion_multiply
 from .store import SHARD, open_dataset, write_dataset
 
 # %% ../nbs/10_data.ipynb #30c5473b
-RANGES = {"n_images": (1, 10**8), "size": (16, 1024), "seed": (0, 2**32), "margin": (1, 4), "jitter": (0, 0.5), "yaw": (0, 180), "pitch": (0, 90),
-          "roll": (0, 180), "off_axis": (0, 60), "near": (150, 1e5), "far": (150, 1e5)}
+RANGES = {
+    "n_images": (1, 10**8),
+    "size": (16, 1024),
+    "seed": (0, 2**32),
+    "margin": (1, 4),
+    "jitter": (0, 0.5),
+    "yaw": (0, 180),
+    "pitch": (0, 90),
+    "roll": (0, 180),
+    "off_axis": (0, 60),
+    "near": (150, 1e5),
+    "far": (150, 1e5),
+}
 CLOSEST = 145  # mm, smallest depth of the head's origin
 
 # %% ../nbs/10_data.ipynb #0826de7f
@@ -44,7 +55,7 @@ class CropConfig:
     seed: int = 0  # of people, cameras, crops and scenes
     margin: float = 1.35  # side of the crop / larger side of the face's bounding box
     jitter: float = 0.06  # of the crop's centre (in sides) and of its side (relative), uniform to either side
-    face_model: str = "anny"  # whose faces: anny, ict, bfm, flame, sfm, or a path: a model's file, a folder of scans, a population
+    face_model: str = "anny"  # anny, ict, bfm, flame, sfm, or the path of a model, a folder of scans, a population
 
     def __post_init__(self):
         check_fields(self, RANGES)
@@ -70,20 +81,27 @@ class DataConfig(CropConfig):
             raise ValueError(f"far must be at least near ({self.near}), got {self.far}")
         depth = self.near / np.sqrt(1 + 2 * np.tan(np.deg2rad(self.off_axis)) ** 2)
         if depth < CLOSEST:
-            raise ValueError(f"near and off_axis: with {self.near} mm and {self.off_axis} degrees the head's origin may be at a depth of {depth:.0f} mm, "
-                             f"which must be at least {CLOSEST} mm, or the camera is in the face")
+            raise ValueError(
+                f"near and off_axis: with {self.near} mm and {self.off_axis} degrees the head's origin may be at a depth of {depth:.0f} mm, "
+                f"which must be at least {CLOSEST} mm, or the camera is in the face"
+            )
         names = sorted({name.strip() for name in self.without.split(",")} - {""})
         if names:
             from mrl.appearance import EFFECTS
 
             if unknown := set(names) - set(EFFECTS):
-                raise ValueError(f"without: unknown effect {', '.join(sorted(unknown))}; the effects are {', '.join(EFFECTS)}")
+                raise ValueError(
+                    f"without: unknown effect {', '.join(sorted(unknown))}; the effects are {', '.join(EFFECTS)}"
+                )
         object.__setattr__(self, "without", ",".join(names))
 
 # %% ../nbs/10_data.ipynb #5499a983
 def cameras_around(
-    yaw, pitch, roll,  # (n,) degrees by which the head is turned away from the line of sight
-    right, down,  # (n,) degrees between the optical axis and the head
+    yaw,
+    pitch,
+    roll,  # (n,) degrees by which the head is turned away from the line of sight
+    right,
+    down,  # (n,) degrees between the optical axis and the head
     distance,  # (n,) mm
 ):  # (n, 4), (n, 3) camera-to-world poses, float64
     "Cameras around a head at the origin."
@@ -104,23 +122,29 @@ def sample_cameras(
     config,  # DataConfig
 ):  # (n, 4), (n, 3) camera-to-world poses, float64
     "Cameras drawn from the ranges of a configuration."
+
     def uniform(half):
         return rng.uniform(-half, half, n)
 
-    yaw, pitch, roll, right, down = (uniform(half) for half in (config.yaw, config.pitch, config.roll, config.off_axis, config.off_axis))
+    yaw, pitch, roll, right, down = (
+        uniform(half) for half in (config.yaw, config.pitch, config.roll, config.off_axis, config.off_axis)
+    )
     return cameras_around(yaw, pitch, roll, right, down, rng.uniform(config.near, config.far, n))
 
 # %% ../nbs/10_data.ipynb #dad3fae7
 def detector_crop(
     rng,  # numpy Generator
     x,  # (n, N, 3) vertices of the faces
-    q, t,  # (n, 4), (n, 3) camera-to-world poses
+    q,
+    t,  # (n, 4), (n, 3) camera-to-world poses
     config,  # DataConfig
 ):  # (n, 3, 3) intrinsics of crops of side config.size
     "Jittered square crop around the projected face, as intrinsics. ValueError if a face is not in front of its camera."
     x_cam = transform_points(invert_pose(pose_matrix(q, t)), x)
     if behind := int((x_cam[..., 2] <= 0).any(-1).sum()):
-        raise ValueError(f"{behind} of {len(x)} faces reach behind their camera; it must stand farther away (in a DataConfig: larger near, smaller off_axis)")
+        raise ValueError(
+            f"{behind} of {len(x)} faces reach behind their camera; it must stand farther away (in a DataConfig: larger near, smaller off_axis)"
+        )
     uv = project_camera(x_cam, torch.eye(3, dtype=x.dtype))
     low, high = uv.amin(-2), uv.amax(-2)
     jitter = torch.from_numpy(rng.uniform(-config.jitter, config.jitter, (len(x), 3)))
@@ -181,7 +205,9 @@ def render_shard(config, k, labels):  # (n, size, size, 3) uint8
 
 # %% ../nbs/10_data.ipynb #e69956ee
 DATA_VERSION = 1  # of the pictures and labels that a configuration stands for; tests/test_golden.py fails when their bytes change and this number does not
-SOURCE_HASHES = {"f000804f9833e7578e2905e0b7faf4194c0b13964dfc98c303f783afaaea2c12": 1}  # mrl 0.1.0 named its renderer by a hash over source and skins
+SOURCE_HASHES = {
+    "f000804f9833e7578e2905e0b7faf4194c0b13964dfc98c303f783afaaea2c12": 1
+}  # mrl 0.1.0 named its renderer by a hash over source and skins
 
 
 @lru_cache
@@ -239,15 +265,21 @@ def build_dataset(
     asked = as_recorded(folder, data_identity(config))
     plan = lambda: plan_labels(config, load_population(population_file(config.face_model)))
     render = partial(_render_task, config, asked["population"])
-    return write_dataset(folder, asked, plan, render, {"versions": _versions()}, partial(_here, config), jobs, progress, scheduler)
+    return write_dataset(
+        folder, asked, plan, render, {"versions": _versions()}, partial(_here, config), jobs, progress, scheduler
+    )
 
 
 def dataset_folder(config, root):
     "Folder in `root` named after what differs most between DataConfigs: face model, number, size, seed, distances, effects left out."
     model = [] if config.face_model == "anny" else [Path(config.face_model).stem]
     without = [f"without-{name}" for name in config.without.split(",") if name]
-    depth = [f"{config.near:g}-{config.far:g}mm"] if (config.near, config.far) != (DataConfig.near, DataConfig.far) else []
-    return Path(root) / "-".join(["faces", *model, f"{config.n_images}-{config.size}px-{config.seed}", *depth, *without])
+    depth = (
+        [f"{config.near:g}-{config.far:g}mm"] if (config.near, config.far) != (DataConfig.near, DataConfig.far) else []
+    )
+    return Path(root) / "-".join(
+        ["faces", *model, f"{config.n_images}-{config.size}px-{config.seed}", *depth, *without]
+    )
 
 # %% ../nbs/10_data.ipynb #c6c07b2e
 class FaceImages(Dataset):
@@ -292,13 +324,22 @@ def _warn_of_other_renderer(folder, meta):
         return
     version = made["version"] if isinstance(made, dict) else SOURCE_HASHES.get(made)
     if version != DATA_VERSION:
-        which = f"an unknown version of the renderer (source hash {made[:12]}...)" if version is None else f"version {version} of the renderer"
-        warnings.warn(f"{folder} was rendered by {which}, this is version {DATA_VERSION}: its pictures and labels may differ from those rendered now", stacklevel=3)
+        which = (
+            f"an unknown version of the renderer (source hash {made[:12]}...)"
+            if version is None
+            else f"version {version} of the renderer"
+        )
+        warnings.warn(
+            f"{folder} was rendered by {which}, this is version {DATA_VERSION}: its pictures and labels may differ from those rendered now",
+            stacklevel=3,
+        )
 
 # %% ../nbs/10_data.ipynb #34cc4ce8
 def _population(folder, face_model, digest):
     "The population a data set shows, by the hash of its file: the repository's, one in HOME/populations, or what the face model gives now."
-    kept = sorted((HOME / "populations").glob("*.safetensors"), key=lambda p: not p.name.startswith(f"{Path(face_model).stem}-"))  # likely ones first
+    kept = sorted(
+        (HOME / "populations").glob("*.safetensors"), key=lambda p: not p.name.startswith(f"{Path(face_model).stem}-")
+    )  # likely ones first
     path = next((p for p in (population_file(), *kept) if sha256(p) == digest), None)
     try:
         population = load_population(path or population_file(face_model))
@@ -307,8 +348,10 @@ def _population(folder, face_model, digest):
         cause = None
     except (OSError, ValueError) as e:  # neither the model nor the scans are here
         cause = e
-    raise ValueError(f"{folder} shows another population than {face_model} gives here, and no file in {HOME / 'populations'} has its hash ({digest[:12]}...); "
-                     "copy the population's file there, or make the data set again with that file as its face_model") from cause
+    raise ValueError(
+        f"{folder} shows another population than {face_model} gives here, and no file in {HOME / 'populations'} has its hash ({digest[:12]}...); "
+        "copy the population's file there, or make the data set again with that file as its face_model"
+    ) from cause
 
 # %% ../nbs/10_data.ipynb #ad987de4
 def _member(identity, split, n_identities):
@@ -335,14 +378,22 @@ def distribution(
 
     q, t, K = (labels[k] for k in ("q", "t", "K"))
     q_crop, t_crop = (v.numpy() for v in pose_to_crop(q, t, K, size))
-    turn = (Rotation.from_euler("x", 180, degrees=True) * Rotation.from_quat(q_crop[:, [1, 2, 3, 0]])).as_euler("ZXY", degrees=True)
+    turn = (Rotation.from_euler("x", 180, degrees=True) * Rotation.from_quat(q_crop[:, [1, 2, 3, 0]])).as_euler(
+        "ZXY", degrees=True
+    )
     identity, focal = labels["identity"].numpy(), K[:, 0, 0].numpy()
     own = {name: v[identity] for name, v in population.labels.items() if v.dtype.kind in "biuf" and v.min() < v.max()}
     return {
-        "yaw (deg)": turn[:, 2], "pitch (deg)": turn[:, 1], "roll (deg)": turn[:, 0], "distance (mm)": t.norm(dim=-1).numpy(),
-        f"focal length (px of {size})": focal, "field of view (deg)": 2 * np.rad2deg(np.arctan(size / 2 / focal)),
-        "log depth in the crop": t_crop[:, 2], "face (share of the crop)": _extent(labels, population) / size,
-        "head's place, right": t_crop[:, 0], "head's place, down": t_crop[:, 1],
+        "yaw (deg)": turn[:, 2],
+        "pitch (deg)": turn[:, 1],
+        "roll (deg)": turn[:, 0],
+        "distance (mm)": t.norm(dim=-1).numpy(),
+        f"focal length (px of {size})": focal,
+        "field of view (deg)": 2 * np.rad2deg(np.arctan(size / 2 / focal)),
+        "log depth in the crop": t_crop[:, 2],
+        "face (share of the crop)": _extent(labels, population) / size,
+        "head's place, right": t_crop[:, 0],
+        "head's place, down": t_crop[:, 1],
         "images per identity": np.bincount(identity, minlength=len(population)),
         **{f"{name}{' (years)' * (name == 'age')}": v for name, v in own.items()},
     }
@@ -366,8 +417,12 @@ def distribution_figure(labels, population, size):  # plotly Figure
     rows = -(-len(columns) // 6)
     fig = make_subplots(rows, 6, subplot_titles=list(columns), vertical_spacing=0.33 / rows, horizontal_spacing=0.025)
     for i, v in enumerate(columns.values()):
-        counts, edges = np.histogram(np.asarray(v, float), 20)  # float32 has too few numbers for the bins of a column that is almost constant
+        counts, edges = np.histogram(
+            np.asarray(v, float), 20
+        )  # float32 has too few numbers for the bins of a column that is almost constant
         middle = [float(f"{m:.4g}") for m in (edges[1:] + edges[:-1]) / 2]
         fig.add_bar(x=middle, y=counts.tolist(), marker_color="#0072B2", row=i // 6 + 1, col=i % 6 + 1)
     fig.update_yaxes(showticklabels=False).update_annotations(font_size=12)
-    return fig.update_layout(showlegend=False, width=1000, height=150 * rows, margin=dict(l=5, r=5, t=25, b=10), bargap=0)
+    return fig.update_layout(
+        showlegend=False, width=1000, height=150 * rows, margin=dict(l=5, r=5, t=25, b=10), bargap=0
+    )

@@ -16,7 +16,11 @@ from .results import read_faces
 from .study import bootstrap_interval, interval
 
 # %% ../nbs/33_diversity.ipynb #be27b0e4
-CUTS = {"gender": ((0.5,), ("male", "female")), "age": ((35, 55), ("under 35", "35 to 55", "over 55")), "weight": ((0.5,), ("lighter", "heavier"))}
+CUTS = {
+    "gender": ((0.5,), ("male", "female")),
+    "age": ((35, 55), ("under 35", "35 to 55", "over 55")),
+    "weight": ((0.5,), ("lighter", "heavier")),
+}
 ANCESTRY = ("african", "asian", "caucasian")
 FEWEST = 5  # people of a group whose mean is shown
 
@@ -26,7 +30,11 @@ def groups_of(
     people,  # (F,) identities
 ):  # dict axis -> (F,) names of groups; of the axes that the population has labels for
     "Which group everybody belongs to."
-    axes = {axis: np.array(names)[np.digitize(population.labels[axis][people], cuts)] for axis, (cuts, names) in CUTS.items() if axis in population.labels}
+    axes = {
+        axis: np.array(names)[np.digitize(population.labels[axis][people], cuts)]
+        for axis, (cuts, names) in CUTS.items()
+        if axis in population.labels
+    }
     if set(ANCESTRY) <= set(population.labels):
         axes["ancestry"] = np.array(ANCESTRY)[np.stack([population.labels[a][people] for a in ANCESTRY]).argmax(0)]
     return axes
@@ -50,7 +58,9 @@ def balanced(
     for cell in product(*map(in_order, axes)):
         there = test[np.all([axes[axis] == name for axis, name in zip(axes, cell)], 0)]
         if len(there) < per_cell:
-            raise ValueError(f"per_cell: {', '.join(cell)} has {len(there)} people of the test split, {per_cell} expected")
+            raise ValueError(
+                f"per_cell: {', '.join(cell)} has {len(there)} people of the test split, {per_cell} expected"
+            )
         chosen.append(there[:per_cell])
     return np.sort(np.concatenate(chosen))
 
@@ -72,7 +82,9 @@ def permutation_test(
     strata = np.zeros(len(values), int) if strata is None else np.unique(strata, return_inverse=True)[1]
     base = np.argsort(strata, kind="stable")
     exchanged = np.empty((draws, len(values)))
-    exchanged[:, base] = values[np.argsort(np.random.default_rng(seed).random(exchanged.shape) + strata)]  # within [k, k + 1) for stratum k
+    exchanged[:, base] = values[
+        np.argsort(np.random.default_rng(seed).random(exchanged.shape) + strata)
+    ]  # within [k, k + 1) for stratum k
     observed = gap(values, groups)
     return float(observed), float((1 + (gap(exchanged, groups) >= observed - 1e-12).sum()) / (draws + 1))
 
@@ -109,18 +121,24 @@ def group_difference(
     rng, images = np.random.default_rng(seed), np.ones(F) if images is None else images
 
     def difference(v, f):
-        return np.average(v[f][group[f]], weights=images[f][group[f]]) - np.average(v[f][~group[f]], weights=images[f][~group[f]])
+        return np.average(v[f][group[f]], weights=images[f][group[f]]) - np.average(
+            v[f][~group[f]], weights=images[f][~group[f]]
+        )
 
     everybody, over_seeds = np.arange(F), values.mean(0)
     found = difference(over_seeds, everybody)
     drawn = np.array([difference(over_seeds, rng.integers(F, size=F)) for _ in range(draws)])
-    return tuple(float(v) for v in (found, *interval(found, drawn, np.array([difference(v, everybody) for v in values]))))
+    return tuple(
+        float(v) for v in (found, *interval(found, drawn, np.array([difference(v, everybody) for v in values])))
+    )
 
 # %% ../nbs/33_diversity.ipynb #e1c7c57e
 def two_way(
     values,  # (F,)
-    rows, columns,  # (F,) names
-    row_names, column_names,
+    rows,
+    columns,  # (F,) names
+    row_names,
+    column_names,
 ):  # (R, C), NaN where there are too few people
     "Mean of every combination of two axes."
     cells = [[values[(rows == r) & (columns == c)] for c in column_names] for r in row_names]
@@ -135,12 +153,24 @@ def gap_table(
     rows = []
     for axis, error in product(axes, values):
         means = {g: values[error][:, axes[axis] == g].mean(1) for g in in_order(axis)}
-        best, worst = (f(means, key=lambda g: means[g].mean()) for f in (min, max))  # noqa: B023
-        agree = sum(max(means, key=lambda g: means[g][s]) == worst for s in range(len(values[error])))  # noqa: B023
+        best, worst = (f(means, key=lambda g: means[g].mean()) for f in (min, max))
+        agree = sum(max(means, key=lambda g: means[g][s]) == worst for s in range(len(values[error])))
         strata = ["/".join(cell) for cell in zip(*(v for a, v in axes.items() if a != axis))]
         difference, p = permutation_test(values[error].mean(0), axes[axis], strata or None)
-        rows.append({"axis": axis, "error": error, "best": best, "best mean": means[best].mean(), "worst": worst, "worst mean": means[worst].mean(), "gap": difference, "share": difference / values[error].mean(),
-                     "agree": f"{agree} of {len(values[error])}", "p": p})
+        rows.append(
+            {
+                "axis": axis,
+                "error": error,
+                "best": best,
+                "best mean": means[best].mean(),
+                "worst": worst,
+                "worst mean": means[worst].mean(),
+                "gap": difference,
+                "share": difference / values[error].mean(),
+                "agree": f"{agree} of {len(values[error])}",
+                "p": p,
+            }
+        )
     return rows
 
 # %% ../nbs/33_diversity.ipynb #058a88e7
@@ -160,7 +190,10 @@ def left_out_effect(
     group = people_where(population, condition)[identity]
     out = {name: bootstrap_interval(added[:, who], images[who]) for name, who in (("group", group), ("others", ~group))}
     before = np.stack([u[metric] for u in a])[:, group]
-    return out | {"difference": group_difference(added, group, images), "group before": bootstrap_interval(before, images[group])}
+    return out | {
+        "difference": group_difference(added, group, images),
+        "group before": bootstrap_interval(before, images[group]),
+    }
 
 # %% ../nbs/33_diversity.ipynb #80b63952
 def learned_share(
@@ -175,7 +208,8 @@ def learned_share(
 # %% ../nbs/33_diversity.ipynb #20941686
 def share_of_way(
     predicted,  # (..., M) coefficients
-    start, end,  # (A, M), (B, M) true coefficients of two groups of people
+    start,
+    end,  # (A, M), (B, M) true coefficients of two groups of people
 ):  # (...): 0 at the mean of the first group, 1 at that of the second
     "Where predictions lie between two groups."
     a, way = start.mean(0), end.mean(0) - start.mean(0)

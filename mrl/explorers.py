@@ -26,11 +26,16 @@ from .rotation import axis_angle_to_quaternion, quaternion_inverse, quaternion_m
 # %% ../nbs/31_explorers.ipynb #4e2ce731
 def slider(
     label,  # with its unit
-    low, high, step, value=0.0,
+    low,
+    high,
+    step,
+    value=0.0,
 ):
     "A slider of the explorers."
     decimals = 0 if step >= 1 else 1
-    return ipywidgets.FloatSlider(value, min=low, max=high, step=step, description=label, readout_format=f".{decimals}f", **_slider_style())
+    return ipywidgets.FloatSlider(
+        value, min=low, max=high, step=step, description=label, readout_format=f".{decimals}f", **_slider_style()
+    )
 
 
 def _slider_style():
@@ -40,7 +45,11 @@ def _slider_style():
 def _side_by_side(tables):
     "HTML of tables in a fixed-width type: dict heading -> lines."
     block = "<div><b>{}</b><pre style='line-height:1.4;margin:4px 0 0'>{}</pre></div>"
-    return "<div style='display:flex;flex-wrap:wrap;gap:8px 40px'>" + "".join(block.format(k, "\n".join(lines)) for k, lines in tables.items()) + "</div>"
+    return (
+        "<div style='display:flex;flex-wrap:wrap;gap:8px 40px'>"
+        + "".join(block.format(k, "\n".join(lines)) for k, lines in tables.items())
+        + "</div>"
+    )
 
 
 class Explorer(ipywidgets.VBox):
@@ -59,8 +68,17 @@ class Explorer(ipywidgets.VBox):
                 raise ValueError(f"unknown slider {name}; there are {', '.join(self.sliders)}")
             self.sliders[name].value = value
         self.figures, self.show, self.readout = figures, show, ipywidgets.HTML()
-        columns = [ipywidgets.VBox([ipywidgets.HTML(f"<b>{heading}</b>"), *group.values()]) for heading, group in groups.items()]
-        super().__init__([ipywidgets.HBox(columns, layout=ipywidgets.Layout(flex_flow="row wrap")), ipywidgets.HBox(figures, layout=ipywidgets.Layout(flex_flow="row wrap")), self.readout])
+        columns = [
+            ipywidgets.VBox([ipywidgets.HTML(f"<b>{heading}</b>"), *group.values()])
+            for heading, group in groups.items()
+        ]
+        super().__init__(
+            [
+                ipywidgets.HBox(columns, layout=ipywidgets.Layout(flex_flow="row wrap")),
+                ipywidgets.HBox(figures, layout=ipywidgets.Layout(flex_flow="row wrap")),
+                self.readout,
+            ]
+        )
         for s in self.sliders.values():
             s.observe(self.update, "value")
         self.update()
@@ -71,33 +89,52 @@ class Explorer(ipywidgets.VBox):
 
 # %% ../nbs/31_explorers.ipynb #858b70a9
 def displaced(
-    x, q, t,  # (N, 3) mm, (4,), (3,) mm: truth
+    x,
+    q,
+    t,  # (N, 3) mm, (4,), (3,) mm: truth
     modes,  # (2, N, 3) mm per standard deviation
-    mode_1, mode_2,  # error of the shape, standard deviations
-    yaw, pitch, roll,  # error of the head's rotation about the camera's axes y, x, z, degrees
-    right, down, depth,  # error of the head's place, camera frame, mm
-    world_turn, world_shift,  # of the predicted world, about y and along x: degrees, mm
+    mode_1,
+    mode_2,  # error of the shape, standard deviations
+    yaw,
+    pitch,
+    roll,  # error of the head's rotation about the camera's axes y, x, z, degrees
+    right,
+    down,
+    depth,  # error of the head's place, camera frame, mm
+    world_turn,
+    world_shift,  # of the predicted world, about y and along x: degrees, mm
 ):  # x_hat (N, 3), q_hat (4,), t_hat (3,)
     "A prediction with the given errors."
     turn = axis_angle_to_quaternion(torch.deg2rad(x.new_tensor([pitch, yaw, roll])))
     x_hat, q_hat = x + mode_1 * modes[0] + mode_2 * modes[1], quaternion_multiply(q, quaternion_inverse(turn))
     t_hat = -rotate(q_hat, rotate(quaternion_inverse(q), -t) + x.new_tensor([right, down, depth]))
-    g, shift = axis_angle_to_quaternion(torch.deg2rad(x.new_tensor([0, world_turn, 0]))), x.new_tensor([world_shift, 0, 0])
+    g, shift = (
+        axis_angle_to_quaternion(torch.deg2rad(x.new_tensor([0, world_turn, 0]))),
+        x.new_tensor([world_shift, 0, 0]),
+    )
     return rotate(g, x_hat) + shift, quaternion_multiply(g, q_hat), rotate(g, t_hat) + shift
 
 
 def orbit(
-    x, q, t,  # (N, 3) mm, (4,), (3,) mm
-    azimuth, elevation,  # degrees: around the head's vertical; upwards in the camera's picture
+    x,
+    q,
+    t,  # (N, 3) mm, (4,), (3,) mm
+    azimuth,
+    elevation,  # degrees: around the head's vertical; upwards in the camera's picture
 ):  # q_v (4,), t_v (3,)
     "The camera moved around the centre of `x`, which keeps its place in the picture."
     right = rotate(q, x.new_tensor([1, 0, 0]))
-    g = quaternion_multiply(axis_angle_to_quaternion(torch.deg2rad(x.new_tensor([0, azimuth, 0]))), axis_angle_to_quaternion(-np.deg2rad(elevation) * right))
+    g = quaternion_multiply(
+        axis_angle_to_quaternion(torch.deg2rad(x.new_tensor([0, azimuth, 0]))),
+        axis_angle_to_quaternion(-np.deg2rad(elevation) * right),
+    )
     return quaternion_multiply(g, q), x.mean(0) + rotate(g, t - x.mean(0))
 
 # %% ../nbs/31_explorers.ipynb #f98b738c
 def head_pose(
-    yaw, pitch, roll,  # of the head, degrees, as in the data sets (notebook `10_data`)
+    yaw,
+    pitch,
+    roll,  # of the head, degrees, as in the data sets (notebook `10_data`)
     distance,  # of the head's origin, on the optical axis, mm
 ):  # q (4,), t (3,) float64
     "Camera-to-world pose of a camera that looks at the head's origin."
@@ -105,7 +142,9 @@ def head_pose(
 
 
 def centred_crop(
-    x, q, t,  # (N, 3) mm, (4,), (3,) mm, float64
+    x,
+    q,
+    t,  # (N, 3) mm, (4,), (3,) mm, float64
     size,  # pixels
 ):  # (3, 3) float64
     "Intrinsics of the crop around a face, as in the data sets, without jitter."
@@ -113,25 +152,44 @@ def centred_crop(
 
 # %% ../nbs/31_explorers.ipynb #46f0e46e
 def judged(
-    x_hat, q_hat, t_hat, x, q, t,  # (N, 3), (4,), (3,): prediction and truth, mm
+    x_hat,
+    q_hat,
+    t_hat,
+    x,
+    q,
+    t,  # (N, 3), (4,), (3,): prediction and truth, mm
     K,  # (3, 3) pixels
-    q_v, t_v,  # (4,), (3,) virtual camera
-    alpha, beta,  # weights of rotation and translation
+    q_v,
+    t_v,  # (4,), (3,) virtual camera
+    alpha,
+    beta,  # weights of rotation and translation
 ):  # dict: D (4, 4) and numbers; views and MRL in pixels
     "What MRL in the true and in one virtual camera, and the multi-term loss, say of a prediction."
     pair = (x_hat, q_hat, t_hat, x, q, t)
     views = [multiview_reprojection(*pair, K, *(v[None] for v in camera)).item() for camera in ((q, t), (q_v, t_v))]
     L = dict(zip(("L_x", "L_q", "L_t"), terms(*pair).tolist()))
     said = {"true view": views[0], "virtual view": views[1], "MRL": sum(views) / 2}
-    return {"D": relative_pose(q, t, q_hat, t_hat)} | said | L | {"multi-term": multi_term(*pair, alpha=alpha, beta=beta).item()}
+    return (
+        {"D": relative_pose(q, t, q_hat, t_hat)}
+        | said
+        | L
+        | {"multi-term": multi_term(*pair, alpha=alpha, beta=beta).item()}
+    )
 
 
 def judged_html(v, alpha, beta):
     "The values of `judged` as three small tables."
     D = [" ".join(f"{n + 0:8.3f}" for n in row) for row in v["D"].round(decimals=3).tolist()]
-    mrl = [f"true view     {v['true view']:8.2f}", f"virtual view  {v['virtual view']:8.2f}", f"mean = MRL    {v['MRL']:8.2f}"]
+    mrl = [
+        f"true view     {v['true view']:8.2f}",
+        f"virtual view  {v['virtual view']:8.2f}",
+        f"mean = MRL    {v['MRL']:8.2f}",
+    ]
     weighted = ("L_x", 1, ".3f} mm"), ("L_q", alpha, ".5f}   "), ("L_t", beta, ".3f} mm")
-    sums = [f"{name}  {('{:9' + form).format(v[name])} * {weight:<7.4g} = {weight * v[name]:9.3f}" for name, weight, form in weighted]
+    sums = [
+        f"{name}  {('{:9' + form).format(v[name])} * {weight:<7.4g} = {weight * v[name]:9.3f}"
+        for name, weight, form in weighted
+    ]
     sums.append(f"{'sum':<27} = {v['multi-term']:9.3f}")
     return _side_by_side({"D (translation in mm)": D, "MRL (px)": mrl, "Multi-term loss (mm)": sums})
 
@@ -140,13 +198,43 @@ def _view_figure(size):
     "Two empty pictures: points, true and predicted, and the lines between them."
     fig = make_subplots(1, 2, subplot_titles=("in the true camera", "in the virtual camera"), horizontal_spacing=0.1)
     for i in (1, 2):
-        fig.add_scatter(mode="lines", line=dict(color="#999", width=1), showlegend=False, hoverinfo="skip", row=1, col=i)
+        fig.add_scatter(
+            mode="lines", line=dict(color="#999", width=1), showlegend=False, hoverinfo="skip", row=1, col=i
+        )
         for name, colour in zip(("truth", "prediction"), COLOURS):
-            fig.add_scatter(mode="markers", marker=dict(color=colour, size=3), name=name, legendgroup=name, showlegend=i == 1, hoverinfo="skip", row=1, col=i)
+            fig.add_scatter(
+                mode="markers",
+                marker=dict(color=colour, size=3),
+                name=name,
+                legendgroup=name,
+                showlegend=i == 1,
+                hoverinfo="skip",
+                row=1,
+                col=i,
+            )
     fig.add_shape(type="rect", x0=0, y0=0, x1=PIXELS, y1=PIXELS, line=dict(color="#999", width=1), row="all", col="all")
-    fig.update_xaxes(title_text="u (px)", range=[-12, PIXELS + 12], tickvals=[0, PIXELS], showgrid=False, zeroline=False, title_standoff=0)
-    fig.update_yaxes(title_text="v (px)", range=[PIXELS + 12, -12], tickvals=[0, PIXELS], showgrid=False, zeroline=False, title_standoff=0)
-    fig.update_layout(width=2 * size, height=size + 90, margin=dict(l=50, r=5, t=55, b=60), legend=dict(orientation="h", y=-0.15, x=0.5, xanchor="center", itemsizing="constant"))
+    fig.update_xaxes(
+        title_text="u (px)",
+        range=[-12, PIXELS + 12],
+        tickvals=[0, PIXELS],
+        showgrid=False,
+        zeroline=False,
+        title_standoff=0,
+    )
+    fig.update_yaxes(
+        title_text="v (px)",
+        range=[PIXELS + 12, -12],
+        tickvals=[0, PIXELS],
+        showgrid=False,
+        zeroline=False,
+        title_standoff=0,
+    )
+    fig.update_layout(
+        width=2 * size,
+        height=size + 90,
+        margin=dict(l=50, r=5, t=55, b=60),
+        legend=dict(orientation="h", y=-0.15, x=0.5, xanchor="center", itemsizing="constant"),
+    )
     return go.FigureWidget(fig)
 
 
@@ -170,7 +258,9 @@ def _space_figure(x, q, t, triangles):
     for mesh, colour, name in ((0, COLOURS[0], "truth"), (3, COLOURS[1], "prediction")):
         fig.data[mesh].update(color=colour, opacity=0.6, name=name)
     fig.data[2].line.color = COLOURS[2]
-    fig.update_scenes(xaxis_range=[-550, 550], yaxis_range=[-420, 420], zaxis_range=[-120, 550])  # the virtual camera's orbit
+    fig.update_scenes(
+        xaxis_range=[-550, 550], yaxis_range=[-420, 420], zaxis_range=[-120, 550]
+    )  # the virtual camera's orbit
     fig.update_scenes(camera=dict(eye=dict(x=0.5, y=0.6, z=0.85), center=dict(x=0.05, y=-0.1, z=0)))
     fig.update_layout(width=430, height=355, margin=dict(l=0, r=0, t=10, b=0))
     corners = torch.tensor(np.stack([fig.data[1][k] for k in "xyz"], 1)).double()
@@ -179,13 +269,24 @@ def _space_figure(x, q, t, triangles):
 # %% ../nbs/31_explorers.ipynb #09ad76c7
 def error_sliders():
     "The sliders of `virtual_camera_explorer`, in groups."
-    weight = lambda label, low, high, value: ipywidgets.FloatLogSlider(value, min=low, max=high, step=0.25, description=label, readout_format=".3g", **_slider_style())  # noqa: E731
+    weight = lambda label, low, high, value: ipywidgets.FloatLogSlider(
+        value, min=low, max=high, step=0.25, description=label, readout_format=".3g", **_slider_style()
+    )
     return {
-        "Error of the shape": {"mode_1": slider("mode 1 (sd)", -3, 3, 0.1), "mode_2": slider("mode 2 (sd)", -3, 3, 0.1)},
+        "Error of the shape": {
+            "mode_1": slider("mode 1 (sd)", -3, 3, 0.1),
+            "mode_2": slider("mode 2 (sd)", -3, 3, 0.1),
+        },
         "Error of the rotation": {k: slider(f"{k} (deg)", -30, 30, 1) for k in ("yaw", "pitch", "roll")},
         "Error of the translation": {k: slider(f"{k} (mm)", -100, 100, 1) for k in ("right", "down", "depth")},
-        "The predicted world": {"world_turn": slider("turned (deg)", -90, 90, 1), "world_shift": slider("shifted (mm)", -200, 200, 5)},
-        "The virtual camera": {"azimuth": slider("azimuth (deg)", -90, 90, 5, 70), "elevation": slider("elevation (deg)", -45, 45, 5)},
+        "The predicted world": {
+            "world_turn": slider("turned (deg)", -90, 90, 1),
+            "world_shift": slider("shifted (mm)", -200, 200, 5),
+        },
+        "The virtual camera": {
+            "azimuth": slider("azimuth (deg)", -90, 90, 5, 70),
+            "elevation": slider("elevation (deg)", -45, 45, 5),
+        },
         "Weights": {"alpha": weight("alpha (mm)", 0, 4, 100.0), "beta": weight("beta (1)", -3, 1, 0.1)},
     }
 
@@ -212,7 +313,9 @@ def virtual_camera_explorer(
         with space.batch_update():
             _draw(space.data[2], rotate(camera[0], corners) + camera[1])
             _draw(space.data[3], carried)
-        return values | {"prediction": prediction, "truth": (x, q, t), "K": K, "camera": camera}, judged_html(values, alpha, beta)
+        return values | {"prediction": prediction, "truth": (x, q, t), "K": K, "camera": camera}, judged_html(
+            values, alpha, beta
+        )
 
     return Explorer(error_sliders(), [views, space], show, start)
 
@@ -225,7 +328,9 @@ def head_modes(
     "The head whose face has coefficients 0, and how heads change with the first `n`."
     people = split_identities(len(population))["train"]
     alpha_id = morphable.coefficients(torch.as_tensor(population.faces(people)).double()).numpy()
-    fit = np.linalg.lstsq(np.c_[np.ones(len(people)), alpha_id], population.coefficients[people].astype(np.float64), rcond=None)[0]
+    fit = np.linalg.lstsq(
+        np.c_[np.ones(len(people)), alpha_id], population.coefficients[people].astype(np.float64), rcond=None
+    )[0]
     modes = np.einsum("kr,rvi->kvi", fit[: n + 1], population.basis.astype(np.float64), optimize=True)
     return population.mean + modes[0], modes[1:]
 
@@ -234,13 +339,19 @@ def check_run(run, population):
     "ValueError unless a run's morphable model belongs to the population."
     morphable = run[1]
     if morphable.name != population.name or not np.array_equal(morphable.triangles, population.face_triangles):
-        raise ValueError(f"run: a network of the population's face model expected ({population.name}, {population.n_face_vertices} vertices), "
-                         f"got one of {morphable.name}, {len(morphable.mean)} vertices")
+        raise ValueError(
+            f"run: a network of the population's face model expected ({population.name}, {population.n_face_vertices} vertices), "
+            f"got one of {morphable.name}, {len(morphable.mean)} vertices"
+        )
 
 # %% ../nbs/31_explorers.ipynb #437b1183
 def face_picture(
-    renderer, head,  # mrl.render.Renderer, (V, 3) vertices of a head, mm
-    K, q, t, size,  # camera, and side of the picture
+    renderer,
+    head,  # mrl.render.Renderer, (V, 3) vertices of a head, mm
+    K,
+    q,
+    t,
+    size,  # camera, and side of the picture
     scene,  # seed of everything but face and camera
 ):  # (size, size, 3) uint8
     "Picture of a head in a scene."
@@ -251,9 +362,12 @@ def face_picture(
 
 
 def face_prediction(
-    model, renderer,  # mrl.network.Reconstructor, mrl.render.Renderer
-    head, rows,  # (V, 3) mm; which of them are the face's
-    q, t,  # (4,), (3,) mm, float64
+    model,
+    renderer,  # mrl.network.Reconstructor, mrl.render.Renderer
+    head,
+    rows,  # (V, 3) mm; which of them are the face's
+    q,
+    t,  # (4,), (3,) mm, float64
     scene,  # seed
 ):  # dict: picture; prediction, truth and K with a batch of one; and the metrics as numbers
     "Render a head, let a network look at it, and measure."
@@ -273,7 +387,10 @@ SHAPES = 4  # coefficients that have a slider
 def face_html(errors, alpha_id, alpha_id_hat):
     "Errors of one picture (dict metric -> number) and coefficients, true and predicted, as two small tables."
     rows = [f"{title:<33}{errors[name]:7.2f} {unit}" for name, (title, unit) in METRICS.items()]
-    shape = ["              true  predicted", *(f"shape {i + 1}  {a:+10.2f} {b:+10.2f}" for i, (a, b) in enumerate(zip(alpha_id, alpha_id_hat)))]
+    shape = [
+        "              true  predicted",
+        *(f"shape {i + 1}  {a:+10.2f} {b:+10.2f}" for i, (a, b) in enumerate(zip(alpha_id, alpha_id_hat))),
+    ]
     return _side_by_side({f"Errors (px of {PIXELS})": rows, "Coefficients (sd)": shape})
 
 
@@ -283,7 +400,10 @@ def face_sliders():
     return {
         "Face": {f"shape_{i}": slider(f"shape {i} (sd)", -3, 3, 0.1) for i in range(1, SHAPES + 1)},
         "Head": {name: slider(f"{name} (deg)", -v, v, 1) for name, v in half.items()},
-        "Camera and scene": {"distance": slider("distance (mm)", 500, 1000, 10, 700), "scene": ipywidgets.IntSlider(0, min=0, max=99, description="scene (seed)", **_slider_style())},
+        "Camera and scene": {
+            "distance": slider("distance (mm)", 500, 1000, 10, 700),
+            "scene": ipywidgets.IntSlider(0, min=0, max=99, description="scene (seed)", **_slider_style()),
+        },
     }
 
 # %% ../nbs/31_explorers.ipynb #e7848384
@@ -292,7 +412,14 @@ def _face_figures(size, x, triangles):
     blank = x[None, ::10, :2] * torch.nan
     over = overlay_figure(np.zeros((1, size, size, 3), np.uint8), {"prediction": blank, "truth": blank}, side=320)
     over.data[2].visible = "legendonly"
-    meshes = mesh_figure([x, x], triangles, ["truth", "prediction, coloured by its error"], [x[:1, 0] * torch.nan, 0 * x[:, 0]], height=360, error_max=8.0)
+    meshes = mesh_figure(
+        [x, x],
+        triangles,
+        ["truth", "prediction, coloured by its error"],
+        [x[:1, 0] * torch.nan, 0 * x[:, 0]],
+        height=360,
+        error_max=8.0,
+    )
     meshes.update_layout(width=580)
     return go.FigureWidget(over), go.FigureWidget(meshes)
 

@@ -38,14 +38,39 @@ class FaceModel:
 
 FACE_MODELS = {
     "ict": FaceModel("ICT-FaceKit", ("FaceXModel",), "MIT", "https://github.com/ICT-VGL/ICT-FaceKit"),
-    "bfm": FaceModel("Basel Face Model", ("model2019_face12.h5", "model2017-1_face12_nomouth.h5", "model2019_bfm.h5", "model2017-1_bfm_nomouth.h5",
-                                          "model2019_fullHead.h5", "01_MorphableModel.mat"),
-                     "Basel Face Model licence, non-commercial research", "https://faces.dmi.unibas.ch/bfm"),
-    "flame": FaceModel("FLAME", ("flame2023_Open.pkl", "flame2023.pkl", "flame2023_no_jaw.pkl", "generic_model.pkl", "FLAME_NEUTRAL.pkl",
-                                 "flame2023.npz", "generic_model.npz"),
-                       "FLAME licence, non-commercial research", "https://flame.is.tue.mpg.de"),
-    "sfm": FaceModel("Surrey Face Model", ("sfm_shape_3448.bin", "sfm_3448.bin"), "Surrey Face Model licence, non-commercial",
-                     "https://github.com/patrikhuber/eos/tree/master/share"),
+    "bfm": FaceModel(
+        "Basel Face Model",
+        (
+            "model2019_face12.h5",
+            "model2017-1_face12_nomouth.h5",
+            "model2019_bfm.h5",
+            "model2017-1_bfm_nomouth.h5",
+            "model2019_fullHead.h5",
+            "01_MorphableModel.mat",
+        ),
+        "Basel Face Model licence, non-commercial research",
+        "https://faces.dmi.unibas.ch/bfm",
+    ),
+    "flame": FaceModel(
+        "FLAME",
+        (
+            "flame2023_Open.pkl",
+            "flame2023.pkl",
+            "flame2023_no_jaw.pkl",
+            "generic_model.pkl",
+            "FLAME_NEUTRAL.pkl",
+            "flame2023.npz",
+            "generic_model.npz",
+        ),
+        "FLAME licence, non-commercial research",
+        "https://flame.is.tue.mpg.de",
+    ),
+    "sfm": FaceModel(
+        "Surrey Face Model",
+        ("sfm_shape_3448.bin", "sfm_3448.bin"),
+        "Surrey Face Model licence, non-commercial",
+        "https://github.com/patrikhuber/eos/tree/master/share",
+    ),
 }
 
 # %% ../nbs/14_face_models.ipynb #3c7a99ed
@@ -54,19 +79,24 @@ def find_face_model(
     data_dir=None,  # folder to look in; default: MRL_DATA, else the repository's data/
 ):  # Path of the model's file or folder
     "The first of the owner's file names that lies in `data_dir` or one folder deeper; else an error that says where to get the model."
-    if name not in FACE_MODELS: raise ValueError(f"face model must be one of {', '.join(FACE_MODELS)}; got {name!r}")
+    if name not in FACE_MODELS:
+        raise ValueError(f"face model must be one of {', '.join(FACE_MODELS)}; got {name!r}")
     model, data_dir = FACE_MODELS[name], Path(data_dir or os.environ.get("MRL_DATA") or ROOT / "data")
     for file in model.files:
         for path in (data_dir / file, *sorted(data_dir.glob(f"*/{file}"))):
-            if path.exists(): return path
-    raise FileNotFoundError(f"{data_dir}: no {model.title} in it; looked for {', '.join(model.files)}. Get it from {model.home} "
-                            f"(licence: {model.licence}) and put it there, or name its folder in MRL_DATA")
+            if path.exists():
+                return path
+    raise FileNotFoundError(
+        f"{data_dir}: no {model.title} in it; looked for {', '.join(model.files)}. Get it from {model.home} "
+        f"(licence: {model.licence}) and put it there, or name its folder in MRL_DATA"
+    )
 
 
 def _known(key, path, name, otherwise):
     "Name and licence of a file: `name` and the owner's licence, if it is called as the owner calls it; else `otherwise` and unknown"
     model, path = FACE_MODELS[key], Path(os.path.abspath(path))
-    if path.name not in model.files: return otherwise, "unknown: see its owner"
+    if path.name not in model.files:
+        return otherwise, "unknown: see its owner"
     return name, "CC BY 4.0" if path.stem == "flame2023_Open" else model.licence
 
 # %% ../nbs/14_face_models.ipynb #c5c87481
@@ -81,7 +111,8 @@ def _ibug_landmarks(points):
 
 def _check_landmarks(file, marks, n_vertices):
     "`marks` {name: vertex} of a JSON file, with the nine names for iBUG points; a wrong entry is a ValueError naming file and entry"
-    if not isinstance(marks, dict): raise ValueError(f"{file}: an object {{name: vertex}} is expected for the landmarks")
+    if not isinstance(marks, dict):
+        raise ValueError(f"{file}: an object {{name: vertex}} is expected for the landmarks")
     for k, v in marks.items():
         if type(v) is not int or not 0 <= v < n_vertices:
             raise ValueError(f"{file}: {k!r} is {v!r}, expected a vertex from 0 to {n_vertices - 1}")
@@ -99,17 +130,24 @@ def _reading(path, trouble):
     try:
         yield
     except Exception as e:
-        if isinstance(e, ValueError) and str(path) in str(e): raise
+        if isinstance(e, ValueError) and str(path) in str(e):
+            raise
         raise ValueError(f"{path}: {trouble} ({type(e).__name__}: {e})") from None
 
 # %% ../nbs/14_face_models.ipynb #4fd1d3ab
 def _check_size(path, mean, landmarks):
     "ValueError with the likely factor if the outer eye corners of `mean` (N, 3) mm are not 60 to 150 mm apart; nothing without those landmarks"
-    if not {"right_eye_outer", "left_eye_outer"} <= set(landmarks): return
+    if not {"right_eye_outer", "left_eye_outer"} <= set(landmarks):
+        return
     d = float(np.linalg.norm(mean[landmarks["left_eye_outer"]] - mean[landmarks["right_eye_outer"]]))
-    if 60 <= d <= 150: return
-    likely = [f for f in (1e-6, 1e-3, 1e-2, 0.1, 10, 100, 1e3, 1e6) if 60 <= d*f <= 150]
-    hint = f"the numbers are probably off by a factor {likely[0]:g} (units)" if likely else "no usual unit explains it: are the landmarks right?"
+    if 60 <= d <= 150:
+        return
+    likely = [f for f in (1e-6, 1e-3, 1e-2, 0.1, 10, 100, 1e3, 1e6) if 60 <= d * f <= 150]
+    hint = (
+        f"the numbers are probably off by a factor {likely[0]:g} (units)"
+        if likely
+        else "no usual unit explains it: are the landmarks right?"
+    )
     raise ValueError(f"{path}: the outer eye corners are {d:.4g} mm apart, expected 60 to 150; {hint}")
 
 # %% ../nbs/14_face_models.ipynb #d57fd6d3
@@ -122,45 +160,61 @@ def _restrict(triangles, keep):
 # %% ../nbs/14_face_models.ipynb #dcae2fa2
 def _numbers(path, name, x):
     if not isinstance(x, np.ndarray) or x.dtype.kind not in "iuf":
-        raise ValueError(f"{path}: {name} must be an array of numbers, got {x.dtype if isinstance(x, np.ndarray) else type(x).__name__}")
+        raise ValueError(
+            f"{path}: {name} must be an array of numbers, got {x.dtype if isinstance(x, np.ndarray) else type(x).__name__}"
+        )
     return x
 
 
 def _checked(path, mean, basis, triangles):
     "Numbers, shapes, indices in range: ValueError naming file and field"
     for name, x in (("mean", mean), ("modes", basis), ("triangles", triangles)):
-        if not np.isfinite(_numbers(path, name, x)).all(): raise ValueError(f"{path}: {name} holds numbers that are not finite")
+        if not np.isfinite(_numbers(path, name, x)).all():
+            raise ValueError(f"{path}: {name} holds numbers that are not finite")
     N = len(mean) if mean.ndim else 0
-    if mean.shape != (N, 3) or N == 0: raise ValueError(f"{path}: mean (N, 3) expected, got {mean.shape}")
-    if basis.ndim != 3 or basis.shape[1:] != (N, 3) or len(basis) == 0: raise ValueError(f"{path}: modes (M, {N}, 3) expected, got {basis.shape}")
-    if triangles.ndim != 2 or triangles.shape[1] != 3 or len(triangles) == 0: raise ValueError(f"{path}: triangles (T, 3) expected, got {triangles.shape}")
-    if (triangles != np.rint(triangles)).any(): raise ValueError(f"{path}: triangles must be whole numbers")
+    if mean.shape != (N, 3) or N == 0:
+        raise ValueError(f"{path}: mean (N, 3) expected, got {mean.shape}")
+    if basis.ndim != 3 or basis.shape[1:] != (N, 3) or len(basis) == 0:
+        raise ValueError(f"{path}: modes (M, {N}, 3) expected, got {basis.shape}")
+    if triangles.ndim != 2 or triangles.shape[1] != 3 or len(triangles) == 0:
+        raise ValueError(f"{path}: triangles (T, 3) expected, got {triangles.shape}")
+    if (triangles != np.rint(triangles)).any():
+        raise ValueError(f"{path}: triangles must be whole numbers")
     if triangles.min() < 0 or triangles.max() >= N:
-        raise ValueError(f"{path}: triangles name vertices {triangles.min():.0f} to {triangles.max():.0f}, expected 0 to {N - 1}")
+        raise ValueError(
+            f"{path}: triangles name vertices {triangles.min():.0f} to {triangles.max():.0f}, expected 0 to {N - 1}"
+        )
 
 # %% ../nbs/14_face_models.ipynb #a6dd3090
 def _finish(
     path,
-    mean, basis, triangles,  # (N, 3), (M, N, 3) per standard deviation, (T, 3): the owner's units and numbers
+    mean,
+    basis,
+    triangles,  # (N, 3), (M, N, 3) per standard deviation, (T, 3): the owner's units and numbers
     scale,  # millimetres per unit
-    name, licence,
+    name,
+    licence,
     landmarks=None,  # name -> vertex, as far as known
     keep=None,  # function (mean (N, 3) mm, landmarks) -> (N,) bool, the region; None: all
 ):  # MorphableModel in mm
     "The common end of all readers: check, convert, apply `<path>.landmarks.json`, cut to the region."
     _checked(path, mean, basis, triangles)
-    mean, beside = mean.astype(np.float64)*scale, _beside(path, ".landmarks.json")
+    mean, beside = mean.astype(np.float64) * scale, _beside(path, ".landmarks.json")
     own = _check_landmarks(beside, read_json(beside), len(mean)) if beside.exists() else {}
     marks = {**(landmarks or {}), **own}
     _check_size(path, mean, marks)
     used, triangles = _restrict(triangles.astype(np.int64), keep(mean, marks) if keep else np.ones(len(mean), bool))
     place = {int(v): i for i, v in enumerate(used)}
-    if lost := [k for k in own if own[k] not in place]: raise ValueError(f"{beside}: {lost} lie outside the face region")
-    basis = (basis[:, used]*scale).astype(np.float32)
+    if lost := [k for k in own if own[k] not in place]:
+        raise ValueError(f"{beside}: {lost} lie outside the face region")
+    basis = (basis[:, used] * scale).astype(np.float32)
     variance = np.array([np.square(mode, dtype=np.float64).sum() for mode in basis])
-    if not variance.sum() > 0: raise ValueError(f"{path}: no mode moves the region asked for")
-    parts = (mean[used].astype(np.float32), basis, triangles, (variance/variance.sum()).astype(np.float32))
-    return MorphableModel(*map(torch.from_numpy, parts), {k: place[v] for k, v in marks.items() if v in place}, name, licence)
+    if not variance.sum() > 0:
+        raise ValueError(f"{path}: no mode moves the region asked for")
+    parts = (mean[used].astype(np.float32), basis, triangles, (variance / variance.sum()).astype(np.float32))
+    return MorphableModel(
+        *map(torch.from_numpy, parts), {k: place[v] for k, v in marks.items() if v in place}, name, licence
+    )
 
 # %% ../nbs/14_face_models.ipynb #bad5172b
 _ICT_REGIONS = {"narrow": 6706, "face": 9409, "all": None}  # first vertices of the mesh, from the kit's README
@@ -184,7 +238,8 @@ def _obj_triangles(path, data, below=None):
 def _ict_folder(path):
     "The folder with ICT-FaceKit's meshes: `path` or FaceXModel/ in it; None if `path` is neither"
     path = Path(os.path.abspath(path))
-    if (path / "FaceXModel").is_dir(): return path / "FaceXModel"
+    if (path / "FaceXModel").is_dir():
+        return path / "FaceXModel"
     return path if path.name == "FaceXModel" or (path / "generic_neutral_mesh.obj").exists() else None
 
 
@@ -193,21 +248,26 @@ def read_ict(
     region="face",  # "narrow", "face" or "all"
 ):  # MorphableModel in mm
     "ICT-FaceKit as its repository has it: `generic_neutral_mesh.obj`, `identity000.obj`.., `vertex_indices.json` (centimetres)."
-    if region not in _ICT_REGIONS: raise ValueError(f"region must be one of {', '.join(_ICT_REGIONS)}; got {region!r}")
+    if region not in _ICT_REGIONS:
+        raise ValueError(f"region must be one of {', '.join(_ICT_REGIONS)}; got {region!r}")
     folder, n = _ict_folder(folder) or Path(folder), _ICT_REGIONS[region]
     neutral, modes = folder / "generic_neutral_mesh.obj", sorted(folder.glob("identity[0-9]*.obj"))
     if not neutral.is_file() or not modes:
-        raise FileNotFoundError(f"{folder}: generic_neutral_mesh.obj and identity000.obj.. are expected in it (or in FaceXModel/ inside it)")
+        raise FileNotFoundError(
+            f"{folder}: generic_neutral_mesh.obj and identity000.obj.. are expected in it (or in FaceXModel/ inside it)"
+        )
     data = neutral.read_bytes()
     mean, triangles = _obj_vertices(neutral, data), _obj_triangles(neutral, data, below=n)
     basis = np.empty((len(modes), *mean[:n].shape), np.float32)
     for k, path in enumerate(modes):
         x = _obj_vertices(path, path.read_bytes())
-        if x.shape != mean.shape: raise ValueError(f"{path}: {len(x)} vertices, {neutral.name} has {len(mean)}")
+        if x.shape != mean.shape:
+            raise ValueError(f"{path}: {len(x)} vertices, {neutral.name} has {len(mean)}")
         basis[k] = x[:n] - mean[:n]
     named = folder / "vertex_indices.json"
     points = read_json(named, ["idx_to_landmark_verts"])["idx_to_landmark_verts"] if named.exists() else []
-    if not all(type(v) is int and v >= 0 for v in points): raise ValueError(f"{named}: idx_to_landmark_verts must list vertices")
+    if not all(type(v) is int and v >= 0 for v in points):
+        raise ValueError(f"{named}: idx_to_landmark_verts must list vertices")
     marks = _ibug_landmarks({i: v for i, v in enumerate(points) if v < len(mean[:n])})
     name, licence = _known("ict", folder, "ICT-FaceKit", folder.name)
     return _finish(folder, mean[:n], basis, triangles, 10, f"{name} ({region})", licence, marks)
@@ -215,7 +275,8 @@ def read_ict(
 # %% ../nbs/14_face_models.ipynb #316fd034
 def _need(path, got, names):
     "The arrays `names`; ValueError naming file and those that are missing or no numbers"
-    if missing := [n for n in names if got.get(n) is None]: raise ValueError(f"{path}: {', '.join(missing)} missing")
+    if missing := [n for n in names if got.get(n) is None]:
+        raise ValueError(f"{path}: {', '.join(missing)} missing")
     return [_numbers(path, n, got[n]) for n in names]
 
 
@@ -223,10 +284,15 @@ def _modes(path, mean, vectors, variance, names):
     "mean (3N), unit vectors (3N, M), variances (M) -> mean (N, 3), modes (M, N, 3); `names` are those of the three fields"
     mean, variance = mean.reshape(-1), variance.reshape(-1).astype(np.float64)
     if mean.size % 3 or vectors.shape != (mean.size, variance.size):
-        raise ValueError(f"{path}: {', '.join(names)} must have shapes (3N), (3N, M), (M); got {mean.shape}, {vectors.shape}, {variance.shape}")
-    if (variance < 0).any(): raise ValueError(f"{path}: {names[2]} holds negative numbers")
+        raise ValueError(
+            f"{path}: {', '.join(names)} must have shapes (3N), (3N, M), (M); got {mean.shape}, {vectors.shape}, {variance.shape}"
+        )
+    if (variance < 0).any():
+        raise ValueError(f"{path}: {names[2]} holds negative numbers")
     with np.errstate(over="ignore"):
-        return mean.reshape(-1, 3), (vectors.astype(np.float32)*np.sqrt(variance).astype(np.float32)).T.reshape(variance.size, -1, 3)
+        return mean.reshape(-1, 3), (vectors.astype(np.float32) * np.sqrt(variance).astype(np.float32)).T.reshape(
+            variance.size, -1, 3
+        )
 
 # %% ../nbs/14_face_models.ipynb #b8b6425a
 def _bfm_2009(path):
@@ -236,22 +302,37 @@ def _bfm_2009(path):
 
     names = ("shapeMU", "shapePC", "shapeEV", "tl")
     if h5py.is_hdf5(path):
-        with h5py.File(path) as f: got = {n: f[n][()].T for n in names if n in f}
-    else: got = scipy.io.loadmat(path, variable_names=names)
+        with h5py.File(path) as f:
+            got = {n: f[n][()].T for n in names if n in f}
+    else:
+        got = scipy.io.loadmat(path, variable_names=names)
     mean, vectors, sd, tl = _need(path, got, names)
-    if tl.ndim != 2 or tl.shape[1] != 3: raise ValueError(f"{path}: tl (T, 3) expected, got {tl.shape}")
-    return *_modes(path, mean, vectors, sd.astype(np.float64)**2, names[:3]), tl[:, [0, 2, 1]].astype(np.float64) - 1
+    if tl.ndim != 2 or tl.shape[1] != 3:
+        raise ValueError(f"{path}: tl (T, 3) expected, got {tl.shape}")
+    return *_modes(path, mean, vectors, sd.astype(np.float64) ** 2, names[:3]), tl[:, [0, 2, 1]].astype(np.float64) - 1
 
 # %% ../nbs/14_face_models.ipynb #0533fc9f
-_BFM_NAMES = {"center.chin.tip": 8, "center.nose.tip": 30, "center.nose.attachement_to_philtrum": 33, "right.eye.corner_outer": 36,
-              "right.eye.corner_inner": 39, "left.eye.corner_inner": 42, "left.eye.corner_outer": 45, "right.lips.corner": 48,
-              "center.lips.upper.outer": 51, "left.lips.corner": 54, "center.lips.lower.outer": 57, "center.lips.upper.inner": 62,
-              "center.lips.lower.inner": 66}
+_BFM_NAMES = {
+    "center.chin.tip": 8,
+    "center.nose.tip": 30,
+    "center.nose.attachement_to_philtrum": 33,
+    "right.eye.corner_outer": 36,
+    "right.eye.corner_inner": 39,
+    "left.eye.corner_inner": 42,
+    "left.eye.corner_outer": 45,
+    "right.lips.corner": 48,
+    "center.lips.upper.outer": 51,
+    "left.lips.corner": 54,
+    "center.lips.lower.outer": 57,
+    "center.lips.upper.inner": 62,
+    "center.lips.lower.inner": 66,
+}
 
 
 def _bfm_landmarks(path, f, mean):
     "Landmarks of a statismo file as iBUG points: the vertex of the mean nearest to each; a warning names those farther than 5 mm"
-    if "metadata/landmarks/json" not in f: return {}
+    if "metadata/landmarks/json" not in f:
+        return {}
     raw = np.asarray(f["metadata/landmarks/json"][()])
     text = raw.item() if raw.size == 1 else raw.tobytes()  # a string, or its bytes as small integers
     with _reading(path, "metadata/landmarks/json: a list of {id, coordinates} is expected"):
@@ -269,28 +350,99 @@ def _bfm_hdf5(path):
 
     names = [f"shape/{n}" for n in ("model/mean", "model/pcaBasis", "model/pcaVariance", "representer/cells")]
     with h5py.File(path) as f:
-        mean, vectors, variance, cells = _need(path, {n: f[n][()] for n in names if isinstance(f.get(n), h5py.Dataset)}, names)
+        mean, vectors, variance, cells = _need(
+            path, {n: f[n][()] for n in names if isinstance(f.get(n), h5py.Dataset)}, names
+        )
         mean, modes = _modes(path, mean, vectors, variance, names[:3])
         return mean, modes, cells.T if len(cells) == 3 else cells, _bfm_landmarks(path, f, mean)
 
 # %% ../nbs/14_face_models.ipynb #b9a46d26
 # github.com/anilbas/BFMLandmarks, Landmarks68_BFM.anl (there counted from 1)
-_BFM_2009_IBUG = (22142, 22812, 22839, 23249, 44123, 45883, 47084, 47667, 48187, 48707, 49298, 50497, 52456, 32021, 32385, 32358, 32978,
-                  38885, 39635, 40029, 40237, 40432, 41171, 41367, 41577, 42010, 42645, 8290, 8304, 8313, 8319, 6782, 7686, 8330, 8976, 9878,
-                  1831, 3759, 5049, 6086, 4545, 3515, 10730, 11757, 12918, 14858, 13190, 12156, 5522, 6154, 7441, 8344, 9505, 10798, 11198,
-                  10178, 9276, 8373, 7470, 6565, 5908, 7321, 8353, 9385, 10940, 9140, 8366, 7193)
+_BFM_2009_IBUG = (
+    22142,
+    22812,
+    22839,
+    23249,
+    44123,
+    45883,
+    47084,
+    47667,
+    48187,
+    48707,
+    49298,
+    50497,
+    52456,
+    32021,
+    32385,
+    32358,
+    32978,
+    38885,
+    39635,
+    40029,
+    40237,
+    40432,
+    41171,
+    41367,
+    41577,
+    42010,
+    42645,
+    8290,
+    8304,
+    8313,
+    8319,
+    6782,
+    7686,
+    8330,
+    8976,
+    9878,
+    1831,
+    3759,
+    5049,
+    6086,
+    4545,
+    3515,
+    10730,
+    11757,
+    12918,
+    14858,
+    13190,
+    12156,
+    5522,
+    6154,
+    7441,
+    8344,
+    9505,
+    10798,
+    11198,
+    10178,
+    9276,
+    8373,
+    7470,
+    6565,
+    5908,
+    7321,
+    8353,
+    9385,
+    10940,
+    9140,
+    8366,
+    7193,
+)
 _FACE_RADIUS = 95  # mm around the tip of the nose
 
 
 def _around_nose(mean, landmarks):
-    if "nose_tip" not in landmarks: return np.ones(len(mean), bool)
+    if "nose_tip" not in landmarks:
+        return np.ones(len(mean), bool)
     return np.linalg.norm(mean - mean[landmarks["nose_tip"]], axis=1) <= _FACE_RADIUS
 
 
 def _existing(path, region="face"):
     path = Path(path)
-    if region not in ("face", "all"): raise ValueError(f"region must be 'face' or 'all', got {region!r}")
-    if not path.is_file(): raise FileNotFoundError(f"{path}: no such file")
+    if region not in ("face", "all"):
+        raise ValueError(f"region must be 'face' or 'all', got {region!r}")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
     return path
 
 
@@ -301,10 +453,18 @@ def _bfm(path):
     with _reading(path, "neither a MATLAB nor an HDF5 file, or damaged"):
         old = True
         if h5py.is_hdf5(path):
-            with h5py.File(path) as f: old = "shapeMU" in f
-        if not old: return old, *_bfm_hdf5(path)
+            with h5py.File(path) as f:
+                old = "shapeMU" in f
+        if not old:
+            return old, *_bfm_hdf5(path)
         mean, modes, triangles = _bfm_2009(path)
-        return old, mean, modes, triangles, _ibug_landmarks(dict(enumerate(_BFM_2009_IBUG))) if len(mean) == 53490 else {}
+        return (
+            old,
+            mean,
+            modes,
+            triangles,
+            _ibug_landmarks(dict(enumerate(_BFM_2009_IBUG))) if len(mean) == 53490 else {},
+        )
 
 # %% ../nbs/14_face_models.ipynb #b451f123
 def read_bfm(
@@ -322,74 +482,169 @@ def read_bfm(
 class _Shell:
     "Stands for an object in a pickle: it holds attributes and does nothing"
 
-    def __init__(self, *args): pass
+    def __init__(self, *args):
+        pass
 
-    def __setstate__(self, state): self.__dict__.update(state if isinstance(state, dict) else {})
+    def __setstate__(self, state):
+        self.__dict__.update(state if isinstance(state, dict) else {})
 
 
 class _Dtype(_Shell):
     "Stands for numpy.dtype: a plain number's type, else None"
 
-    def __init__(self, code, *args): self.code = code if re.fullmatch(r"[|<>=]?[biufc]\d+", code) else None
+    def __init__(self, code, *args):
+        self.code = code if re.fullmatch(r"[|<>=]?[biufc]\d+", code) else None
 
-    def __setstate__(self, state): self.code = self.code and state[1] + self.code.lstrip("|<>=")  # "<" or ">" is told later
+    def __setstate__(self, state):
+        self.code = self.code and state[1] + self.code.lstrip("|<>=")  # "<" or ">" is told later
 
 
 class _Array(_Shell):
     "Stands for an array of numpy; `x` is the real one, if it holds plain numbers"
 
-    def __setstate__(self, state): self.fill(*state[1:])
+    def __setstate__(self, state):
+        self.fill(*state[1:])
 
     def fill(self, shape, dtype, fortran, data):
         data = data.encode("latin1") if isinstance(data, str) else data  # Python 2's
-        if dtype.code: self.x = np.frombuffer(data, dtype.code).reshape(shape, order="F" if fortran else "C")
+        if dtype.code:
+            self.x = np.frombuffer(data, dtype.code).reshape(shape, order="F" if fortran else "C")
         return self
 
 
 _NUMPY_MODULES = {"numpy", *(f"numpy.{core}.{m}" for core in ("core", "_core") for m in ("multiarray", "numeric"))}
-_NUMPY = {"ndarray": None, "dtype": _Dtype, "_reconstruct": lambda kind, shape, code: _Array(),  # ndarray is only ever an argument
-          "_frombuffer": lambda data, dtype, shape, order: _Array().fill(shape, dtype, order == "F", data),
-          "scalar": lambda dtype, data=b"": _Array().fill((), dtype, False, data)}
-_PLAIN = {"set": set, "frozenset": frozenset, "dict": dict, "list": list, "tuple": tuple, "object": object, "OrderedDict": dict,
-          "_reconstructor": lambda kind, base, state: _Shell(), "encode": lambda text, *encoding: text.encode("latin1"),
-          "bytes": lambda: b""}  # how objects and bytes are written in old protocols
+_NUMPY = {
+    "ndarray": None,
+    "dtype": _Dtype,
+    "_reconstruct": lambda kind, shape, code: _Array(),  # ndarray is only ever an argument
+    "_frombuffer": lambda data, dtype, shape, order: _Array().fill(shape, dtype, order == "F", data),
+    "scalar": lambda dtype, data=b"": _Array().fill((), dtype, False, data),
+}
+_PLAIN = {
+    "set": set,
+    "frozenset": frozenset,
+    "dict": dict,
+    "list": list,
+    "tuple": tuple,
+    "object": object,
+    "OrderedDict": dict,
+    "_reconstructor": lambda kind, base, state: _Shell(),
+    "encode": lambda text, *encoding: text.encode("latin1"),
+    "bytes": lambda: b"",
+}  # how objects and bytes are written in old protocols
 
 
 class _Unpickler(pickle.Unpickler):
     "Resolves arrays, containers and shells; every other name is refused"
 
     def find_class(self, module, name):
-        if module in _NUMPY_MODULES and name in _NUMPY: return _NUMPY[name]
-        if module in ("builtins", "__builtin__", "collections", "copyreg", "copy_reg", "_codecs") and name in _PLAIN: return _PLAIN[name]
-        if module.split(".")[0] == "chumpy" or module.startswith("scipy.sparse"): return _Shell
-        raise ValueError(f"{self.path}: refused, the pickle asks for {module}.{name}, which no array needs (it might run code)")
+        if module in _NUMPY_MODULES and name in _NUMPY:
+            return _NUMPY[name]
+        if module in ("builtins", "__builtin__", "collections", "copyreg", "copy_reg", "_codecs") and name in _PLAIN:
+            return _PLAIN[name]
+        if module.split(".")[0] == "chumpy" or module.startswith("scipy.sparse"):
+            return _Shell
+        raise ValueError(
+            f"{self.path}: refused, the pickle asks for {module}.{name}, which no array needs (it might run code)"
+        )
 
 # %% ../nbs/14_face_models.ipynb #a8950389
 def _unpickle_arrays(path):
     "The dict in a pickle of numpy, scipy and chumpy arrays (Python 2's too), without running it; anything else in it is refused by name"
-    def plain(v): return plain(vars(v)["x"]) if isinstance(v, _Shell) and "x" in vars(v) else v
+
+    def plain(v):
+        return plain(vars(v)["x"]) if isinstance(v, _Shell) and "x" in vars(v) else v
 
     with _reading(path, "not a pickle of arrays, or damaged"), open(path, "rb") as f:
         unpickler = _Unpickler(f, encoding="latin1")
         unpickler.path = path
         got = unpickler.load()
-        if not isinstance(got, dict): raise TypeError(f"a dict is expected, got {type(got).__name__}")
+        if not isinstance(got, dict):
+            raise TypeError(f"a dict is expected, got {type(got).__name__}")
         return {k: plain(v) for k, v in got.items()}
 
 # %% ../nbs/14_face_models.ipynb #29c2d3d3
 # github.com/yunik1004/SAiD, data/FLAME_landmarks.txt, for the mesh of 5,023 vertices
-_FLAME_IBUG = (2210, 1963, 3056, 3424, 3423, 3421, 3419, 3416, 3414, 3635, 3643, 3646, 3650, 3652, 2004, 568, 728, 2567, 337, 338, 3154, 3712,
-               3868, 2135, 27, 18, 1430, 3560, 3561, 3501, 3564, 2751, 2793, 3556, 1676, 1623, 2428, 2453, 2494, 3631, 2278, 2359, 3832, 1343,
-               1218, 1154, 995, 829, 2820, 2864, 2774, 3543, 1657, 1749, 1703, 1774, 1802, 3503, 2905, 2881, 2845, 2787, 3531, 1670, 1730, 1804,
-               3504, 2907)
+_FLAME_IBUG = (
+    2210,
+    1963,
+    3056,
+    3424,
+    3423,
+    3421,
+    3419,
+    3416,
+    3414,
+    3635,
+    3643,
+    3646,
+    3650,
+    3652,
+    2004,
+    568,
+    728,
+    2567,
+    337,
+    338,
+    3154,
+    3712,
+    3868,
+    2135,
+    27,
+    18,
+    1430,
+    3560,
+    3561,
+    3501,
+    3564,
+    2751,
+    2793,
+    3556,
+    1676,
+    1623,
+    2428,
+    2453,
+    2494,
+    3631,
+    2278,
+    2359,
+    3832,
+    1343,
+    1218,
+    1154,
+    995,
+    829,
+    2820,
+    2864,
+    2774,
+    3543,
+    1657,
+    1749,
+    1703,
+    1774,
+    1802,
+    3503,
+    2905,
+    2881,
+    2845,
+    2787,
+    3531,
+    1670,
+    1730,
+    1804,
+    3504,
+    2907,
+)
 
 
 def _flame_face(path, n):
     "(n,) bool: the face of FLAME_masks.pkl beside the model, else the head without eyeballs"
     masks = path.with_name("FLAME_masks.pkl")
-    if not masks.exists(): return np.arange(n) < (3931 if n == 5023 else n)
+    if not masks.exists():
+        return np.arange(n) < (3931 if n == 5023 else n)
     (face,) = _need(masks, _unpickle_arrays(masks), ["face"])
-    if not face.size or not np.isin(face, np.arange(n)).all(): raise ValueError(f"{masks}: face must list vertices from 0 to {n - 1}")
+    if not face.size or not np.isin(face, np.arange(n)).all():
+        raise ValueError(f"{masks}: face must list vertices from 0 to {n - 1}")
     return np.isin(np.arange(n), face)
 
 # %% ../nbs/14_face_models.ipynb #342a1cd8
@@ -402,9 +657,11 @@ def read_flame(
     if path.suffix.lower() == ".npz":
         with _reading(path, "not an .npz of arrays, or damaged"), np.load(path, allow_pickle=False) as z:
             got = {k: z[k] for k in ("v_template", "shapedirs", "f") if k in z}
-    else: got = _unpickle_arrays(path)
+    else:
+        got = _unpickle_arrays(path)
     mean, modes, triangles = _need(path, got, ("v_template", "shapedirs", "f"))
-    if modes.ndim != 3: raise ValueError(f"{path}: shapedirs (N, 3, K) expected, got {modes.shape}")
+    if modes.ndim != 3:
+        raise ValueError(f"{path}: shapedirs (N, 3, K) expected, got {modes.shape}")
     modes = np.moveaxis(modes[..., :300], -1, 0)
     marks = _ibug_landmarks(dict(enumerate(_FLAME_IBUG))) if mean.shape[:1] == (5023,) else {}
     keep = None if region == "all" else lambda mean, marks: _flame_face(path, len(mean))
@@ -414,48 +671,113 @@ def read_flame(
 # %% ../nbs/14_face_models.ipynb #d561a712
 class _Cereal:
     "A cereal binary archive, read front to back; an early end is reported with the field"
-    def __init__(self, path): self.path, self.data, self.at = path, path.read_bytes(), 0
+
+    def __init__(self, path):
+        self.path, self.data, self.at = path, path.read_bytes(), 0
 
     def take(self, field, dtype, n=1):
         size = np.dtype(dtype).itemsize
-        if not 0 <= n*size <= len(self.data) - self.at:
-            raise ValueError(f"{self.path}: damaged or truncated at {field}: {n} x {size} bytes expected, {len(self.data) - self.at} left")
-        self.at += n*size
-        return np.frombuffer(self.data, dtype, n, self.at - n*size)
+        if not 0 <= n * size <= len(self.data) - self.at:
+            raise ValueError(
+                f"{self.path}: damaged or truncated at {field}: {n} x {size} bytes expected, {len(self.data) - self.at} left"
+            )
+        self.at += n * size
+        return np.frombuffer(self.data, dtype, n, self.at - n * size)
 
-    def number(self, field, dtype): return int(self.take(field, dtype)[0])
+    def number(self, field, dtype):
+        return int(self.take(field, dtype)[0])
 
     def matrix(self, field):
         rows, columns = (int(n) for n in self.take(field, "<i4", 2))
-        if rows < 0 or columns < 0: raise ValueError(f"{self.path}: damaged at {field}: a matrix of {rows} x {columns}")
-        return self.take(field, "<f4", rows*columns).reshape(columns, rows).T
+        if rows < 0 or columns < 0:
+            raise ValueError(f"{self.path}: damaged at {field}: a matrix of {rows} x {columns}")
+        return self.take(field, "<f4", rows * columns).reshape(columns, rows).T
 
     def pca(self, field):
         mean, vectors, eigenvalues = (self.matrix(f"{field} {n}") for n in ("mean", "basis", "eigenvalues"))
-        return mean, vectors, eigenvalues, self.take(f"{field} triangles", "<i4", 3*self.number(f"{field} triangles", "<u8")).reshape(-1, 3)
+        return (
+            mean,
+            vectors,
+            eigenvalues,
+            self.take(f"{field} triangles", "<i4", 3 * self.number(f"{field} triangles", "<u8")).reshape(-1, 3),
+        )
 
-    def text(self, field): return self.take(field, "u1", self.number(field, "<u8")).tobytes().decode("utf-8", "replace")
+    def text(self, field):
+        return self.take(field, "u1", self.number(field, "<u8")).tobytes().decode("utf-8", "replace")
 
 # %% ../nbs/14_face_models.ipynb #45722245
 # github.com/patrikhuber/eos, share/ibug_to_sfm.txt, for the mesh of 3,448 vertices; iBUG point (0-based) -> vertex
-_SFM_IBUG = {8: 33, 17: 225, 18: 229, 19: 233, 20: 2086, 21: 157, 22: 590, 23: 2091, 24: 666, 25: 662, 26: 658, 27: 2842, 28: 379, 29: 272, 30: 114,
-             31: 100, 32: 2794, 33: 270, 34: 2797, 35: 537, 36: 177, 37: 172, 38: 191, 39: 181, 40: 173, 41: 174, 42: 614, 43: 624, 44: 605, 45: 610,
-             46: 607, 47: 606, 48: 398, 49: 315, 50: 413, 51: 329, 52: 825, 53: 736, 54: 812, 55: 841, 56: 693, 57: 411, 58: 264, 59: 431, 61: 416,
-             62: 423, 63: 828, 65: 817, 66: 442, 67: 404}
+_SFM_IBUG = {
+    8: 33,
+    17: 225,
+    18: 229,
+    19: 233,
+    20: 2086,
+    21: 157,
+    22: 590,
+    23: 2091,
+    24: 666,
+    25: 662,
+    26: 658,
+    27: 2842,
+    28: 379,
+    29: 272,
+    30: 114,
+    31: 100,
+    32: 2794,
+    33: 270,
+    34: 2797,
+    35: 537,
+    36: 177,
+    37: 172,
+    38: 191,
+    39: 181,
+    40: 173,
+    41: 174,
+    42: 614,
+    43: 624,
+    44: 605,
+    45: 610,
+    46: 607,
+    47: 606,
+    48: 398,
+    49: 315,
+    50: 413,
+    51: 329,
+    52: 825,
+    53: 736,
+    54: 812,
+    55: 841,
+    56: 693,
+    57: 411,
+    58: 264,
+    59: 431,
+    61: 416,
+    62: 423,
+    63: 828,
+    65: 817,
+    66: 442,
+    67: 404,
+}
 
 
 def _sfm_definitions(archive, version):
     "iBUG points (0-based) that an eos file of version 3 or 4 defines; the archive stands behind the shape model"
-    if version < 3: return {}
+    if version < 3:
+        return {}
     archive.pca("colour")
     if not archive.number("expressions", "u1"):  # cereal writes whether an optional is empty
-        if archive.number("expressions", "<i4") == 0: archive.pca("expressions")
+        if archive.number("expressions", "<i4") == 0:
+            archive.pca("expressions")
         else:
             for _ in range(archive.number("blendshapes", "<u8")):  # read over: name, displacements
                 archive.text("blendshapes")
                 archive.matrix("blendshapes")
-    if archive.number("landmarks", "u1"): return {}
-    found = {archive.text("landmarks"): archive.number("landmarks", "<i4") for _ in range(archive.number("landmarks", "<u8"))}
+    if archive.number("landmarks", "u1"):
+        return {}
+    found = {
+        archive.text("landmarks"): archive.number("landmarks", "<i4") for _ in range(archive.number("landmarks", "<u8"))
+    }
     return {int(k) - 1: v for k, v in found.items() if k.isdigit() and 1 <= int(k) <= 68}
 
 # %% ../nbs/14_face_models.ipynb #83d06d2a
@@ -466,7 +788,8 @@ def read_sfm(
     path = _existing(path)
     archive = _Cereal(path)
     version = archive.number("version", "<u4")
-    if not 1 <= version <= 4: raise ValueError(f"{path}: an eos model of version 1 to 4 is expected, this says {version}")
+    if not 1 <= version <= 4:
+        raise ValueError(f"{path}: an eos model of version 1 to 4 is expected, this says {version}")
     mean, vectors, eigenvalues, triangles = archive.pca("shape")
     mean, modes = _modes(path, mean, vectors, eigenvalues, ("shape mean", "shape basis", "shape eigenvalues"))
     points = {**(_SFM_IBUG if len(mean) == 3448 else {}), **_sfm_definitions(archive, version)}
@@ -475,7 +798,15 @@ def read_sfm(
         points |= {int(i) - 1: int(v) for i, v in lines if 1 <= int(i) <= 68}
     if wrong := {i + 1: v for i, v in points.items() if not 0 <= v < len(mean)}:
         raise ValueError(f"{path}: landmarks name vertices that do not exist (0 to {len(mean) - 1}): {wrong}")
-    return _finish(path, mean, modes, triangles, 1, *_known("sfm", path, "Surrey Face Model", f"eos model {path.stem}"), _ibug_landmarks(points))
+    return _finish(
+        path,
+        mean,
+        modes,
+        triangles,
+        1,
+        *_known("sfm", path, "Surrey Face Model", f"eos model {path.stem}"),
+        _ibug_landmarks(points),
+    )
 
 # %% ../nbs/14_face_models.ipynb #b7882716
 _UNITS = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "um": 1e-3}  # millimetres
@@ -484,10 +815,13 @@ _UNITS = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "um": 1e-3}  # millimetres
 def _said(file):
     "The object in `<folder>.json`, {} without the file; keys that are not known and values of another type are refused by name"
     said, kinds = read_json(file) if file.exists() else {}, dict(name=str, licence=str, units=str, landmarks=dict)
-    if not isinstance(said, dict): raise ValueError(f"{file}: an object with any of {', '.join(kinds)} is expected")
+    if not isinstance(said, dict):
+        raise ValueError(f"{file}: an object with any of {', '.join(kinds)} is expected")
     for k, v in said.items():
-        if k not in kinds: raise ValueError(f"{file}: {k!r} is not known; expected are any of {', '.join(kinds)}")
-        if not isinstance(v, kinds[k]): raise ValueError(f"{file}: {k!r} is {v!r}, expected {'an object' if k == 'landmarks' else 'text'}")
+        if k not in kinds:
+            raise ValueError(f"{file}: {k!r} is not known; expected are any of {', '.join(kinds)}")
+        if not isinstance(v, kinds[k]):
+            raise ValueError(f"{file}: {k!r} is {v!r}, expected {'an object' if k == 'landmarks' else 'text'}")
     return said
 
 # %% ../nbs/14_face_models.ipynb #05de3f60
@@ -504,9 +838,12 @@ def _read_mesh(path, like=(None, None)):
 
             mesh = trimesh.load(path, process=False, maintain_order=True, force="mesh")
             v, t = np.asarray(mesh.vertices), np.asarray(getattr(mesh, "faces", np.zeros((0, 3))), np.int64)
-    if not len(t): raise ValueError(f"{path}: has no faces")
-    if not np.isfinite(v).all(): raise ValueError(f"{path}: vertices that are not finite (NaN or infinite)")
-    if t.min() < 0 or t.max() >= len(v): raise ValueError(f"{path}: faces name vertices {t.min()} to {t.max()}, expected 0 to {len(v) - 1}")
+    if not len(t):
+        raise ValueError(f"{path}: has no faces")
+    if not np.isfinite(v).all():
+        raise ValueError(f"{path}: vertices that are not finite (NaN or infinite)")
+    if t.min() < 0 or t.max() >= len(v):
+        raise ValueError(f"{path}: faces name vertices {t.min()} to {t.max()}, expected 0 to {len(v) - 1}")
     return v, faces, t
 
 # %% ../nbs/14_face_models.ipynb #67ee90d6
@@ -515,35 +852,41 @@ def _stack(paths, scale, file):
     faces = triangles = None
     for path in paths:
         v, faces, t = _read_mesh(path, (faces, triangles))
-        if triangles is None: N, triangles = len(v), t
-        if len(v) != N: raise ValueError(f"{path}: {len(v)} vertices, {paths[0].name} has {N}")
-        if not np.array_equal(t, triangles): raise ValueError(f"{path}: other triangles than {paths[0].name}: not in correspondence")
-        file.write((v*scale).astype(np.float32).tobytes())
+        if triangles is None:
+            N, triangles = len(v), t
+        if len(v) != N:
+            raise ValueError(f"{path}: {len(v)} vertices, {paths[0].name} has {N}")
+        if not np.array_equal(t, triangles):
+            raise ValueError(f"{path}: other triangles than {paths[0].name}: not in correspondence")
+        file.write((v * scale).astype(np.float32).tobytes())
     file.flush()
     return N, triangles
 
 # %% ../nbs/14_face_models.ipynb #017602dc
 def _blocks(file, S, N, size=256):
     "Slices of the scans and their (b, N, 3) float32 vertices, at most about `size` at a time; writing to a block writes the file"
-    for rows in np.array_split(np.arange(S), max(1, S//size)):
-        yield slice(rows[0], rows[-1] + 1), np.memmap(file, np.float32, "r+", int(rows[0])*N*12, (len(rows), N, 3))
+    for rows in np.array_split(np.arange(S), max(1, S // size)):
+        yield slice(rows[0], rows[-1] + 1), np.memmap(file, np.float32, "r+", int(rows[0]) * N * 12, (len(rows), N, 3))
 
 
 def _mean_shape(file, S, N, align):
     "The mean (N, 3) float64 of the scans; with `align` they are first moved onto it, in place, in the frame of the first scan"
     from mrl.metrics import rigid_align
 
-    def onto(x, target): return rigid_align(torch.from_numpy(x).double(), torch.from_numpy(target)).numpy()
+    def onto(x, target):
+        return rigid_align(torch.from_numpy(x).double(), torch.from_numpy(target)).numpy()
 
     first = np.asarray(next(_blocks(file, S, N))[1][0], np.float64)
     mean = first
     for _ in range(10 if align else 1):
         before, total = mean, np.zeros((N, 3))
         for _, x in _blocks(file, S, N, 64):
-            if align: x[:] = onto(x, before)
+            if align:
+                x[:] = onto(x, before)
             total += x.sum(0, dtype=np.float64)
-        mean = onto(total/S, first) if align else total/S
-        if np.abs(mean - before).max() < 1e-3: break
+        mean = onto(total / S, first) if align else total / S
+        if np.abs(mean - before).max() < 1e-3:
+            break
     return mean
 
 # %% ../nbs/14_face_models.ipynb #85061fec
@@ -551,19 +894,22 @@ def _components(file, S, N, mean, M, folder):
     "Mean (N, 3), basis (m, N, 3) in standard deviations, variance ratio (m,), coefficients (S, m) of the scans in a scratch file; m <= M"
     from sklearn.decomposition import IncrementalPCA
 
-    q = min(M + 16, S, 3*N)
-    size = max(128, 2*q)
+    q = min(M + 16, S, 3 * N)
+    size = max(128, 2 * q)
     pca = IncrementalPCA(q)
-    for _, x in _blocks(file, S, N, size): pca.partial_fit((x - mean.astype(np.float32)).reshape(len(x), -1))
+    for _, x in _blocks(file, S, N, size):
+        pca.partial_fit((x - mean.astype(np.float32)).reshape(len(x), -1))
     sd = np.sqrt(pca.explained_variance_[:M])
-    if sd[0] <= 1e-5*np.linalg.norm(mean - mean.mean(0)): raise ValueError(f"{folder}: the scans are all alike, no component is left")
-    M = int((sd > 1e-4*sd[0]).sum())
+    if sd[0] <= 1e-5 * np.linalg.norm(mean - mean.mean(0)):
+        raise ValueError(f"{folder}: the scans are all alike, no component is left")
+    M = int((sd > 1e-4 * sd[0]).sum())
     V, sd, ratio = pca.components_[:M], sd[:M], pca.explained_variance_ratio_[:M]
-    V = V*np.sign(V[np.arange(M), np.abs(V).argmax(1)])[:, None]
+    V = V * np.sign(V[np.arange(M), np.abs(V).argmax(1)])[:, None]
     mean = mean + pca.mean_.reshape(N, 3)
     alpha_id = np.empty((S, M), np.float32)
-    for rows, x in _blocks(file, S, N, size): alpha_id[rows] = (x - mean).reshape(len(x), -1) @ V.T/sd
-    return mean, (V*sd[:, None]).reshape(M, N, 3), ratio, alpha_id
+    for rows, x in _blocks(file, S, N, size):
+        alpha_id[rows] = (x - mean).reshape(len(x), -1) @ V.T / sd
+    return mean, (V * sd[:, None]).reshape(M, N, 3), ratio, alpha_id
 
 # %% ../nbs/14_face_models.ipynb #4a0863e1
 def read_labels(
@@ -571,13 +917,20 @@ def read_labels(
     files,  # names of the files, in the order wanted
 ):  # dict column -> (S,) float32
     "Labels of files; errors name the CSV, the row and the column."
-    with open(path, newline="", encoding="utf-8-sig") as f, _reading(path, "not a CSV file"):  # Excel begins a file with a BOM
+    with (
+        open(path, newline="", encoding="utf-8-sig") as f,
+        _reading(path, "not a CSV file"),
+    ):  # Excel begins a file with a BOM
         rows = list(csv.DictReader(f))
-    if not rows or "file" not in rows[0]: raise ValueError(f"{path}: a header with a column 'file' and at least one row are expected")
+    if not rows or "file" not in rows[0]:
+        raise ValueError(f"{path}: a header with a column 'file' and at least one row are expected")
     by_file = {r["file"]: r for r in rows}
-    if len(by_file) < len(rows): raise ValueError(f"{path}: a file has several rows")
-    if lost := [k for k in by_file if k not in set(files)]: raise ValueError(f"{path}: no mesh for row {lost[0]!r}" + f" and {len(lost) - 1} more"*(len(lost) > 1))
-    if lost := [k for k in files if k not in by_file]: raise ValueError(f"{path}: no row for mesh {lost[0]!r}" + f" and {len(lost) - 1} more"*(len(lost) > 1))
+    if len(by_file) < len(rows):
+        raise ValueError(f"{path}: a file has several rows")
+    if lost := [k for k in by_file if k not in set(files)]:
+        raise ValueError(f"{path}: no mesh for row {lost[0]!r}" + f" and {len(lost) - 1} more" * (len(lost) > 1))
+    if lost := [k for k in files if k not in by_file]:
+        raise ValueError(f"{path}: no row for mesh {lost[0]!r}" + f" and {len(lost) - 1} more" * (len(lost) > 1))
     labels = {k: np.empty(len(files), np.float32) for k in rows[0] if k not in ("file", None)}
     for i, file in enumerate(files):
         for k in labels:
@@ -585,16 +938,21 @@ def read_labels(
                 value = float(by_file[file][k])
             except (TypeError, ValueError):
                 value = np.nan
-            if not abs(value) < 1e38: raise ValueError(f"{path}: row {file!r}, column {k!r}: a finite number is expected, got {by_file[file][k]!r}")
+            if not abs(value) < 1e38:
+                raise ValueError(
+                    f"{path}: row {file!r}, column {k!r}: a finite number is expected, got {by_file[file][k]!r}"
+                )
             labels[k][i] = value
     return labels
 
 # %% ../nbs/14_face_models.ipynb #51107dd9
 def scan_files(folder):
     "The meshes (.obj, .ply, .off) in a folder by name, the order of `read_scans`; FileNotFoundError if there is none."
-    if not Path(folder).is_dir(): raise FileNotFoundError(f"{folder}: no such folder")
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
     paths = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in (".obj", ".ply", ".off"))
-    if not paths: raise FileNotFoundError(f"{folder}: no .obj, .ply or .off in it")
+    if not paths:
+        raise FileNotFoundError(f"{folder}: no .obj, .ply or .off in it")
     return paths
 
 
@@ -617,9 +975,14 @@ def read_scans(
     paths, file = scan_files(folder), _beside(folder, ".json")
     said = dict(name=f"scans in {file.stem}", licence="unknown", units="mm", landmarks={}) | _said(file)
     units, S = units or said["units"], len(paths)
-    if units not in _UNITS: raise ValueError(f"{folder}: units must be one of {', '.join(_UNITS)}; got {units!r}")
-    if S < 2 or n_components < 1: raise ValueError(f"{folder}: two or more meshes and n_components of 1 or more are expected, got {S} and {n_components}")
-    if labels is None and (beside := _beside(folder, ".labels.csv")).exists(): labels = beside
+    if units not in _UNITS:
+        raise ValueError(f"{folder}: units must be one of {', '.join(_UNITS)}; got {units!r}")
+    if S < 2 or n_components < 1:
+        raise ValueError(
+            f"{folder}: two or more meshes and n_components of 1 or more are expected, got {S} and {n_components}"
+        )
+    if labels is None and (beside := _beside(folder, ".labels.csv")).exists():
+        labels = beside
     labels = read_labels(labels, [p.name for p in paths]) if labels else {}
     with tempfile.NamedTemporaryFile(prefix="mrl-scans-") as scratch:
         N, triangles = _stack(paths, _UNITS[units], scratch)
@@ -629,7 +992,12 @@ def read_scans(
         mean, basis, ratio, alpha_id = _components(scratch.name, S, N, mean, min(n_components, S - 1), folder)
     _check_size(folder, mean, marks)
     parts = (mean.astype(np.float32), basis.astype(np.float32), triangles, ratio.astype(np.float32))
-    return MorphableModel(*map(torch.from_numpy, parts), marks, name or said["name"], licence or said["licence"]), torch.from_numpy(alpha_id), labels, points
+    return (
+        MorphableModel(*map(torch.from_numpy, parts), marks, name or said["name"], licence or said["licence"]),
+        torch.from_numpy(alpha_id),
+        labels,
+        points,
+    )
 
 # %% ../nbs/14_face_models.ipynb #bb9e7e82
 def _clusters(x, edges, size):
@@ -637,24 +1005,28 @@ def _clusters(x, edges, size):
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    cube = np.floor((x - x.min(0))/size).astype(np.int64)
+    cube = np.floor((x - x.min(0)) / size).astype(np.int64)
     inside = edges[(cube[edges[:, 0]] == cube[edges[:, 1]]).all(1)]
     return connected_components(coo_matrix((np.ones(len(inside)), inside.T), (len(x), len(x))), directed=False)[1]
 
 # %% ../nbs/14_face_models.ipynb #3a9cdd58
 def _collapse(x, t, cluster, marks):
     "Vertices left, and triangles in their numbers, when each cluster is one vertex: a landmark, else the vertex nearest to its centre"
-    others = np.delete(marks, np.unique(cluster[marks], return_index=True)[1])  # two landmarks in a cluster: the second leaves it
+    others = np.delete(
+        marks, np.unique(cluster[marks], return_index=True)[1]
+    )  # two landmarks in a cluster: the second leaves it
     cluster = cluster.copy()
     cluster[others] = cluster.max() + 1 + np.arange(len(others))
-    centre = np.stack([np.bincount(cluster, c) for c in x.T], 1)/np.bincount(cluster)[:, None]
+    centre = np.stack([np.bincount(cluster, c) for c in x.T], 1) / np.bincount(cluster)[:, None]
     distance = np.linalg.norm(x - centre[cluster], axis=1)
     distance[marks] = -1
     order = np.lexsort((distance, cluster))
     chosen = order[np.unique(cluster[order], return_index=True)[1]]
     t = chosen[cluster][t]
     t = t[(t != t[:, [1, 2, 0]]).all(1)]
-    turn = np.sign((t[:, 1] - t[:, 0])*(t[:, 2] - t[:, 0])*(t[:, 2] - t[:, 1]))  # which way round, compared to ascending numbers
+    turn = np.sign(
+        (t[:, 1] - t[:, 0]) * (t[:, 2] - t[:, 0]) * (t[:, 2] - t[:, 1])
+    )  # which way round, compared to ascending numbers
     t, which = np.unique(np.sort(t, 1), axis=0, return_inverse=True)
     net = np.bincount(which.reshape(-1), turn)
     t = np.where(net[:, None] < 0, t[:, [0, 2, 1]], t)[net != 0]
@@ -668,20 +1040,31 @@ def thin(
 ):  # MorphableModel; one that is small enough comes back as it is
     "A model with fewer of its vertices, by vertex clustering on the mean; landmarks stay, and the name says what was done."
     N, marks = len(model.mean), np.unique(list(model.landmarks.values())).astype(int)
-    if N <= n_vertices: return model
-    if n_vertices < max(4, len(marks)): raise ValueError(f"n_vertices must be {max(4, len(marks))} or more (landmarks are kept), got {n_vertices}")
+    if n_vertices >= N:
+        return model
+    if n_vertices < max(4, len(marks)):
+        raise ValueError(f"n_vertices must be {max(4, len(marks))} or more (landmarks are kept), got {n_vertices}")
     x, t = model.mean.double().numpy(), model.triangles.numpy()
-    edges, low, high, best = t[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), 0.0, float(np.ptp(x, axis=0).max())*2, None
+    edges, low, high, best = t[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), 0.0, float(np.ptp(x, axis=0).max()) * 2, None
     for _ in range(20):
-        size = (low + high)/2
+        size = (low + high) / 2
         used, triangles = _collapse(x, t, _clusters(x, edges, size), marks)
-        if len(used) > n_vertices: low = size
-        else: high, best = size, (used, triangles)
-    if best is None or not len(best[1]): raise ValueError(f"{model.name}: cannot be thinned to {n_vertices} vertices")
+        if len(used) > n_vertices:
+            low = size
+        else:
+            high, best = size, (used, triangles)
+    if best is None or not len(best[1]):
+        raise ValueError(f"{model.name}: cannot be thinned to {n_vertices} vertices")
     used, triangles = best
     place = {int(v): i for i, v in enumerate(used)}
-    return replace(model, mean=model.mean[used], basis=model.basis[:, used], triangles=torch.from_numpy(triangles),
-                   landmarks={k: place[v] for k, v in model.landmarks.items()}, name=f"{model.name}, thinned from {N} to {len(used)} vertices")
+    return replace(
+        model,
+        mean=model.mean[used],
+        basis=model.basis[:, used],
+        triangles=torch.from_numpy(triangles),
+        landmarks={k: place[v] for k, v in model.landmarks.items()},
+        name=f"{model.name}, thinned from {N} to {len(used)} vertices",
+    )
 
 # %% ../nbs/14_face_models.ipynb #4fc7f146
 def read_face_model(
@@ -691,13 +1074,29 @@ def read_face_model(
 ):  # MorphableModel in mm
     "Any face model: by name where its owner's files lie in `data_dir`, or by path; an error says what was looked for and where to get it."
     path = find_face_model(source, data_dir) if str(source) in FACE_MODELS else Path(source)
-    readers = {".mat": read_bfm, ".h5": read_bfm, ".hdf5": read_bfm, ".pkl": read_flame, ".npz": read_flame, ".bin": read_sfm,
-               ".safetensors": load_morphable_model}
+    readers = {
+        ".mat": read_bfm,
+        ".h5": read_bfm,
+        ".hdf5": read_bfm,
+        ".pkl": read_flame,
+        ".npz": read_flame,
+        ".bin": read_sfm,
+        ".safetensors": load_morphable_model,
+    }
     if is_scan_folder(path):
-        raise ValueError(f"{path}: neither ICT-FaceKit's folder (generic_neutral_mesh.obj is not in it) nor a model's file; a folder of scans is read by read_scans")
-    if not path.exists(): raise FileNotFoundError(f"{path}: no such file; a face model is one of {', '.join(FACE_MODELS)}, or a path")
-    if path.is_dir(): model = read_ict(path)
-    elif path.suffix.lower() in readers: model = readers[path.suffix.lower()](path)
-    else: raise ValueError(f"{path}: no reader for {path.suffix or 'a file without suffix'}; known are {', '.join(readers)} and ICT-FaceKit's folder")
-    if model.units != "mm": raise ValueError(f"{path}: units are {model.units!r}, expected 'mm'")
+        raise ValueError(
+            f"{path}: neither ICT-FaceKit's folder (generic_neutral_mesh.obj is not in it) nor a model's file; a folder of scans is read by read_scans"
+        )
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; a face model is one of {', '.join(FACE_MODELS)}, or a path")
+    if path.is_dir():
+        model = read_ict(path)
+    elif path.suffix.lower() in readers:
+        model = readers[path.suffix.lower()](path)
+    else:
+        raise ValueError(
+            f"{path}: no reader for {path.suffix or 'a file without suffix'}; known are {', '.join(readers)} and ICT-FaceKit's folder"
+        )
+    if model.units != "mm":
+        raise ValueError(f"{path}: units are {model.units!r}, expected 'mm'")
     return thin(model, max_vertices) if max_vertices else model

@@ -19,18 +19,23 @@ from .files import ROOT, load_tensors, sha256
 @dataclass(frozen=True, eq=False)
 class Heads:
     "S heads in correspondence, numpy arrays: V vertices, F triangles, U texture coordinates, R modes."
+
     mean: np.ndarray  # (V, 3) float32, mm, head frame
     basis: np.ndarray  # (R, V, 3) floating point, mm
     coefficients: np.ndarray  # (S, R) floating point
     triangles: np.ndarray  # (F, 3) int32 vertices, counter-clockwise seen from outside
     uv: np.ndarray  # (U, 2) float32 texture coordinates: u right, v down from the top row of the image; eyeballs have their own chart
     uv_triangles: np.ndarray  # (F, 3) int32 rows of `uv`, one per corner of a triangle
-    part: np.ndarray  # (F,) uint8: 0 skin, 1 left eye, 2 right eye (the subject's), 3 shoulders, 4 inside of mouth and lids
+    part: (
+        np.ndarray
+    )  # (F,) uint8: 0 skin, 1 left eye, 2 right eye (the subject's), 3 shoulders, 4 inside of mouth and lids
 
-    def __len__(self): return len(self.coefficients)
+    def __len__(self):
+        return len(self.coefficients)
 
     @cached_property
-    def _modes(self): return self.basis.astype(np.float64)
+    def _modes(self):
+        return self.basis.astype(np.float64)
 
     def heads(self, ids):  # ids: identity numbers, any shape; (..., V, 3) float32, mm, head frame
         "Vertices of heads."
@@ -44,13 +49,23 @@ def _combine(mean, modes, c):
 
 # %% ../nbs/03_faces.ipynb #b76f83ed
 LABELS = ("gender", "age", "weight", "muscle", "african", "asian", "caucasian")
-LANDMARKS = ("right_eye_outer", "right_eye_inner", "left_eye_inner", "left_eye_outer", "nose_tip", "nose_base",
-             "mouth_right", "mouth_left", "chin")
+LANDMARKS = (
+    "right_eye_outer",
+    "right_eye_inner",
+    "left_eye_inner",
+    "left_eye_outer",
+    "nose_tip",
+    "nose_base",
+    "mouth_right",
+    "mouth_left",
+    "chin",
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Population(Heads):
     "Heads with their faces (N vertices, T triangles) and labels."
+
     face_vertices: np.ndarray  # (N,) int32 vertices of the head
     face_triangles: np.ndarray  # (T, 3) int32 rows of `face_vertices`
     labels: dict  # name -> (S,) float32; the repository's own has those of `LABELS`: gender 0 male to 1 female, age in years, others 0 to 1
@@ -64,10 +79,12 @@ class Population(Heads):
     head_to_scan: np.ndarray | None = None  # (S, 4, 4) rigid, mm: from the head frame to that of each scan's file
 
     @property
-    def n_face_vertices(self): return len(self.face_vertices)
+    def n_face_vertices(self):
+        return len(self.face_vertices)
 
     @cached_property
-    def _face_modes(self): return self._modes[:, self.face_vertices]
+    def _face_modes(self):
+        return self._modes[:, self.face_vertices]
 
     def faces(self, ids):  # ids: identity numbers, any shape; (..., N, 3) float32, mm, head frame
         "Vertices of faces: the rows `face_vertices` of `heads(ids)`."
@@ -79,35 +96,62 @@ def load_population(
 ):
     "Read a `Population`; FileNotFoundError or ValueError names the file and what was expected of it."
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"{path}: no such file; the repository's own population is data/faces.safetensors")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; the repository's own population is data/faces.safetensors")
     tensors, about = load_tensors(path, "mrl.faces", _SHAPES)
     arrays = {k: v.numpy() for k, v in tensors.items()}
     _check(path, arrays, about)
     labels = {k[6:]: v for k, v in arrays.items() if k.startswith("label.")}
     keep = {k: about[k] for k in ("landmarks", "name", "licence", "own_basis", "identities") if k in about}
-    return Population(**{k: arrays[k] for k in _SHAPES}, labels=labels, **keep, path=path, sha256=sha256(path), head_to_scan=arrays.get("head_to_scan"))
+    return Population(
+        **{k: arrays[k] for k in _SHAPES},
+        labels=labels,
+        **keep,
+        path=path,
+        sha256=sha256(path),
+        head_to_scan=arrays.get("head_to_scan"),
+    )
 
 # %% ../nbs/03_faces.ipynb #fd05afcf
-_SHAPES = dict(mean="V3", basis="RV3", coefficients="SR", triangles="F3", uv="U2", uv_triangles="F3", part="F",
-               face_vertices="N", face_triangles="T3")
-_ROWS = dict(triangles="V", uv_triangles="U", face_vertices="V", face_triangles="N")  # what the numbers in an array index
+_SHAPES = dict(
+    mean="V3",
+    basis="RV3",
+    coefficients="SR",
+    triangles="F3",
+    uv="U2",
+    uv_triangles="F3",
+    part="F",
+    face_vertices="N",
+    face_triangles="T3",
+)
+_ROWS = dict(
+    triangles="V", uv_triangles="U", face_vertices="V", face_triangles="N"
+)  # what the numbers in an array index
 
 
 def _check(path, arrays, about):
     "ValueError unless sizes agree, numbers are finite and indices exist"
     size = {"2": 2, "3": 3, "4": 4}
-    optional = {k: "S44" if k == "head_to_scan" else "S" for k in arrays if k == "head_to_scan" or k.startswith("label.")}
+    optional = {
+        k: "S44" if k == "head_to_scan" else "S" for k in arrays if k == "head_to_scan" or k.startswith("label.")
+    }
     for name, letters in {**_SHAPES, **optional}.items():
         shape = arrays[name].shape
         fits = len(shape) == len(letters) and all(size.setdefault(k, n) == n for k, n in zip(letters, shape))
-        if not fits: raise ValueError(f"{path}: {name} has shape {shape}, expected ({', '.join(letters)}) with {size}")
-        if not np.isfinite(arrays[name]).all(): raise ValueError(f"{path}: {name} holds numbers that are not finite")
+        if not fits:
+            raise ValueError(f"{path}: {name} has shape {shape}, expected ({', '.join(letters)}) with {size}")
+        if not np.isfinite(arrays[name]).all():
+            raise ValueError(f"{path}: {name} holds numbers that are not finite")
     for name, k in _ROWS.items():
         low, high = arrays[name].min(initial=0), arrays[name].max(initial=0)
-        if low < 0 or high >= size[k]: raise ValueError(f"{path}: {name} names rows {low} to {high}, expected 0 to {size[k] - 1}")
-    if about.get("units") != "mm": raise ValueError(f"{path}: units are {about.get('units')!r}, expected 'mm'")
-    if missing := [k for k in ("name", "licence", "landmarks") if k not in about]: raise ValueError(f"{path}: metadata lack {missing}")
-    if len(about.get("identities", [])) not in (0, size["S"]): raise ValueError(f"{path}: {len(about['identities'])} identities are named, expected {size['S']}")
+        if low < 0 or high >= size[k]:
+            raise ValueError(f"{path}: {name} names rows {low} to {high}, expected 0 to {size[k] - 1}")
+    if about.get("units") != "mm":
+        raise ValueError(f"{path}: units are {about.get('units')!r}, expected 'mm'")
+    if missing := [k for k in ("name", "licence", "landmarks") if k not in about]:
+        raise ValueError(f"{path}: metadata lack {missing}")
+    if len(about.get("identities", [])) not in (0, size["S"]):
+        raise ValueError(f"{path}: {len(about['identities'])} identities are named, expected {size['S']}")
     marks = about["landmarks"]
     if not set(marks) >= set(LANDMARKS) or not all(0 <= i < size["N"] for i in marks.values()):
         raise ValueError(f"{path}: landmarks are {marks}, expected {LANDMARKS}, each 0 to {size['N'] - 1}")
@@ -118,9 +162,10 @@ def split_identities(
     seed=0,
 ):  # dict train, val, test -> sorted int64 arrays
     "Disjoint identities that together are 0 to n - 1: 80 %, 10 %, 10 %."
-    if n < 10: raise ValueError(f"n: expected 10 identities or more, got {n}")
+    if n < 10:
+        raise ValueError(f"n: expected 10 identities or more, got {n}")
     order, tenth = np.random.default_rng(seed).permutation(n), n // 10
-    parts = dict(train=order[2 * tenth:], val=order[tenth:2 * tenth], test=order[:tenth])
+    parts = dict(train=order[2 * tenth :], val=order[tenth : 2 * tenth], test=order[:tenth])
     return {k: np.sort(v).astype(np.int64) for k, v in parts.items()}
 
 # %% ../nbs/03_faces.ipynb #757f2e30
@@ -130,7 +175,11 @@ def people_where(
 ):  # (S,) bool
     "Whose label is below or above a number. ValueError names the labels there are."
     match = re.fullmatch(r"\s*(\w+)\s*([<>])\s*(-?\d+(?:\.\d+)?)\s*", condition)
-    if not match: raise ValueError(f"expected a label, < or >, and a number, like age>55; got {condition!r}")
+    if not match:
+        raise ValueError(f"expected a label, < or >, and a number, like age>55; got {condition!r}")
     label, side, number = match.groups()
-    if label not in population.labels: raise ValueError(f"{condition}: {population.name} has no label {label}; there are {', '.join(population.labels) or 'none'}")
+    if label not in population.labels:
+        raise ValueError(
+            f"{condition}: {population.name} has no label {label}; there are {', '.join(population.labels) or 'none'}"
+        )
     return np.sign(population.labels[label] - float(number)) == (1 if side == ">" else -1)

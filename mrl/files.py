@@ -68,7 +68,11 @@ def read_json(path, names=()):
 def sha256(path):
     "Hash of a file's bytes, as hexadecimal text."
     with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(f.read()).hexdigest()
+        return (
+            hashlib.file_digest(f, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else hashlib.sha256(f.read()).hexdigest()
+        )
 
 # %% ../nbs/18_files.ipynb #90d8053e
 def of_type(name, value, kind):
@@ -101,7 +105,11 @@ def check_parameters(
     types,  # dict parameter -> bool, int, float or str
 ):  # dict parameter -> value, of those that `names` holds
     "A notebook's parameters; ValueError that names the unknown ones, and the valid ones, or the first of another type."
-    plain = {k for k, v in names.items() if not k.startswith("_") and isinstance(v, (bool, int, float, str, type(None), list, dict))}
+    plain = {
+        k
+        for k, v in names.items()
+        if not k.startswith("_") and isinstance(v, (bool, int, float, str, type(None), list, dict))
+    }
     if unknown := sorted(plain - set(before) - set(types)):
         raise ValueError(f"unknown parameter {', '.join(unknown)}; valid ones are {', '.join(types)}")
     return {k: of_type(k, names[k], kind) for k, kind in types.items() if k in names}

@@ -17,7 +17,12 @@ from .micc import read_mesh
 from .protocols import Face, Protocol, check_face, find_lips_central
 
 # %% ../nbs/30_h3ds.ipynb #182728d8
-NAMES = {"nose_tip": "nose_tip", "nose_base": "nose_base", "right_lips": "mouth_right", "left_lips": "mouth_left"}  # theirs -> ours
+NAMES = {
+    "nose_tip": "nose_tip",
+    "nose_base": "nose_base",
+    "right_lips": "mouth_right",
+    "left_lips": "mouth_left",
+}  # theirs -> ours
 CORNERS = {"inner": (20, 50), "outer": (70, 120)}  # mm between the eyes' corners
 
 
@@ -26,11 +31,28 @@ def h3ds_protocol(
 ):  # Protocol
     "The protocol of H3DS's own evaluator."
     return Protocol(
-        "h3ds", "evaluate_scene of the package h3ds 0.4.0 (Ramon et al., ICCV 2021)",
-        ("the original aligns by the closest vertices of both meshes, for at most 20 steps; here by the closest points of the prediction's surface, until it rests", "the original aligns over the scan's region face (front, ears and neck); here the alignment, like the error, uses the ball of 95 mm",
-         "the ball is the region face_sphere, which its documentation describes so", "the original lets the alignment mirror a mesh; here it does not", "the original moves the scan to the prediction and goes back; here the prediction moves"),
-        videos=(), frames=None, landmarks=(f"right_eye_{corner}", f"left_eye_{corner}", *NAMES.values()), scale="icp", icp="point", pairs="measured", trim=1.0,
-        overlap=False, direction="scan", distance="vertex", statistic="mean", scans=("full_head",))
+        "h3ds",
+        "evaluate_scene of the package h3ds 0.4.0 (Ramon et al., ICCV 2021)",
+        (
+            "the original aligns by the closest vertices of both meshes, for at most 20 steps; here by the closest points of the prediction's surface, until it rests",
+            "the original aligns over the scan's region face (front, ears and neck); here the alignment, like the error, uses the ball of 95 mm",
+            "the ball is the region face_sphere, which its documentation describes so",
+            "the original lets the alignment mirror a mesh; here it does not",
+            "the original moves the scan to the prediction and goes back; here the prediction moves",
+        ),
+        videos=(),
+        frames=None,
+        landmarks=(f"right_eye_{corner}", f"left_eye_{corner}", *NAMES.values()),
+        scale="icp",
+        icp="point",
+        pairs="measured",
+        trim=1.0,
+        overlap=False,
+        direction="scan",
+        distance="vertex",
+        statistic="mean",
+        scans=("full_head",),
+    )
 
 # %% ../nbs/30_h3ds.ipynb #110f2d3a
 class H3dsCase:
@@ -44,16 +66,20 @@ class H3dsCase:
         self.data, self.name, self._face = data, name, None
 
     @cached_property
-    def path(self): return Path(self.data.helper.scene_mesh(self.name))
+    def path(self):
+        return Path(self.data.helper.scene_mesh(self.name))
 
-    def scans(self, protocol): return list(protocol.scans)
+    def scans(self, protocol):
+        return list(protocol.scans)
 
     def scan(self, protocol=None, name="full_head"):
         if self._face is None:
             mesh = read_mesh(self.path)
             marks = self._marks(mesh)
             surface = welded(mesh.vertices, mesh.triangles)
-            self._face = Face(surface, marks | {"lips_central": find_lips_central(surface.vertices[surface.used], marks)}, self.path)
+            self._face = Face(
+                surface, marks | {"lips_central": find_lips_central(surface.vertices[surface.used], marks)}, self.path
+            )
             check_face(self._face)
         return self._face
 
@@ -68,16 +94,22 @@ class H3dsCase:
         apart = float(np.linalg.norm(eyes[0] - eyes[1]))
         corner = next((k for k, (low, high) in CORNERS.items() if low <= apart <= high), None)
         if corner is None:
-            raise ValueError(f"{file}: the eyes are {apart:.3g} apart, expected {' or '.join(f'{low} to {high} mm ({k} corners)' for k, (low, high) in CORNERS.items())}: another unit?")
-        return {f"right_eye_{corner}": eyes[0], f"left_eye_{corner}": eyes[1]} | {ours: mesh.vertices[said[theirs]] for theirs, ours in NAMES.items()}
+            raise ValueError(
+                f"{file}: the eyes are {apart:.3g} apart, expected {' or '.join(f'{low} to {high} mm ({k} corners)' for k, (low, high) in CORNERS.items())}: another unit?"
+            )
+        return {f"right_eye_{corner}": eyes[0], f"left_eye_{corner}": eyes[1]} | {
+            ours: mesh.vertices[said[theirs]] for theirs, ours in NAMES.items()
+        }
 
-    def forget(self): self._face = None
+    def forget(self):
+        self._face = None
 
     def pictures(self, protocol, video):  # list of (image, focal length in pixels)
         (image, *_), ((K, _), *_) = self.data.load_images(self.name, "1"), self.data.load_cameras(self.name, "1")
         return [(np.array(image.convert("RGB")), float((K[0, 0] + K[1, 1]) / 2))]
 
-    def meshes(self, video): return [self.name]  # what a prediction is called, without suffix
+    def meshes(self, video):
+        return [self.name]  # what a prediction is called, without suffix
 
 # %% ../nbs/30_h3ds.ipynb #681af0f7
 def eye_corner(cases):  # "inner" or "outer"
@@ -106,12 +138,23 @@ def read_h3ds(
 
     data = H3DS(str(path), **({"config_path": str(config)} if str(config).endswith(".toml") else {"config_id": config}))
     scenes = data.scenes()
-    here = [s for s in scenes if Path(data.helper.scene_mesh(s)).is_file() and Path(data.helper.scene_landmarks(s)).is_file()]
+    here = [
+        s
+        for s in scenes
+        if Path(data.helper.scene_mesh(s)).is_file() and Path(data.helper.scene_landmarks(s)).is_file()
+    ]
     if not here:
-        raise FileNotFoundError(f"{path}: none of the {len(scenes)} scenes of H3DS {config}; <scene>/full_head.obj and <scene>/landmarks.txt are expected")
+        raise FileNotFoundError(
+            f"{path}: none of the {len(scenes)} scenes of H3DS {config}; <scene>/full_head.obj and <scene>/landmarks.txt are expected"
+        )
     if len(here) < len(scenes):
-        warnings.warn(f"{path}: {len(scenes) - len(here)} of {len(scenes)} scenes of H3DS {config} are missing: {', '.join(s for s in scenes if s not in here)}", stacklevel=2)
+        warnings.warn(
+            f"{path}: {len(scenes) - len(here)} of {len(scenes)} scenes of H3DS {config} are missing: {', '.join(s for s in scenes if s not in here)}",
+            stacklevel=2,
+        )
     return [H3dsCase(data, s) for s in here]
 
 # %% ../nbs/30_h3ds.ipynb #cabb7f3e
-PUBLISHED = (("SIRA++", "1.56", "h3ds, config_v2, one view", "README of the package h3ds 0.4.0"),)  # method, mm, protocol, where it is quoted from
+PUBLISHED = (
+    ("SIRA++", "1.56", "h3ds, config_v2, one view", "README of the package h3ds 0.4.0"),
+)  # method, mm, protocol, where it is quoted from

@@ -65,7 +65,12 @@ def _landmarks(population):
 # %% ../nbs/25_lookalike.ipynb #f0e313e7
 TILT = 12  # degrees from below
 TORN = 4  # longest edge, in spacings
-WINDOWS = {"frontal1": (-100, 100), "frontal2": (-100, 100), "sidel": (-25, 125), "sider": (-125, 25)}  # degrees; the subject's left is positive
+WINDOWS = {
+    "frontal1": (-100, 100),
+    "frontal2": (-100, 100),
+    "sidel": (-25, 125),
+    "sider": (-125, 25),
+}  # degrees; the subject's left is positive
 
 
 def _smooth(rng, shape, sigma):
@@ -86,7 +91,9 @@ def _window(population, head, scan):
 def _rays(height, azimuth, axis):
     "Origins and inward directions (H, W, 3) of rays that meet the axis at heights (H, W) mm, from azimuths (H, W) radians."
     tilt = np.deg2rad(TILT)
-    out = np.stack([np.cos(tilt) * np.sin(azimuth), np.full(azimuth.shape, -np.sin(tilt)), np.cos(tilt) * np.cos(azimuth)], -1)
+    out = np.stack(
+        [np.cos(tilt) * np.sin(azimuth), np.full(azimuth.shape, -np.sin(tilt)), np.cos(tilt) * np.cos(azimuth)], -1
+    )
     return np.stack([0 * height, height, 0 * height + axis], -1) + 400 * out, -out
 
 # %% ../nbs/25_lookalike.ipynb #52da789d
@@ -97,7 +104,12 @@ def _triangulate(x, valid, longest):
     x, valid = x.reshape(-1, 3), valid.ravel()
     length = lambda i, j: np.linalg.norm(x[i] - x[j], axis=1)
     short = (length(a, c) < length(b, d))[:, None]
-    triangles = np.concatenate([np.where(short, np.stack([a, b, c], 1), np.stack([a, b, d], 1)), np.where(short, np.stack([a, c, d], 1), np.stack([b, c, d], 1))])
+    triangles = np.concatenate(
+        [
+            np.where(short, np.stack([a, b, c], 1), np.stack([a, b, d], 1)),
+            np.where(short, np.stack([a, c, d], 1), np.stack([b, c, d], 1)),
+        ]
+    )
     p, q, r = triangles.T
     good = valid[triangles].all(1) & (np.maximum(np.maximum(length(p, q), length(q, r)), length(r, p)) < longest)
     return triangles[good]
@@ -180,7 +192,9 @@ def _write_obj(path, x, triangles, uv, picture):
 
     V = len(x)
     lines = [f"# look-alike made by mrl, no scan of a person\nmtllib {path.stem}.mtl\nusemtl skin\n"]
-    lines += ["v %.4f %.4f %.4f\n" % tuple(p) for p in x.tolist()] + ["vt %.5f %.5f\n" % tuple(p) for p in uv[::-1].tolist()]
+    lines += ["v %.4f %.4f %.4f\n" % tuple(p) for p in x.tolist()] + [
+        "vt %.5f %.5f\n" % tuple(p) for p in uv[::-1].tolist()
+    ]
     lines += ["f %d/%d %d/%d %d/%d\n" % (a + 1, V - a, b + 1, V - b, c + 1, V - c) for a, b, c in triangles.tolist()]
     with atomic_write(path) as tmp:
         tmp.write_text("".join(lines))
@@ -219,10 +233,15 @@ def _poses(rng, n):
     from mrl.rotation import axis_angle_to_quaternion, quaternion_multiply
 
     frontal = int(rng.integers(n // 3, n - n // 3))
-    s = (np.arange(n) - frontal) / max(frontal, n - 1 - frontal, 1)  # 0 where the head is frontal, -1 or 1 at the far end
+    s = (np.arange(n) - frontal) / max(
+        frontal, n - 1 - frontal, 1
+    )  # 0 where the head is frontal, -1 or 1 at the far end
     yaw, pitch, roll = 40 * np.sin(0.8 * np.pi * s), 8 * np.sin(2.5 * np.pi * s), 3 * np.sin(4 * np.pi * s + 1)
     yaw, pitch = yaw + rng.uniform(-1, 1, n), pitch + rng.uniform(-1, 1, n)
-    turn = [axis_angle_to_quaternion(torch.from_numpy(np.deg2rad(angle)[:, None] * np.eye(3)[i])) for angle, i in ((roll, 2), (pitch, 0), (yaw, 1))]
+    turn = [
+        axis_angle_to_quaternion(torch.from_numpy(np.deg2rad(angle)[:, None] * np.eye(3)[i]))
+        for angle, i in ((roll, 2), (pitch, 0), (yaw, 1))
+    ]
     q = torch.tensor([0.0, 1, 0, 0], dtype=torch.float64).expand(n, 4)  # frontal
     for turned in turn:
         q = quaternion_multiply(q, turned)
@@ -266,10 +285,22 @@ def _write_scans(rng, population, head, points, folder, ganfit, names, skin, num
         path = folder / "Model" / scan / "obj" / f"{stamp}.obj"
         _write_obj(path, x, triangles, uv, _bake(population, head, skin, scan))
         if scan in SCANS[:2]:
-            landmarks = {"LJSON": {"labels": [{"label": "all", "mask": list(range(68))}], "landmarks": {"points": x[click[:68]].round(4).tolist()}}}
+            landmarks = {
+                "LJSON": {
+                    "labels": [{"label": "all", "mask": list(range(68))}],
+                    "landmarks": {"points": x[click[:68]].round(4).tolist()},
+                }
+            }
             write_json(ganfit / path.parent.relative_to(folder) / f"{stamp}.ljson", {"version": 3, "groups": landmarks})
-        vertices = {name: int(click[68 if own == "lips_central" else IBUG_LANDMARKS[own]]) for name, own in AUTHORS_LANDMARKS.items()}
-        out[scan] = {"file": path.relative_to(folder.parents[1]).as_posix(), "head_to_scan": T.tolist(), "vertices": vertices}
+        vertices = {
+            name: int(click[68 if own == "lips_central" else IBUG_LANDMARKS[own]])
+            for name, own in AUTHORS_LANDMARKS.items()
+        }
+        out[scan] = {
+            "file": path.relative_to(folder.parents[1]).as_posix(),
+            "head_to_scan": T.tolist(),
+            "vertices": vertices,
+        }
     return out
 
 
@@ -293,7 +324,9 @@ def _write_annotations(folder, subjects, frames):
         with atomic_write(folder / case / "correspondences.txt") as tmp:
             tmp.write_text("".join(f"{name} {i}\n" for name, i in zip(names, vertices.values())))
         if number != 30:
-            cases.append({"correspondences": f"{case}/correspondences.txt", "frame": f"{case}/frame{frames[number]}.jpg"})
+            cases.append(
+                {"correspondences": f"{case}/correspondences.txt", "frame": f"{case}/frame{frames[number]}.jpg"}
+            )
     write_json(folder / "annotations.json", {"cases": cases})
 
 
@@ -331,12 +364,21 @@ def build_lookalike(
         home, away = folder / "micc" / f"subject_{number:02d}", folder / "ganfit" / f"subject_{number:02d}"
         names = [scan for scan in SCANS if (number, scan) != (30, "frontal2")]
         scans = _write_scans(rng, population, head, points, home, away, names, _skin(rng, population), number, spacing)
-        pictures, K, q, t, frontal = _film(rng, renderer, head, {k: v[identity] for k, v in population.labels.items()}, frames, size)
+        pictures, K, q, t, frontal = _film(
+            rng, renderer, head, {k: v[identity] for k, v in population.labels.items()}, frames, size
+        )
         _write_films(pictures, home, number)
         named[number] = frontal + 1
         last = number == max(n for n in numbers if n != 30) and number != 1
-        out[number] = {"identity": identity, "annotated": "frontal2" if last else "frontal1", "scans": scans, "frame": named[number],
-                       "K": K.tolist(), "q": q[frontal].tolist(), "t": t[frontal].tolist()}
+        out[number] = {
+            "identity": identity,
+            "annotated": "frontal2" if last else "frontal1",
+            "scans": scans,
+            "frame": named[number],
+            "K": K.tolist(),
+            "q": q[frontal].tolist(),
+            "t": t[frontal].tolist(),
+        }
     _write_annotations(folder / "annotations", out, named)
     return _finish(folder, out, seed, population, missing)
 
@@ -348,7 +390,10 @@ def _cleared(folder):
     "The folder without an earlier look-alike; FileExistsError if what is there is none."
     import shutil
 
-    folder, there = Path(folder), [p for name in ("micc", "annotations", "ganfit") if (p := Path(folder) / name).exists()]
+    folder, there = (
+        Path(folder),
+        [p for name in ("micc", "annotations", "ganfit") if (p := Path(folder) / name).exists()],
+    )
     if there and not ((truth := folder / "truth.json").is_file() and read_json(truth).get("what") == ABOUT):
         raise FileExistsError(f"{there[0]} is there already, and no look-alike (no truth.json of one beside it)")
     for path in there:
@@ -364,9 +409,17 @@ def _finish(folder, subjects, seed, population, missing):
         path = folder / "micc" / name
         files = [path] if path.is_dir() else sorted(path.parent.glob(f"{path.name}.*"))
         if not files:
-            raise ValueError(f"missing: {name!r} names nothing in {folder / 'micc'}; e.g. subject_01/Model/sidel or subject_01/Video/PTZ-Indoor is expected")
+            raise ValueError(
+                f"missing: {name!r} names nothing in {folder / 'micc'}; e.g. subject_01/Model/sidel or subject_01/Video/PTZ-Indoor is expected"
+            )
         for p in files:
             shutil.rmtree(p) if p.is_dir() else p.unlink()
-    truth = {"what": ABOUT, "seed": seed, "population": population.sha256, "units": "mm", "subjects": {str(n): s for n, s in subjects.items()}}
+    truth = {
+        "what": ABOUT,
+        "seed": seed,
+        "population": population.sha256,
+        "units": "mm",
+        "subjects": {str(n): s for n, s in subjects.items()},
+    }
     write_json(folder / "truth.json", truth)
     return truth

@@ -29,7 +29,9 @@ def check_inputs(x_hat, q_hat, t_hat, x, q, t):
     for name, value in inputs.items():
         expected = (*batch, *({"x": (*points, 3), "q": (4,), "t": (3,)}[name[0]]))
         if value.shape != expected or x.ndim < 2:
-            raise ValueError(f"{name}: shape {expected} expected (x sets the batch and the points), got {tuple(value.shape)}")
+            raise ValueError(
+                f"{name}: shape {expected} expected (x sets the batch and the points), got {tuple(value.shape)}"
+            )
         if value.numel() == 0:
             raise ValueError(f"{name}: at least one image and one point expected, got shape {tuple(value.shape)}")
     dtype = reduce(torch.promote_types, (v.dtype for v in inputs.values()), torch.float32)
@@ -47,7 +49,9 @@ def check_intrinsics(K, like):
     "`K (..., 3, 3)` in the type and on the device of `like`; ValueError if it is missing or has another shape."
     if not torch.is_tensor(K) or K.shape[-2:] != (3, 3):
         got = tuple(K.shape) if torch.is_tensor(K) else K
-        raise ValueError(f"K: a tensor (3, 3) or (..., 3, 3) of intrinsics in pixels expected (give it to the criterion, or to its call as K=...), got {got}")
+        raise ValueError(
+            f"K: a tensor (3, 3) or (..., 3, 3) of intrinsics in pixels expected (give it to the criterion, or to its call as K=...), got {got}"
+        )
     return K.to(like)
 
 
@@ -55,11 +59,12 @@ NORMS = ("l1", "squared", "l2", "huber")  # the deck; the authors' released code
 
 
 def mean_difference(
-    a, b,  # (...) two tensors of one shape and unit
+    a,
+    b,  # (...) two tensors of one shape and unit
     norm="l1",  # "l1", "squared", "huber" (quadratic below one unit) or "l2" (length of each vector)
     dim=-1,  # axis of the coordinates, for "l2"
 ):
-    "Mean over every axis of the absolute, squared or Huber difference of coordinates; for \"l2\", mean length of the difference of vectors."
+    'Mean over every axis of the absolute, squared or Huber difference of coordinates; for "l2", mean length of the difference of vectors.'
     if norm not in NORMS:
         raise ValueError(f"norm must be one of {', '.join(NORMS)}; got {norm!r}")
     if norm == "l2":
@@ -96,14 +101,21 @@ def check_cameras(q_v, t_v, K, x):
     "Virtual cameras in the type of `x`, `K` expanded to `(..., V, 3, 3)`, and their `near_depth`; ValueError names what does not fit."
     batch = tuple(x.shape[:-2])
     for name, value, n in (("q_v", q_v, 4), ("t_v", t_v, 3)):
-        if value.ndim != len(batch) + 2 or value.shape[:-2] != batch or value.shape[-1] != n or value.shape[-2] != q_v.shape[-2]:
+        if (
+            value.ndim != len(batch) + 2
+            or value.shape[:-2] != batch
+            or value.shape[-1] != n
+            or value.shape[-2] != q_v.shape[-2]
+        ):
             raise ValueError(f"{name}: shape {(*batch, 'V', n)} expected, got {tuple(value.shape)}")
     K = check_intrinsics(K, x)
     K = K if K.ndim in (2, len(batch) + 3) else K.unsqueeze(-3)
     try:
         K = K.expand(*q_v.shape[:-1], 3, 3)
     except RuntimeError:
-        raise ValueError(f"K: (3, 3), {(*batch, 3, 3)} or {(*q_v.shape[:-1], 3, 3)} expected, got {tuple(K.shape)}") from None
+        raise ValueError(
+            f"K: (3, 3), {(*batch, 3, 3)} or {(*q_v.shape[:-1], 3, 3)} expected, got {tuple(K.shape)}"
+        ) from None
     near = near_depth(x, t_v.to(x))
     if (torch.minimum(near, K[..., 0, 0]) <= 0).any():
         raise ValueError("K, t_v: positive focal lengths, and cameras away from the middle of x, expected")
@@ -156,7 +168,12 @@ def geometric_alignment(x_hat, q_hat, t_hat, x, q, t, norm="l1", reading="camera
 
 # %% ../nbs/05_losses.ipynb #4fd5995f
 def pixel_alignment(
-    x_hat, q_hat, t_hat, x, q, t,
+    x_hat,
+    q_hat,
+    t_hat,
+    x,
+    q,
+    t,
     K,  # (3, 3) or (..., 3, 3) intrinsics, pixels
     depth_weight=1.0,  # of differences along the optical axis
     norm="l1",
@@ -165,7 +182,9 @@ def pixel_alignment(
     x_hat, q_hat, t_hat, x, q, t = check_inputs(x_hat, q_hat, t_hat, x, q, t)
     check_finite(x_hat=x_hat, q_hat=q_hat, t_hat=t_hat, x=x, q=q, t=t)
     f = check_intrinsics(K, x)[..., 0, 0]
-    y_hat, y = (transform_points(invert_pose(pose_matrix(*pose)), p) for p, pose in ((x_hat, (q_hat, t_hat)), (x, (q, t))))
+    y_hat, y = (
+        transform_points(invert_pose(pose_matrix(*pose)), p) for p, pose in ((x_hat, (q_hat, t_hat)), (x, (q, t)))
+    )
     scale = (f / y[..., 2].mean(-1))[..., None, None] * y.new_tensor([1.0, 1.0, depth_weight])
     return mean_difference(y_hat * scale, y * scale, norm)
 
@@ -174,7 +193,12 @@ TRANSLATIONS = ("world", "camera")
 
 
 def terms(
-    x_hat, q_hat, t_hat, x, q, t,
+    x_hat,
+    q_hat,
+    t_hat,
+    x,
+    q,
+    t,
     norm="l1",
     translation="world",  # compare the camera's position in the world, or the world's origin in the camera frame
 ):  # (3,) shape, rotation, translation; each a mean over its entries, in its own unit
@@ -187,11 +211,18 @@ def terms(
     q = torch.where((q * q_hat).sum(-1, keepdim=True) < 0, -q, q)
     if translation == "camera":
         t_hat, t = (rotate(quaternion_inverse(a), -b) for a, b in ((q_hat, t_hat), (q, t)))
-    return torch.stack([mean_difference(x_hat, x, norm), mean_difference(q_hat, q, norm), mean_difference(t_hat, t, norm)])
+    return torch.stack(
+        [mean_difference(x_hat, x, norm), mean_difference(q_hat, q, norm), mean_difference(t_hat, t, norm)]
+    )
 
 
 def multi_term(
-    x_hat, q_hat, t_hat, x, q, t,
+    x_hat,
+    q_hat,
+    t_hat,
+    x,
+    q,
+    t,
     alpha_id_hat=None,  # (..., M) predicted coefficients, needed if gamma is not 0
     alpha=1.0,  # weight of the rotation term
     beta=1.0,  # weight of the translation term, per unit of t
@@ -264,8 +295,10 @@ def orbit_cameras(x, q, t, K, views, generator=None, max_angle=math.pi):
 def batch_cameras(x, q, t, K, views, generator=None):
     "The cameras (pose and intrinsics) of other images of the batch: `views` different cyclic shifts of it."
     B = len(q)
-    if q.ndim != 2 or B <= views:
-        raise ValueError(f"{views} views from other images need a batch (B, ...) of more than {views} images, got {tuple(q.shape[:-1])}")
+    if q.ndim != 2 or views >= B:
+        raise ValueError(
+            f"{views} views from other images need a batch (B, ...) of more than {views} images, got {tuple(q.shape[:-1])}"
+        )
     shift = 1 + torch.randperm(B - 1, generator=generator)[:views]
     index = ((torch.arange(B)[:, None] + shift) % B).to(q.device)
     return K.expand(B, 3, 3)[index], q[index], t[index]
@@ -284,7 +317,12 @@ def true_and(others, x, q, t, K, views, generator=None):
 true_and_batch_cameras = partial(true_and, batch_cameras)
 
 # %% ../nbs/05_losses.ipynb #36cfd55d
-VIRTUAL_CAMERAS = {"true+batch": true_and_batch_cameras, "batch": batch_cameras, "uniform": orbit_cameras, "true+uniform": partial(true_and, orbit_cameras)}
+VIRTUAL_CAMERAS = {
+    "true+batch": true_and_batch_cameras,
+    "batch": batch_cameras,
+    "uniform": orbit_cameras,
+    "true+uniform": partial(true_and, orbit_cameras),
+}
 
 
 class MultiviewReprojectionLoss(nn.Module):
@@ -363,7 +401,9 @@ class MultiTermLoss(nn.Module):
         self.alpha, self.beta, self.gamma, self.norm, self.translation = alpha, beta, gamma, norm, translation
 
     def forward(self, x_hat, q_hat, t_hat, x, q, t, alpha_id_hat=None, *, K=None):
-        return multi_term(x_hat, q_hat, t_hat, x, q, t, alpha_id_hat, self.alpha, self.beta, self.gamma, self.norm, self.translation)
+        return multi_term(
+            x_hat, q_hat, t_hat, x, q, t, alpha_id_hat, self.alpha, self.beta, self.gamma, self.norm, self.translation
+        )
 
 # %% ../nbs/05_losses.ipynb #60c765e5
 class Disentangled(nn.Module):

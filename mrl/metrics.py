@@ -37,8 +37,12 @@ def rigid_align(
 
 # %% ../nbs/11_metrics.ipynb #7f79baff
 def image_metrics(
-    x_hat, q_hat, t_hat,  # (B, N, 3), (B, 4), (B, 3) prediction
-    x, q, t,  # truth
+    x_hat,
+    q_hat,
+    t_hat,  # (B, N, 3), (B, 4), (B, 3) prediction
+    x,
+    q,
+    t,  # truth
     K,  # (B, 3, 3) intrinsics, pixels
     size,  # side of the images that K belongs to
 ):  # dict name -> (B,)
@@ -76,13 +80,21 @@ def face_means(
     "Mean of each metric over the images of each person."
     people, index, images = identity.unique(return_inverse=True, return_counts=True)
     sums = {k: torch.zeros(len(people), dtype=torch.float64).index_add(0, index, v.double()) for k, v in errors.items()}
-    return [{"identity": p, "images": n, **{k: float(f"{v[i] / n:.6g}") for k, v in sums.items()}} for i, (p, n) in enumerate(zip(people.tolist(), images.tolist()))]
+    return [
+        {"identity": p, "images": n, **{k: float(f"{v[i] / n:.6g}") for k, v in sums.items()}}
+        for i, (p, n) in enumerate(zip(people.tolist(), images.tolist()))
+    ]
 
 # %% ../nbs/11_metrics.ipynb #481bfd1e
 def control_predictions(
     morphable,  # MorphableModel
-    q_crop_mean, t_crop_mean,  # (4,), (3,) mean of `pose_to_crop` over the training images
-    x, q, t, K, size,  # truth (B, ...) and intrinsics of images of side `size`
+    q_crop_mean,
+    t_crop_mean,  # (4,), (3,) mean of `pose_to_crop` over the training images
+    x,
+    q,
+    t,
+    K,
+    size,  # truth (B, ...) and intrinsics of images of side `size`
 ):  # dict name -> Prediction
     "What can be predicted without looking at the image, and the best that the morphable model can say."
     B = len(x)
@@ -98,7 +110,10 @@ def control_predictions(
 
 
 def mean_crop(
-    q, t, K, size,  # (n, ...) poses and intrinsics of the training images
+    q,
+    t,
+    K,
+    size,  # (n, ...) poses and intrinsics of the training images
 ):  # (4,), (3,), (3,)
     "Mean `q_crop`, and mean and standard deviation of `t_crop`, over the training images (see `mrl.camera.pose_to_crop`)."
     q_crop, t_crop = pose_to_crop(q, t, K, size)

@@ -20,6 +20,7 @@ from .files import read_json
 @dataclass(frozen=True)
 class Mesh:
     "A triangle mesh as its file has it: a scan or a prediction."
+
     vertices: np.ndarray  # (V, 3) float64, in the file's order, frame and unit (MICC: mm); unused ones are kept, since annotations count them
     triangles: np.ndarray  # (T, 3) int64
     path: Path
@@ -29,7 +30,14 @@ def _same_corners(counts):
     "ValueError unless all faces have three corners."
     counts = np.asarray(counts, np.int64)
     if other := sorted(set(counts[counts != 3].tolist())):
-        raise ValueError(f"there are faces with {', '.join(map(str, other[:5]))} corners" + ("; triangulate the mesh, since a surface through 4 points is not defined" if other[-1] > 3 else "; is the file cut off, or damaged?"))
+        raise ValueError(
+            f"there are faces with {', '.join(map(str, other[:5]))} corners"
+            + (
+                "; triangulate the mesh, since a surface through 4 points is not defined"
+                if other[-1] > 3
+                else "; is the file cut off, or damaged?"
+            )
+        )
 
 # %% ../nbs/24_micc.ipynb #58b29041
 _OBJ_V, _OBJ_F = (re.compile(rb"^[ \t]*%s[ \t]+([^\r\n#]*)" % kind, re.M) for kind in (b"v", b"f"))
@@ -47,7 +55,9 @@ def _read_obj(data):
     if (triangles == 0).any():
         raise ValueError("a face names vertex 0, but OBJ counts from 1")
     if (triangles < 0).any():
-        above = np.searchsorted(*([m.start() for m in pattern.finditer(data)] for pattern in (_OBJ_V, _OBJ_F)))  # vertices above each face
+        above = np.searchsorted(
+            *([m.start() for m in pattern.finditer(data)] for pattern in (_OBJ_V, _OBJ_F))
+        )  # vertices above each face
         triangles = np.where(triangles < 0, triangles + above[:, None] + 1, triangles)
     return vertices, triangles - 1
 
@@ -68,8 +78,24 @@ def _read_off(data):
     return vertices, np.array([[int(x) for x in row[1:4]] for row in faces], np.int64).reshape(-1, 3)
 
 # %% ../nbs/24_micc.ipynb #6f0d4e93
-_PLY_TYPES = {"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4", "double": "f8",
-              "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4", "float32": "f4", "float64": "f8"}
+_PLY_TYPES = {
+    "char": "i1",
+    "uchar": "u1",
+    "short": "i2",
+    "ushort": "u2",
+    "int": "i4",
+    "uint": "u4",
+    "float": "f4",
+    "double": "f8",
+    "int8": "i1",
+    "uint8": "u1",
+    "int16": "i2",
+    "uint16": "u2",
+    "int32": "i4",
+    "uint32": "u4",
+    "float32": "f4",
+    "float64": "f8",
+}
 _CORNERS = ("vertex_index", "vertex_indices")
 
 
@@ -129,7 +155,9 @@ def _ply_rows(form, elements, body):
             rows, body = np.frombuffer(body, dtype, count), body[count * dtype.itemsize :]
         else:
             table = [line.split() for line in lines[:count]]
-            dtype = _ply_layout(properties, order, lambda d: table[0][sum(int(np.prod(d[k].shape)) for k in d.names) - 1])
+            dtype = _ply_layout(
+                properties, order, lambda d: table[0][sum(int(np.prod(d[k].shape)) for k in d.names) - 1]
+            )
             rows, lines = _ply_text(table, count, dtype), lines[count:]
         _ply_lists(rows, name)
         out[name] = rows
@@ -143,7 +171,9 @@ def _ply_text(table, count, dtype):
     at = np.cumsum([0, *(int(np.prod(dtype[k].shape)) for k in dtype.names)])
     rows = np.zeros(count, dtype)
     for name, a, b in zip(dtype.names, at, at[1:]):
-        column = [[float(x) for x in row[a:b]] for row in table] if dtype[name].shape else [float(row[a]) for row in table]
+        column = (
+            [[float(x) for x in row[a:b]] for row in table] if dtype[name].shape else [float(row[a]) for row in table]
+        )
         if name[2:] in _CORNERS:
             _same_corners(column)
         rows[name] = column
@@ -178,7 +208,9 @@ def read_mesh(
     try:
         vertices, triangles = _READERS[kind](path.read_bytes())
     except (ValueError, IndexError, KeyError, OverflowError, TypeError) as e:
-        raise ValueError(f"{path}: {e}" if type(e) is ValueError else f"{path}: damaged ({type(e).__name__}: {e})") from None
+        raise ValueError(
+            f"{path}: {e}" if type(e) is ValueError else f"{path}: damaged ({type(e).__name__}: {e})"
+        ) from None
     if not len(vertices):
         raise ValueError(f"{path}: has no vertices")
     if not len(triangles):
@@ -186,7 +218,9 @@ def read_mesh(
     if bad := int((~np.isfinite(vertices)).any(1).sum()):
         raise ValueError(f"{path}: {bad} of {len(vertices)} vertices are not finite (NaN or infinite)")
     if triangles.min() < 0 or triangles.max() >= len(vertices):
-        raise ValueError(f"{path}: faces name vertices {triangles.min()} to {triangles.max()} (counted from 0), expected 0 to {len(vertices) - 1}")
+        raise ValueError(
+            f"{path}: faces name vertices {triangles.min()} to {triangles.max()} (counted from 0), expected 0 to {len(vertices) - 1}"
+        )
     return Mesh(vertices, triangles, path)
 
 # %% ../nbs/24_micc.ipynb #398bbf50
@@ -210,30 +244,50 @@ def check_units(
         return
     unit = next((k for k, factor in _UNITS.items() if EYES[0] <= apart * factor <= EYES[1]), None)
     why = f"{unit}? multiply by {_UNITS[unit]}" if unit else "another unit, or not the corners of the eyes"
-    raise ValueError(f"{path}: the inner corners of the eyes are {apart:.3g} apart, expected {EYES[0]} to {EYES[1]} mm: {why}")
+    raise ValueError(
+        f"{path}: the inner corners of the eyes are {apart:.3g} apart, expected {EYES[0]} to {EYES[1]} mm: {why}"
+    )
 
 # %% ../nbs/24_micc.ipynb #28666a0b
 SCANS = ("frontal1", "frontal2", "sidel", "sider")
 VIDEOS = ("Indoor-Cooperative", "PTZ-Indoor", "PTZ-Outdoor")
-AUTHORS_LANDMARKS = {"right_eye_lacrimal": "right_eye_inner", "left_eye_lacrimal": "left_eye_inner", "nose_base": "nose_base", "lips_central": "lips_central"}
-IBUG_LANDMARKS = {"right_eye_outer": 36, "right_eye_inner": 39, "left_eye_inner": 42, "left_eye_outer": 45, "nose_tip": 30, "nose_base": 33,
-                  "mouth_right": 48, "mouth_left": 54, "chin": 8}  # among the 68 points, from 0; nose_base is subnasale
+AUTHORS_LANDMARKS = {
+    "right_eye_lacrimal": "right_eye_inner",
+    "left_eye_lacrimal": "left_eye_inner",
+    "nose_base": "nose_base",
+    "lips_central": "lips_central",
+}
+IBUG_LANDMARKS = {
+    "right_eye_outer": 36,
+    "right_eye_inner": 39,
+    "left_eye_inner": 42,
+    "left_eye_outer": 45,
+    "nose_tip": 30,
+    "nose_base": 33,
+    "mouth_right": 48,
+    "mouth_left": 54,
+    "chin": 8,
+}  # among the 68 points, from 0; nose_base is subnasale
 
 
 @dataclass(frozen=True)
 class Subject:
     "One person of the data set: what is there."
+
     number: int  # 1 to 53
     scans: dict  # name of SCANS -> Path of the OBJ file
     videos: dict  # name of VIDEOS -> Path
     frame: int | None  # of the cooperative video, the picture's number from 1, as ffmpeg counts
     frame_path: Path | None  # that frame as a picture, where the user has extracted it
-    vertex_landmarks: dict  # name of AUTHORS_LANDMARKS -> vertex, from 0, of a frontal scan (which one is not stated); {} without
+    vertex_landmarks: (
+        dict  # name of AUTHORS_LANDMARKS -> vertex, from 0, of a frontal scan (which one is not stated); {} without
+    )
     point_landmarks: dict  # scan -> (68, 3) float64, in the scan's frame and unit: GANFit's points in iBUG's order
 
 # %% ../nbs/24_micc.ipynb #d1f01b78
 class _Problems(list):
     "Rows {'subject', 'what', 'file', 'problem'}."
+
     def add(self, subject, what, file, problem):
         self.append({"subject": subject, "what": what, "file": str(file), "problem": problem})
 
@@ -257,7 +311,12 @@ def _first(paths, number, what, where, problems, missing="missing"):
         problems.add(number, what, where, missing)
         return None
     if len(paths) > 1:
-        problems.add(number, what, paths[0], f"{len(paths)} files, the first by name is taken; the others: {', '.join(p.name for p in paths[1:4])}")
+        problems.add(
+            number,
+            what,
+            paths[0],
+            f"{len(paths)} files, the first by name is taken; the others: {', '.join(p.name for p in paths[1:4])}",
+        )
     if not paths[0].stat().st_size:
         problems.add(number, what, paths[0], "an empty file")
         return None
@@ -277,7 +336,9 @@ def _scans(folder, number, problems):
     found = {}
     for scan in SCANS:
         where = folder / "Model" / scan / "obj"
-        found[scan] = _first(_files(where, {".obj"}), number, scan, where, problems, _ABSENT.get((number, scan), "missing"))
+        found[scan] = _first(
+            _files(where, {".obj"}), number, scan, where, problems, _ABSENT.get((number, scan), "missing")
+        )
     return {k: p for k, p in found.items() if p}
 
 
@@ -298,7 +359,9 @@ def _correspondences(path):
         if not (words := line.split()):
             continue
         if len(words) != 2 or words[0] not in AUTHORS_LANDMARKS or not re.fullmatch("[0-9]+", words[1]):
-            raise ValueError(f"malformed: {' '.join(words)[:40]!r}, expected one of {', '.join(AUTHORS_LANDMARKS)} and the number of a vertex")
+            raise ValueError(
+                f"malformed: {' '.join(words)[:40]!r}, expected one of {', '.join(AUTHORS_LANDMARKS)} and the number of a vertex"
+            )
         out[words[0]] = int(words[1])
     if missing := [k for k in AUTHORS_LANDMARKS if k not in out]:
         raise ValueError(f"malformed: no {', '.join(missing)}")
@@ -310,7 +373,12 @@ def _suspicion(path, seen):
     try:
         why, vertices = "", tuple(_correspondences(path).values())
     except ValueError as e:
-        why, vertices = f"; {e}", tuple(int(n) for n in re.findall(r"(\d+)[ \t]*\r?$", path.read_text(encoding="utf-8", errors="replace"), re.M))
+        why, vertices = (
+            f"; {e}",
+            tuple(
+                int(n) for n in re.findall(r"(\d+)[ \t]*\r?$", path.read_text(encoding="utf-8", errors="replace"), re.M)
+            ),
+        )
     return why + (f"; its vertices are those of subject {seen[vertices]}: a copy" if vertices in seen else "")
 
 # %% ../nbs/24_micc.ipynb #f5649573
@@ -321,7 +389,12 @@ def _cases(folder, problems):
         cases = read_json(path, ["cases"])["cases"]
         paths = [(case["frame"], case["correspondences"]) for case in cases]
     except (OSError, ValueError, TypeError, KeyError) as e:
-        problems.add(None, "annotation", path, f"cannot be used: {e if isinstance(e, (OSError, ValueError)) else 'a list of cases with frame and correspondences is expected'}")
+        problems.add(
+            None,
+            "annotation",
+            path,
+            f"cannot be used: {e if isinstance(e, (OSError, ValueError)) else 'a list of cases with frame and correspondences is expected'}",
+        )
         return out
     for frame, correspondences in paths:
         name = re.search(r"subject_0*(\d+)/frame0*(\d+)\.(jpe?g|png)$", str(frame), re.I)
@@ -329,7 +402,12 @@ def _cases(folder, problems):
         if not name:
             problems.add(None, "annotation", path, f"frame {frame!r}: expected .../subject_X/frameN.jpg")
         elif not other or other[1] != name[1]:
-            problems.add(int(name[1]), "annotation", path, f"frame of subject {name[1]} with correspondences {correspondences!r}: of another subject? not used")
+            problems.add(
+                int(name[1]),
+                "annotation",
+                path,
+                f"frame of subject {name[1]} with correspondences {correspondences!r}: of another subject? not used",
+            )
         elif int(name[1]) in out:
             problems.add(int(name[1]), "annotation", path, "named twice, the first is taken")
         else:
@@ -352,7 +430,12 @@ def _authors(folder, problems):
     for number, paths in _subject_folders(folder / "cases").items():
         path = paths[0] / "correspondences.txt"
         if number not in cases and path.is_file() and cases:
-            problems.add(number, "vertex landmarks", path, f"not used, since annotations.json lacks its subject{_suspicion(path, seen)}")
+            problems.add(
+                number,
+                "vertex landmarks",
+                path,
+                f"not used, since annotations.json lacks its subject{_suspicion(path, seen)}",
+            )
     return found
 
 # %% ../nbs/24_micc.ipynb #45df43cd
@@ -362,9 +445,13 @@ def _read_ljson(path):
         points = read_json(path, ["groups"])["groups"]["LJSON"]["landmarks"]["points"]
         points = np.array([[float(v) for v in p] for p in points])
     except (KeyError, TypeError, OverflowError):
-        raise ValueError(f"{path}: groups.LJSON.landmarks.points with 68 points of three numbers are expected") from None
+        raise ValueError(
+            f"{path}: groups.LJSON.landmarks.points with 68 points of three numbers are expected"
+        ) from None
     if points.shape != (68, 3) or not np.isfinite(points).all():
-        raise ValueError(f"{path}: 68 points of three finite numbers are expected, got {' x '.join(map(str, points.shape))}{'' if np.isfinite(points).all() else ', not all finite'}")
+        raise ValueError(
+            f"{path}: 68 points of three finite numbers are expected, got {' x '.join(map(str, points.shape))}{'' if np.isfinite(points).all() else ', not all finite'}"
+        )
     return points
 
 
@@ -384,7 +471,9 @@ def _ganfit(folder, number, scans, problems):
 def _frame_path(frame, folders):
     "The picture frame<number>, padded or not, jpg or png, in the first folder that has it."
     name = re.compile(rf"frame0*{frame}\.(jpe?g|png)", re.I)
-    return next((p for folder in folders if folder.is_dir() for p in sorted(folder.iterdir()) if name.fullmatch(p.name)), None)
+    return next(
+        (p for folder in folders if folder.is_dir() for p in sorted(folder.iterdir()) if name.fullmatch(p.name)), None
+    )
 
 
 def _folders(micc_dir):
@@ -393,7 +482,9 @@ def _folders(micc_dir):
     if not found:
         near = next(Path(micc_dir).glob("*/subject_*"), None) if Path(micc_dir).is_dir() else None
         hint = f"; {near.parent} has some" if near else ""
-        raise FileNotFoundError(f"{micc_dir}: no subject; folders subject_01, subject_02, ... with Model/ and Video/ are expected{hint}")
+        raise FileNotFoundError(
+            f"{micc_dir}: no subject; folders subject_01, subject_02, ... with Model/ and Video/ are expected{hint}"
+        )
     return found
 
 # %% ../nbs/24_micc.ipynb #6d0534af
@@ -419,7 +510,9 @@ def read_micc(
         if annotations is not None and number not in authors:
             problems.add(number, "frame", Path(annotations) / "annotations.json", "names no frame of this subject")
         if not subjects[-1].vertex_landmarks and not subjects[-1].point_landmarks:
-            problems.add(number, "landmarks", folders[number][0], "none: neither the authors' vertices nor GANFit's points")
+            problems.add(
+                number, "landmarks", folders[number][0], "none: neither the authors' vertices nor GANFit's points"
+            )
     problems.sort(key=lambda row: row["subject"] or 0)
     return subjects, list(problems)
 
@@ -431,7 +524,9 @@ def _subject(number, folders, authors, points, problems):
     scans, videos = _scans(folders[0], number, problems), _videos(folders[0], number, problems)
     frame, case, marks = authors or (None, None, {})
     path = _frame_path(frame, [case, folders[0] / "Video" / VIDEOS[0]]) if frame else None
-    return Subject(number, scans, videos, frame, path, marks, _ganfit(points[0], number, scans, problems) if points else {})
+    return Subject(
+        number, scans, videos, frame, path, marks, _ganfit(points[0], number, scans, problems) if points else {}
+    )
 
 # %% ../nbs/24_micc.ipynb #3c2641e3
 NOSE, LIPS = (0.7, 2.8), (0.2, 1.5)  # distances in units of that between the inner eye corners
@@ -439,7 +534,9 @@ NOSE, LIPS = (0.7, 2.8), (0.2, 1.5)  # distances in units of that between the in
 
 def implausible(marks):
     "Why four landmarks are no face, in a few words, or None; free of scale."
-    r, l, n, m = (np.asarray(marks[k], np.float64) for k in ("right_eye_inner", "left_eye_inner", "nose_base", "lips_central"))
+    r, l, n, m = (
+        np.asarray(marks[k], np.float64) for k in ("right_eye_inner", "left_eye_inner", "nose_base", "lips_central")
+    )
     across, down, on = l - r, n - (r + l) / 2, m - n
     e, nose, lips = (np.linalg.norm(v) for v in (across, down, on))
     if min(e, nose, lips) < 1e-9:
@@ -502,14 +599,18 @@ def _point_marks(subject, scan, mesh):
     who, points = f"subject {subject.number}, {mesh.path}", subject.point_landmarks[scan]
     marks = {k: points[i] for k, i in IBUG_LANDMARKS.items()} | {"lips_central": points[[62, 66]].mean(0)}
     why = implausible(marks)
-    out = np.cross(marks["left_eye_inner"] - marks["right_eye_inner"], marks["right_eye_inner"] - marks["nose_base"])  # x times y: out of the face
+    out = np.cross(
+        marks["left_eye_inner"] - marks["right_eye_inner"], marks["right_eye_inner"] - marks["nose_base"]
+    )  # x times y: out of the face
     if why is None and out @ (marks["nose_tip"] - marks["nose_base"]) < 0:
         why = "the nose points into the head, so left and right are exchanged"
     if why:
         raise ValueError(f"{who}: {why}: annotation of another scan or subject?")
     check_units(f"{who}, its 68 points", marks)
     if (away := float(np.median(cKDTree(mesh.vertices).query(points)[0]))) > ON_SURFACE:
-        raise ValueError(f"{who}: the 68 points are {away:.3g} mm from the scan (median), expected at most {ON_SURFACE}: annotation of another scan or subject, or a scan that is not in mm?")
+        raise ValueError(
+            f"{who}: the 68 points are {away:.3g} mm from the scan (median), expected at most {ON_SURFACE}: annotation of another scan or subject, or a scan that is not in mm?"
+        )
     return marks
 
 # %% ../nbs/24_micc.ipynb #feba5d47
@@ -521,7 +622,10 @@ def _authors_marks(subject, scan, mesh):
         return None, str(e)
     if (scan == SCANS[0] and EYES[0] <= _eye_distance(marks) <= EYES[1]) or annotated_scan(subject) == scan:
         return marks, ""
-    return None, f"subject {subject.number}, {mesh.path}: no landmarks for {scan}, the authors' vertices are those of the other frontal scan"
+    return (
+        None,
+        f"subject {subject.number}, {mesh.path}: no landmarks for {scan}, the authors' vertices are those of the other frontal scan",
+    )
 
 
 def scan_landmarks(

@@ -32,7 +32,9 @@ class MorphableModel:
     def __post_init__(self):
         M, N = self.basis.shape[0], self.mean.shape[0]
         if self.mean.shape != (N, 3) or self.basis.shape != (M, N, 3):
-            raise ValueError(f"mean (N, 3) and basis (M, N, 3) expected, got {tuple(self.mean.shape)} and {tuple(self.basis.shape)}")
+            raise ValueError(
+                f"mean (N, 3) and basis (M, N, 3) expected, got {tuple(self.mean.shape)} and {tuple(self.basis.shape)}"
+            )
         if self.triangles.numel() and not 0 <= int(self.triangles.min()) <= int(self.triangles.max()) < N:
             raise ValueError(f"triangles name vertices outside 0..{N - 1}")
 
@@ -62,7 +64,9 @@ class MorphableModel:
 
     def to(self, *args, **kwargs):
         "The same model with `mean` and `basis` on another device or in another floating type."
-        return MorphableModel(**{**vars(self), "mean": self.mean.to(*args, **kwargs), "basis": self.basis.to(*args, **kwargs)})
+        return MorphableModel(
+            **{**vars(self), "mean": self.mean.to(*args, **kwargs), "basis": self.basis.to(*args, **kwargs)}
+        )
 
 # %% ../nbs/04_morphable.ipynb #a22014ce
 def _principal(X, n):
@@ -105,7 +109,9 @@ def save_morphable_model(
 ):
     "Write a morphable model to one safetensors file, atomically."
     tensors = {k: getattr(model, k) for k in ("mean", "basis", "triangles", "variance_ratio")}
-    save_tensors(path, tensors, "mrl.morphable", {k: getattr(model, k) for k in ("landmarks", "name", "licence", "units")})
+    save_tensors(
+        path, tensors, "mrl.morphable", {k: getattr(model, k) for k in ("landmarks", "name", "licence", "units")}
+    )
 
 
 def load_morphable_model(path):
@@ -126,10 +132,14 @@ def morphable_model_of(
     "The 3DMM of some of a population's identities; of a population drawn from a face model, that model's first components."
     keys = {k: getattr(population, k) for k in ("landmarks", "name", "licence")}
     keys["triangles"] = torch.as_tensor(population.face_triangles).long()
-    mean, B = (torch.as_tensor(v[..., population.face_vertices, :]).double() for v in (population.mean, population.basis))
+    mean, B = (
+        torch.as_tensor(v[..., population.face_vertices, :]).double() for v in (population.mean, population.basis)
+    )
     if population.own_basis:
         ratio = B.square().sum((1, 2)) / B.square().sum()
-        return MorphableModel(mean.float(), B[:n_components].float(), variance_ratio=ratio[:n_components].float(), **keys)
+        return MorphableModel(
+            mean.float(), B[:n_components].float(), variance_ratio=ratio[:n_components].float(), **keys
+        )
     Q, T = torch.linalg.qr(B.flatten(1).T)
     scores = torch.as_tensor(population.coefficients[identities]).double() @ T.T
     mean_score, V, sd, ratio = _principal(scores, min(n_components, len(scores) - 1, len(T)))

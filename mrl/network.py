@@ -60,7 +60,9 @@ def imagenet_features(batch_norm):
     try:
         state = weights.get_state_dict(check_hash=True)
     except OSError as e:
-        raise RuntimeError(f'weights="imagenet" must be downloaded once from {weights.url} ({e}); without internet use weights=None') from e
+        raise RuntimeError(
+            f'weights="imagenet" must be downloaded once from {weights.url} ({e}); without internet use weights=None'
+        ) from e
     return {k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")}
 
 # %% ../nbs/06_network.ipynb #0d4bb171
@@ -81,7 +83,10 @@ class Reconstructor(nn.Module):
         morphable,  # MorphableModel
         t_crop_mean,  # (3,) mean of `t_crop` over the training images
         t_crop_sd,  # (3,) its standard deviation
-        size=64, width=0.25, batch_norm=True, weights=None,  # of VGG16
+        size=64,
+        width=0.25,
+        batch_norm=True,
+        weights=None,  # of VGG16
         bf16=False,  # run the convolutions in bfloat16
     ):
         super().__init__()
@@ -94,7 +99,9 @@ class Reconstructor(nn.Module):
         self.register_buffer("t_crop_mean", t_crop_mean)
         self.register_buffer("t_crop_sd", t_crop_sd)
         self.register_buffer("frontal", torch.tensor([0.0, 1.0, 0.0, 0.0]))
-        self.register_buffer("pixel_mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None])  # of ImageNet (torchvision), which its weights expect
+        self.register_buffer(
+            "pixel_mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+        )  # of ImageNet (torchvision), which its weights expect
         self.register_buffer("pixel_sd", torch.tensor([0.229, 0.224, 0.225])[:, None, None])
         self.size, self.bf16 = size, bf16
 
@@ -104,7 +111,9 @@ class Reconstructor(nn.Module):
         K,  # (B, 3, 3) intrinsics, pixels of these images
     ):
         if images.dtype != torch.uint8 or images.shape[1:] != (3, self.size, self.size):
-            raise ValueError(f"images (B, 3, {self.size}, {self.size}) uint8 expected, got {tuple(images.shape)} {images.dtype}")
+            raise ValueError(
+                f"images (B, 3, {self.size}, {self.size}) uint8 expected, got {tuple(images.shape)} {images.dtype}"
+            )
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
             images = images.to(memory_format=torch.channels_last).float() / 255
             out = self.heads(self.encoder((images - self.pixel_mean) / self.pixel_sd))

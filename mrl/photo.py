@@ -65,9 +65,16 @@ def face_windows(
     scale, least, found = max(image.shape[:2]) / max(h, w), round(SMALLEST * max(h, w)), []
     for name, (file, mirrored) in CASCADES.items():
         cascade = cv2.CascadeClassifier(cv2.data.haarcascades + file)  # a new one every time: a used one may remember
-        windows, votes = cascade.detectMultiScale2(np.ascontiguousarray(grey[:, ::-1]) if mirrored else grey, scaleFactor=1.05, minNeighbors=3, minSize=(least, least))
+        windows, votes = cascade.detectMultiScale2(
+            np.ascontiguousarray(grey[:, ::-1]) if mirrored else grey,
+            scaleFactor=1.05,
+            minNeighbors=3,
+            minSize=(least, least),
+        )
         for (left, top, side, _), n in zip(windows, votes):
-            found.append((name, *(float(scale * v) for v in (w - left - side if mirrored else left, top, side)), int(n)))
+            found.append(
+                (name, *(float(scale * v) for v in (w - left - side if mirrored else left, top, side)), int(n))
+            )
     return sorted(found)
 
 # %% ../nbs/27_photo.ipynb #060be08f
@@ -88,8 +95,13 @@ def overlap(a, b):
 
 def face_of_windows(windows):  # (centre u, centre v, larger side) in pixels
     "The face on which detections (`face_windows`, one or more) agree."
-    each = np.array([(left + side * (0.5 + right), top + side * (0.5 + down), side * size, votes)
-                     for name, left, top, side, votes in windows for right, down, size in [FACE_IN_WINDOW[name]]])
+    each = np.array(
+        [
+            (left + side * (0.5 + right), top + side * (0.5 + down), side * size, votes)
+            for name, left, top, side, votes in windows
+            for right, down, size in [FACE_IN_WINDOW[name]]
+        ]
+    )
     same = overlap(each[:, None], each[None]) >= 0.5
     votes = same @ each[:, 3]
     face = np.where(3 * votes >= votes.max(), each[:, 2], 0).argmax()
@@ -104,16 +116,26 @@ def detect_face(
     windows = face_windows(check_image(image))
     if not windows:
         h, w = image.shape[:2]
-        raise ValueError(f"no face found in the picture of {w} x {h}: faces are found from {SMALLEST:g} of its longer side, upright and turned by up to about 60 degrees; "
-                         "give box=(left, top, right, bottom) around the face, from the hairline to below the chin")
+        raise ValueError(
+            f"no face found in the picture of {w} x {h}: faces are found from {SMALLEST:g} of its longer side, upright and turned by up to about 60 degrees; "
+            "give box=(left, top, right, bottom) around the face, from the hairline to below the chin"
+        )
     u, v, side = face_of_windows(windows)
     return tuple(float(c) for c in (u - side / 2, v - side / 2, u + side / 2, v + side / 2))
 
 
 def check_image(image):
     "The image, if it is one."
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ValueError(f"image (H, W, 3) uint8 RGB expected, got {getattr(image, 'shape', type(image).__name__)} {getattr(image, 'dtype', '')}".rstrip())
+    if (
+        not isinstance(image, np.ndarray)
+        or image.dtype != np.uint8
+        or image.ndim != 3
+        or image.shape[2] != 3
+        or 0 in image.shape
+    ):
+        raise ValueError(
+            f"image (H, W, 3) uint8 RGB expected, got {getattr(image, 'shape', type(image).__name__)} {getattr(image, 'dtype', '')}".rstrip()
+        )
     return image
 
 # %% ../nbs/27_photo.ipynb #c4c72da0
@@ -163,7 +185,12 @@ def _check_box(box, image):
     "The box as floats; ValueError if it is none, or not on the picture."
     h, w = image.shape[:2]
     numbers = np.asarray(box, np.float64)
-    if numbers.shape != (4,) or not np.isfinite(numbers).all() or (numbers[2:] - numbers[:2] < 4).any() or (numbers[2:] - numbers[:2] > 4 * max(h, w)).any():
+    if (
+        numbers.shape != (4,)
+        or not np.isfinite(numbers).all()
+        or (numbers[2:] - numbers[:2] < 4).any()
+        or (numbers[2:] - numbers[:2] > 4 * max(h, w)).any()
+    ):
         raise ValueError(f"box (left, top, right, bottom) in pixels, at least 4 wide and high, expected; got {box}")
     if (numbers[2:] <= 0).any() or numbers[0] >= w or numbers[1] >= h:
         raise ValueError(f"box {tuple(numbers.tolist())} lies outside the picture of {w} x {h}")
@@ -239,7 +266,9 @@ def save_mesh(
     if kind not in ("obj", "ply"):
         raise ValueError(f"{path}: .obj or .ply expected")
     if not np.isfinite(vertices).all() or not len(triangles) or named.min() < 0 or named.max() >= len(vertices):
-        raise ValueError(f"{path}: finite vertices expected, and triangles and landmarks within 0 to {len(vertices) - 1}")
+        raise ValueError(
+            f"{path}: finite vertices expected, and triangles and landmarks within 0 to {len(vertices) - 1}"
+        )
     data = trimesh.Trimesh(vertices, triangles, process=False).export(file_type=kind)
     with atomic_write(path) as tmp:
         tmp.write_bytes(data.encode() if isinstance(data, str) else data)
@@ -263,7 +292,11 @@ def export_now(
     if bad := [line for line, p in zip(lines, parts) if len(p) != 3 or ".." in p or Path(line).is_absolute()]:
         raise ValueError(f"{image_list}: subject/challenge/image expected, got {bad[0]!r}")
     if not lines or (missing := [name for name in NOW_LANDMARKS if name not in run[1].landmarks]):
-        raise ValueError(f"{image_list}: no pictures listed" if not lines else f"face model {run[1].name}: landmarks {', '.join(missing)} are missing")
+        raise ValueError(
+            f"{image_list}: no pictures listed"
+            if not lines
+            else f"face model {run[1].name}: landmarks {', '.join(missing)} are missing"
+        )
     problems = []
     for line in tqdm(lines, disable=not progress, desc="NoW"):
         target = (Path(out) / line).with_suffix(".obj")

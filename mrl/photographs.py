@@ -58,9 +58,15 @@ def read_cameras(
 ):  # Path of the file; list of dicts, one per photograph, with the names of transforms.json
     "The rows of a cameras' file, what is common to all filled in."
     source = Path(source)
-    files = [source] if source.is_file() else [p for name in ("transforms.json", "images.csv") if (p := source / name).is_file()]
+    files = (
+        [source]
+        if source.is_file()
+        else [p for name in ("transforms.json", "images.csv") if (p := source / name).is_file()]
+    )
     if len(files) != 1:
-        raise FileNotFoundError(f"{source}: one of transforms.json and images.csv is expected, {len(files) or 'none'} found")
+        raise FileNotFoundError(
+            f"{source}: one of transforms.json and images.csv is expected, {len(files) or 'none'} found"
+        )
     path = files[0]
     if path.suffix.lower() == ".json":
         shared = read_json(path, ["frames"])
@@ -80,7 +86,9 @@ def _number(row, name, default=None):
     try:
         value = float(value)
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{name}: a number is expected, got {value!r}" if name in row else f"{name} is missing ({meaning})") from None
+        raise ValueError(
+            f"{name}: a number is expected, got {value!r}" if name in row else f"{name} is missing ({meaning})"
+        ) from None
     if not math.isfinite(value):
         raise ValueError(f"{name}: a finite number is expected, got {value}")
     return value
@@ -105,9 +113,15 @@ def _rigid(row, name, matrix):
 # %% ../nbs/16_photographs.ipynb #a9a09395
 def _intrinsics(row, width, height):  # (3, 3) pixels
     if (model := row.get("camera_model", "PINHOLE")) not in MODELS:
-        raise ValueError(f"camera_model {model!r}: only {', '.join(MODELS)} are read, without distortion; make the photographs pinhole ones first")
-    if bad := [k for k in ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2") if _number(row, k, 0)] + ["is_fisheye"] * bool(row.get("is_fisheye")):
-        raise ValueError(f"lens distortion ({', '.join(bad)}): undistort the photographs first, e.g. with colmap image_undistorter")
+        raise ValueError(
+            f"camera_model {model!r}: only {', '.join(MODELS)} are read, without distortion; make the photographs pinhole ones first"
+        )
+    if bad := [k for k in ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2") if _number(row, k, 0)] + [
+        "is_fisheye"
+    ] * bool(row.get("is_fisheye")):
+        raise ValueError(
+            f"lens distortion ({', '.join(bad)}): undistort the photographs first, e.g. with colmap image_undistorter"
+        )
     for name, real in (("w", width), ("h", height)):
         if _number(row, name, real) != real:
             raise ValueError(f"{name} is {row[name]}, but the picture is {width} x {height}")
@@ -146,7 +160,9 @@ def _odd_view(C):
     "From where a camera (camera-to-head) would see the face, if that is from behind, above or below, or upside down; else empty."
     _, y, z = C[:3, 3] / np.linalg.norm(C[:3, 3])  # from head to camera; the head's y is up, its z out of the face
     if z < -0.5:
-        return f"the face would be seen from behind, {math.degrees(math.acos(max(z, -1))):.0f} degrees from straight ahead"
+        return (
+            f"the face would be seen from behind, {math.degrees(math.acos(max(z, -1))):.0f} degrees from straight ahead"
+        )
     if abs(y) > 0.75**0.5:
         return f"the face would be seen from {'above' if y > 0 else 'below'}, at {math.degrees(math.asin(min(abs(y), 1))):.0f} degrees"
     roll = abs(math.degrees(math.atan2(C[1, 0], -C[1, 1])))  # of the head's y, as the camera sees it
@@ -171,7 +187,9 @@ def _misfit(C, K, width, height, landmarks):
 def _head_to_world(row, head_to_scan):  # (4, 4) lengths in the file's units, (4, 4) mm; H is their product
     if "head_to_world" in row or head_to_scan is None:
         if "scan_to_world" in row:
-            raise ValueError("scan_to_world: give it without head_to_world, and with a population that was made from scans")
+            raise ValueError(
+                "scan_to_world: give it without head_to_world, and with a population that was made from scans"
+            )
         return _rigid(row, "head_to_world", row.get("head_to_world", np.eye(4))), np.eye(4)
     return _rigid(row, "scan_to_world", row.get("scan_to_world", np.eye(4))), head_to_scan
 
@@ -182,7 +200,11 @@ def _turn(axis, angle):  # (4, 4)
     return np.pad(R.T @ np.array([[1, 0, 0], [0, c, -s], [0, s, c]]) @ R, (0, 1)) + np.diag([0, 0, 0, 1])
 
 
-TURNS = {f"the world is turned by {angle} degrees about {name}": _turn(axis, angle) for axis, name in enumerate("xyz") for angle in (90, -90, 180)}
+TURNS = {
+    f"the world is turned by {angle} degrees about {name}": _turn(axis, angle)
+    for axis, name in enumerate("xyz")
+    for angle in (90, -90, 180)
+}
 
 # %% ../nbs/16_photographs.ipynb #8c085737
 def _camera_to_head(row, K, width, height, landmarks, head_to_scan=None):  # (4, 4) OpenCV axes, mm
@@ -199,12 +221,21 @@ def _camera_to_head(row, K, width, height, landmarks, head_to_scan=None):  # (4,
     if not (misfit := _misfit(C, K, width, height, landmarks)):
         return C
     other, kind, inverse = axes @ FLIP, "OpenCV's" if axes is FLIP else "OpenGL's", np.linalg.inv(M)
-    mistakes = {f"the camera axes are {kind}": (M, other, unit), "the pose is world-to-camera": (inverse, axes, unit),
-                f"the pose is world-to-camera with {kind} axes": (inverse, other, unit)}
-    mistakes |= {f"the lengths are in {u}: factor {UNITS[u] / UNITS[unit]:g}, write units = {u}": (M, axes, u) for u in UNITS if u != unit}
+    mistakes = {
+        f"the camera axes are {kind}": (M, other, unit),
+        "the pose is world-to-camera": (inverse, axes, unit),
+        f"the pose is world-to-camera with {kind} axes": (inverse, other, unit),
+    }
+    mistakes |= {
+        f"the lengths are in {u}: factor {UNITS[u] / UNITS[unit]:g}, write units = {u}": (M, axes, u)
+        for u in UNITS
+        if u != unit
+    }
     fits = [name for name, how in mistakes.items() if not _misfit(reading(*how), K, width, height, landmarks)]
     turned = {name: reading(T.T @ M, axes, unit) for name, T in TURNS.items()}
-    turned = [name for name, C in turned.items() if np.trace(C @ FLIP) > 3 and not _misfit(C, K, width, height, landmarks)]
+    turned = [
+        name for name, C in turned.items() if np.trace(C @ FLIP) > 3 and not _misfit(C, K, width, height, landmarks)
+    ]
     fits += turned if len(turned) == 1 else []
     raise ValueError(misfit + (f" (it would fit if {fits[0]})" if fits else ""))
 
@@ -236,7 +267,11 @@ def _open(root, row):
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
         raise ValueError(f"cannot be read as a picture ({e})") from None
     if turned or image.mode[0] in "IF":
-        raise ValueError("turned by its EXIF orientation; save it upright" if turned else f"pixels of kind {image.mode}; save it with 8 bits per channel")
+        raise ValueError(
+            "turned by its EXIF orientation; save it upright"
+            if turned
+            else f"pixels of kind {image.mode}; save it with 8 bits per channel"
+        )
     return path, image.convert("RGB")
 
 # %% ../nbs/16_photographs.ipynb #7e7fd4a4
@@ -247,7 +282,9 @@ def _identity(row, population):
     if not population.identities and re.fullmatch(r"\d+\.0+", str(scan)):
         scan = str(scan).split(".")[0]  # numbers as tables write them
     if str(scan) not in names:
-        raise ValueError(f"unknown scan {scan!r}; the population {population.name!r} has {len(names)}, from {next(iter(names))!r} to {next(reversed(names))!r}")
+        raise ValueError(
+            f"unknown scan {scan!r}; the population {population.name!r} has {len(names)}, from {next(iter(names))!r} to {next(reversed(names))!r}"
+        )
     return names[str(scan)]
 
 # %% ../nbs/16_photographs.ipynb #ad4c2caf
@@ -331,21 +368,32 @@ def import_photographs(
     crops=1,  # per photograph; more than one needs jitter
     seed=0,  # of the jitter
     on_error="raise",  # or "skip": leave faulty photographs out and list them in meta.json
-    jobs=-1, progress=True,  # as in `build_dataset`
+    jobs=-1,
+    progress=True,  # as in `build_dataset`
 ):  # list of (file, fault) that were skipped
     "Make a data set of photographs. ValueError lists every faulty file, and nothing is written."
     if on_error not in ("raise", "skip") or type(crops) is not int or crops < 1 or (crops > 1 and jitter == 0):
-        raise ValueError(f"on_error must be raise or skip, crops a positive integer, 1 without jitter; got {on_error!r}, {crops!r}")
+        raise ValueError(
+            f"on_error must be raise or skip, crops a positive integer, 1 without jitter; got {on_error!r}, {crops!r}"
+        )
     population = load_population(population_file(face_model))
     good, faults = read_photographs(source, population)
     if not good or (faults and on_error == "raise"):
-        raise ValueError(f"{source}: {len(faults)} of {len(good) + len(faults)} photographs are faulty\n{fault_table(faults)}")
+        raise ValueError(
+            f"{source}: {len(faults)} of {len(good) + len(faults)} photographs are faulty\n{fault_table(faults)}"
+        )
     photographs = [p for p in good for _ in range(crops)]
     config = CropConfig(len(photographs), size, seed, margin, jitter, face_model)
     cameras, _ = read_cameras(source)
     digest = hashlib.sha256("".join(map(sha256, [cameras, *(p.path for p in good)])).encode()).hexdigest()
     asked = {"config": asdict(config), "population": population.sha256, "photographs": digest}
-    about = {"files": [os.path.relpath(p.path, cameras.parent) for p in good], "skipped": faults, "versions": {"pillow": version("pillow")}}
+    about = {
+        "files": [os.path.relpath(p.path, cameras.parent) for p in good],
+        "skipped": faults,
+        "versions": {"pillow": version("pillow")},
+    }
     shard = partial(_crop_shard, [(p.path.resolve(), p.K) for p in photographs], size)
-    write_dataset(folder, asked, lambda: _plan(photographs, config, population), shard, about, jobs=jobs, progress=progress)
+    write_dataset(
+        folder, asked, lambda: _plan(photographs, config, population), shard, about, jobs=jobs, progress=progress
+    )
     return faults

@@ -19,9 +19,21 @@ from plotly.subplots import make_subplots
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito 2008
 INK, GREY = "#222222", "#888888"
-_AXIS = dict(gridcolor="#e6e6e6", zerolinecolor="#cccccc", linecolor=GREY, ticks="outside", tickcolor=GREY, automargin=True)
-pio.templates["mrl"] = go.layout.Template(layout=dict(colorway=COLOURS, font=dict(family="sans-serif", size=12, color=INK), paper_bgcolor="white", plot_bgcolor="white",
-                                                      xaxis=_AXIS, yaxis=_AXIS, hoverlabel=dict(bgcolor="white", font=dict(color=INK)), legend=dict(bgcolor="rgba(255,255,255,0.8)")))
+_AXIS = dict(
+    gridcolor="#e6e6e6", zerolinecolor="#cccccc", linecolor=GREY, ticks="outside", tickcolor=GREY, automargin=True
+)
+pio.templates["mrl"] = go.layout.Template(
+    layout=dict(
+        colorway=COLOURS,
+        font=dict(family="sans-serif", size=12, color=INK),
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+        xaxis=_AXIS,
+        yaxis=_AXIS,
+        hoverlabel=dict(bgcolor="white", font=dict(color=INK)),
+        legend=dict(bgcolor="rgba(255,255,255,0.8)"),
+    )
+)
 pio.templates.default = "mrl"
 
 
@@ -39,22 +51,64 @@ def mesh_figure(
     error_max=None,  # mm, upper end of the colour scale; default the 98th percentile
 ):  # plotly Figure
     "Meshes side by side; drag to turn."
-    v = [np.round(_numpy(x), 1).astype(np.float32) for x in (vertices if isinstance(vertices, list) else _numpy(vertices).reshape(-1, *vertices.shape[-2:]))]
-    t = [_numpy(x).astype(np.int16 if max(map(len, v)) < 2**15 else np.int32) for x in (triangles if isinstance(triangles, list) else [triangles] * len(v))]
-    e = [np.full(1, np.nan)] * len(v) if errors is None else [np.round(_numpy(x), 2).astype(np.float32) for x in (errors if isinstance(errors, list) else _numpy(errors).reshape(len(v), -1))]
+    v = [
+        np.round(_numpy(x), 1).astype(np.float32)
+        for x in (vertices if isinstance(vertices, list) else _numpy(vertices).reshape(-1, *vertices.shape[-2:]))
+    ]
+    t = [
+        _numpy(x).astype(np.int16 if max(map(len, v)) < 2**15 else np.int32)
+        for x in (triangles if isinstance(triangles, list) else [triangles] * len(v))
+    ]
+    e = (
+        [np.full(1, np.nan)] * len(v)
+        if errors is None
+        else [
+            np.round(_numpy(x), 2).astype(np.float32)
+            for x in (errors if isinstance(errors, list) else _numpy(errors).reshape(len(v), -1))
+        ]
+    )
     rows, cols = -(-len(v) // columns), min(columns, len(v))
     specs = [[{"type": "mesh3d"} if r * cols + c < len(v) else None for c in range(cols)] for r in range(rows)]
     fig = make_subplots(rows, cols, specs=specs, subplot_titles=titles, horizontal_spacing=0.01, vertical_spacing=0.04)
     coloured = [not np.isnan(x).any() for x in e]
-    top = error_max or float(np.quantile(np.concatenate([x for x, c in zip(e, coloured) if c]), 0.98)) if any(coloured) else None
+    top = (
+        error_max or float(np.quantile(np.concatenate([x for x, c in zip(e, coloured) if c]), 0.98))
+        if any(coloured)
+        else None
+    )
     for i, mesh in enumerate(v):
         colour = dict(color="#d9b8a3")
         if coloured[i]:
-            colour = dict(intensity=e[i], colorscale="YlOrRd", cmin=0, cmax=top, showscale=i == coloured.index(True), colorbar=dict(title="mm", len=0.8))
-        light = dict(ambient=0.65 if coloured[i] else 0.45, diffuse=0.5 if coloured[i] else 0.7, specular=0.1, roughness=0.8)
-        fig.add_trace(go.Mesh3d(x=mesh[:, 0], y=mesh[:, 1], z=mesh[:, 2], i=t[i][:, 0], j=t[i][:, 1], k=t[i][:, 2], lighting=light,
-                                lightposition=dict(x=300, y=600, z=2000), hoverinfo="skip", **colour), i // cols + 1, i % cols + 1)
-    camera = dict(eye=dict(x=0.5, y=0.2, z=2.0), up=dict(x=0, y=1, z=0))  # in perspective: without it browsers leave out the light
+            colour = dict(
+                intensity=e[i],
+                colorscale="YlOrRd",
+                cmin=0,
+                cmax=top,
+                showscale=i == coloured.index(True),
+                colorbar=dict(title="mm", len=0.8),
+            )
+        light = dict(
+            ambient=0.65 if coloured[i] else 0.45, diffuse=0.5 if coloured[i] else 0.7, specular=0.1, roughness=0.8
+        )
+        fig.add_trace(
+            go.Mesh3d(
+                x=mesh[:, 0],
+                y=mesh[:, 1],
+                z=mesh[:, 2],
+                i=t[i][:, 0],
+                j=t[i][:, 1],
+                k=t[i][:, 2],
+                lighting=light,
+                lightposition=dict(x=300, y=600, z=2000),
+                hoverinfo="skip",
+                **colour,
+            ),
+            i // cols + 1,
+            i % cols + 1,
+        )
+    camera = dict(
+        eye=dict(x=0.5, y=0.2, z=2.0), up=dict(x=0, y=1, z=0)
+    )  # in perspective: without it browsers leave out the light
     hidden = dict(visible=False)
     fig.update_scenes(aspectmode="data", camera=camera, xaxis=hidden, yaxis=hidden, zaxis=hidden)
     return fig.update_layout(height=rows * height, width=cols * height * 0.85 + 60, margin=dict(l=0, r=0, t=30, b=0))
@@ -94,24 +148,44 @@ def overlay_figure(
     if images.shape[1] == 3:
         images = images.transpose(0, 2, 3, 1)
     rows, cols = -(-len(images) // columns), min(columns, len(images))
-    fig = make_subplots(rows, cols, subplot_titles=titles, horizontal_spacing=0.01, vertical_spacing=0.08 if titles else 0.01)
+    fig = make_subplots(
+        rows, cols, subplot_titles=titles, horizontal_spacing=0.01, vertical_spacing=0.08 if titles else 0.01
+    )
     for i, image in enumerate(images):
         where = dict(row=i // cols + 1, col=i % cols + 1)
         fig.add_trace(go.Image(source=jpeg_uri(image), hoverinfo="skip"), **where)
         for j, (name, p) in enumerate(points.items()):
             u, v = np.round(_numpy(p[i]).T - 0.5, 1).astype(np.float32)
-            fig.add_trace(go.Scatter(x=u, y=v, mode="markers", marker=dict(size=3, color=COLOURS[(1, 5, 4)[j % 3]]), name=name,
-                                     legendgroup=name, showlegend=i == 0, hoverinfo="skip"), **where)
+            fig.add_trace(
+                go.Scatter(
+                    x=u,
+                    y=v,
+                    mode="markers",
+                    marker=dict(size=3, color=COLOURS[(1, 5, 4)[j % 3]]),
+                    name=name,
+                    legendgroup=name,
+                    showlegend=i == 0,
+                    hoverinfo="skip",
+                ),
+                **where,
+            )
     h, w = images.shape[1:3]
     fig.update_xaxes(visible=False, range=[-0.5, w - 0.5]).update_yaxes(visible=False, range=[h - 0.5, -0.5])
-    return fig.update_layout(height=rows * side + 60, width=cols * side + 40, margin=dict(l=5, r=5, t=25, b=5), legend=dict(orientation="h", y=-0.02))
+    return fig.update_layout(
+        height=rows * side + 60,
+        width=cols * side + 40,
+        margin=dict(l=5, r=5, t=25, b=5),
+        legend=dict(orientation="h", y=-0.02),
+    )
 
 # %% ../nbs/17_plots.ipynb #abd9de80
 def mesh_overlay(
     image,  # (S, S, 3) uint8
     x,  # (N, 3) vertices
     triangles,  # (T, 3)
-    K, q, t,  # (3, 3) intrinsics of the image, (4,), (3,) camera-to-world
+    K,
+    q,
+    t,  # (3, 3) intrinsics of the image, (4,), (3,) camera-to-world
     opacity=0.65,
 ):  # (S, S, 3) uint8
     "A picture with a mesh laid over it, as its camera sees it."
@@ -126,7 +200,9 @@ def mesh_overlay(
     for i in range(3):
         np.add.at(normals, triangles[:, i], np.cross(b - a, c - a))
     n = np.einsum("nij,ni->nj", normals[triangles[hit]], weights)
-    light = np.abs(np.einsum("nj,nj->n", n, rays)) / np.maximum(np.linalg.norm(n, axis=1) * np.linalg.norm(rays, axis=1), 1e-9)
+    light = np.abs(np.einsum("nj,nj->n", n, rays)) / np.maximum(
+        np.linalg.norm(n, axis=1) * np.linalg.norm(rays, axis=1), 1e-9
+    )
     mixed = (1 - opacity) * image.reshape(-1, 3) + opacity * light[:, None] * np.array([120, 190, 255])
     return np.where(hit[:, None] >= 0, mixed, image.reshape(-1, 3)).astype(np.uint8).reshape(image.shape)
 
@@ -144,7 +220,8 @@ def light_mesh(
 
 # %% ../nbs/17_plots.ipynb #951a4759
 def camera_figure(
-    vertices, triangles,  # (N, 3) mm, (T, 3): the face in the middle
+    vertices,
+    triangles,  # (N, 3) mm, (T, 3): the face in the middle
     cameras,  # dict name -> (q (V, 4), t (V, 3)) camera-to-world
     size=60,  # mm, how large a frustum is drawn
 ):  # plotly Figure
@@ -157,7 +234,17 @@ def camera_figure(
     for i, (name, (q, t)) in enumerate(cameras.items()):
         lines = transform_points(pose_matrix(q.float(), t.float()), corners.expand(len(q), 6, 3))[:, path]
         lines = torch.cat([lines, torch.full((len(q), 1, 3), torch.nan)], 1).flatten(0, 1).numpy().round()
-        fig.add_trace(go.Scatter3d(x=lines[:, 0], y=lines[:, 1], z=lines[:, 2], mode="lines", name=name, hoverinfo="name", line=dict(color=COLOURS[i], width=3)))
+        fig.add_trace(
+            go.Scatter3d(
+                x=lines[:, 0],
+                y=lines[:, 1],
+                z=lines[:, 2],
+                mode="lines",
+                name=name,
+                hoverinfo="name",
+                line=dict(color=COLOURS[i], width=3),
+            )
+        )
     fig.update_scenes(camera_eye=dict(x=0.6, y=0.4, z=1.0))
     return fig.update_layout(width=760, height=560, legend=dict(orientation="h", y=0))
 
@@ -170,10 +257,20 @@ def history_figure(
     fig = make_subplots(1, len(names), subplot_titles=list(names.values()), horizontal_spacing=0.06)
     for i, name in enumerate(names):
         kept = [(r["step"], r[name]) for r in rows if r.get(name) not in (None, "")]
-        fig.add_scatter(x=[s for s, _ in kept], y=np.round([v for _, v in kept], 4), mode="lines+markers", marker=dict(size=4), line=dict(color=COLOURS[0]), row=1, col=i + 1)
+        fig.add_scatter(
+            x=[s for s, _ in kept],
+            y=np.round([v for _, v in kept], 4),
+            mode="lines+markers",
+            marker=dict(size=4),
+            line=dict(color=COLOURS[0]),
+            row=1,
+            col=i + 1,
+        )
         fig.update_xaxes(title_text="step", row=1, col=i + 1)
     fig.update_yaxes(rangemode="tozero")
-    return fig.update_layout(showlegend=False, width=230 * len(names) + 40, height=280, margin=dict(l=10, r=10, t=30, b=10))
+    return fig.update_layout(
+        showlegend=False, width=230 * len(names) + 40, height=280, margin=dict(l=10, r=10, t=30, b=10)
+    )
 
 
 def table_figure(
@@ -183,8 +280,13 @@ def table_figure(
 ):  # plotly Figure
     "A table, its first column left-aligned."
     align = ["left", *["right"] * (len(header) - 1)]
-    fig = go.Figure(go.Table(header=dict(values=header, align=align, fill_color="#e8eef4", font=dict(color="#111")), columnwidth=widths or [2, *[1] * (len(header) - 1)],
-                             cells=dict(values=list(zip(*rows)), align=align, height=26, fill_color="#ffffff", font=dict(color="#111"))))
+    fig = go.Figure(
+        go.Table(
+            header=dict(values=header, align=align, fill_color="#e8eef4", font=dict(color="#111")),
+            columnwidth=widths or [2, *[1] * (len(header) - 1)],
+            cells=dict(values=list(zip(*rows)), align=align, height=26, fill_color="#ffffff", font=dict(color="#111")),
+        )
+    )
     return fig.update_layout(width=980, height=90 + 27 * len(rows), margin=dict(l=5, r=5, t=5, b=5))
 
 # %% ../nbs/17_plots.ipynb #86300714
@@ -202,23 +304,81 @@ def band_figure(
     width=260,  # pixels of one column
 ):  # plotly Figure
     "Small multiples of errors against what was changed."
-    fig = make_subplots(len(panels), len(y_titles), horizontal_spacing=0.06, vertical_spacing=0.3 / len(panels), subplot_titles=list(y_titles))
-    named, colours = set(), {n: COLOURS[i % len(COLOURS)] for i, n in enumerate(dict.fromkeys([*order, *(n for row in panels for p in row for n in p["curves"])]))}
+    fig = make_subplots(
+        len(panels),
+        len(y_titles),
+        horizontal_spacing=0.06,
+        vertical_spacing=0.3 / len(panels),
+        subplot_titles=list(y_titles),
+    )
+    named, colours = (
+        set(),
+        {
+            n: COLOURS[i % len(COLOURS)]
+            for i, n in enumerate(dict.fromkeys([*order, *(n for row in panels for p in row for n in p["curves"])]))
+        },
+    )
     for r, row in enumerate(panels, 1):
         for c, panel in enumerate(row, 1):
             x, where = np.asarray(panel["x"], np.float32), dict(row=r, col=c)
-            new = lambda name: dict(name=name, legendgroup=name, showlegend=name not in named and not named.add(name))  # noqa: E731
+            new = lambda name: dict(name=name, legendgroup=name, showlegend=name not in named and not named.add(name))
             for i, (name, s) in enumerate(panel["curves"].items()):
                 colour, (median, low, high) = colours[name], np.round(s["median"], 3).astype(np.float32)
-                fig.add_scatter(x=np.concatenate([x, x[::-1]]), y=np.concatenate([high, low[::-1]]), mode="lines", fill="toself", fillcolor=_rgba(colour, 0.2), line=dict(width=0), hoverinfo="skip", legendgroup=name, showlegend=False, **where)
-                fig.add_scatter(x=x, y=median, mode="lines+markers", line=dict(color=colour, width=2), marker=dict(size=4), **new(name), **where)
+                fig.add_scatter(
+                    x=np.concatenate([x, x[::-1]]),
+                    y=np.concatenate([high, low[::-1]]),
+                    mode="lines",
+                    fill="toself",
+                    fillcolor=_rgba(colour, 0.2),
+                    line=dict(width=0),
+                    hoverinfo="skip",
+                    legendgroup=name,
+                    showlegend=False,
+                    **where,
+                )
+                fig.add_scatter(
+                    x=x,
+                    y=median,
+                    mode="lines+markers",
+                    line=dict(color=colour, width=2),
+                    marker=dict(size=4),
+                    **new(name),
+                    **where,
+                )
                 if "p90" in s:
                     p90, low, high = np.round(s["p90"], 3).astype(np.float32)
-                    fig.add_scatter(x=np.concatenate([x, x[::-1]]), y=np.concatenate([high, low[::-1]]), mode="lines", fill="toself", fillcolor=_rgba(colour, 0.07), line=dict(width=0), hoverinfo="skip", legendgroup="p90", showlegend=False, **where)
-                    fig.add_scatter(x=x, y=p90, mode="lines", line=dict(color=colour, width=1, dash="dot"), name="90th percentile (dotted)", hovertemplate=f"{name}, 90th percentile: %{{y}}<extra></extra>",
-                                    legendgroup="p90", showlegend=i == 0 and "p90" not in named and not named.add("p90"), **where)
+                    fig.add_scatter(
+                        x=np.concatenate([x, x[::-1]]),
+                        y=np.concatenate([high, low[::-1]]),
+                        mode="lines",
+                        fill="toself",
+                        fillcolor=_rgba(colour, 0.07),
+                        line=dict(width=0),
+                        hoverinfo="skip",
+                        legendgroup="p90",
+                        showlegend=False,
+                        **where,
+                    )
+                    fig.add_scatter(
+                        x=x,
+                        y=p90,
+                        mode="lines",
+                        line=dict(color=colour, width=1, dash="dot"),
+                        name="90th percentile (dotted)",
+                        hovertemplate=f"{name}, 90th percentile: %{{y}}<extra></extra>",
+                        legendgroup="p90",
+                        showlegend=i == 0 and "p90" not in named and not named.add("p90"),
+                        **where,
+                    )
             for (name, y), dash in zip(panel.get("controls", {}).items(), ("dash", "dashdot", "longdash")):
-                fig.add_scatter(x=x, y=np.round(y, 3).astype(np.float32), mode="lines", line=dict(color=GREY, width=1, dash=dash), **new(name), **where)
+                fig.add_scatter(
+                    x=x,
+                    y=np.round(y, 3).astype(np.float32),
+                    mode="lines",
+                    line=dict(color=GREY, width=1, dash=dash),
+                    **new(name),
+                    **where,
+                )
             if panel.get("range"):
                 fig.add_vrect(*panel["range"], fillcolor="#000000", opacity=0.06, line_width=0, layer="below", **where)
             fig.update_xaxes(title=dict(text=x_titles[r - 1], standoff=4), **where)
@@ -227,7 +387,12 @@ def band_figure(
                 fig.add_hline(y=0, line=dict(color=GREY, width=1), **where)
             else:
                 fig.update_yaxes(range=[0, panel["top"]] if "top" in panel else None, rangemode="tozero", **where)
-    return fig.update_layout(height=height * len(panels) + 90, width=width * len(y_titles) + 60, margin=dict(l=10, r=10, t=30, b=10), legend=dict(orientation="h", y=-0.1 / len(panels) - 0.04, yanchor="top"))
+    return fig.update_layout(
+        height=height * len(panels) + 90,
+        width=width * len(y_titles) + 60,
+        margin=dict(l=10, r=10, t=30, b=10),
+        legend=dict(orientation="h", y=-0.1 / len(panels) - 0.04, yanchor="top"),
+    )
 
 # %% ../nbs/17_plots.ipynb #b54f8771
 def interval_figure(
@@ -239,7 +404,14 @@ def interval_figure(
     "Dots with intervals, group by group."
     rows, cols = -(-len(groups) // columns), min(columns, len(groups))
     same = len({tuple(panel) for panel in groups.values()}) == 1  # their names are needed once
-    fig = make_subplots(rows, cols, subplot_titles=list(groups), shared_xaxes="all", horizontal_spacing=0.03 if same else 0.12, vertical_spacing=0.35 / rows)
+    fig = make_subplots(
+        rows,
+        cols,
+        subplot_titles=list(groups),
+        shared_xaxes="all",
+        horizontal_spacing=0.03 if same else 0.12,
+        vertical_spacing=0.35 / rows,
+    )
     names = list(dict.fromkeys(n for panel in groups.values() for g in panel.values() for n in g))
     for p, (title, panel) in enumerate(groups.items()):
         where = dict(row=p // columns + 1, col=p % columns + 1)
@@ -247,21 +419,49 @@ def interval_figure(
             shown = {g: v[name] for g, v in panel.items() if name in v}
             value, low, high = np.round(list(zip(*shown.values())), 3) if shown else ([], [], [])
             offset = 0.6 * (i - (len(names) - 1) / 2) / max(len(names), 2)
-            fig.add_scatter(x=value, y=[list(panel).index(g) + offset for g in shown], mode="markers", marker=dict(color=COLOURS[i], size=7, symbol=("circle", "square", "diamond", "cross")[i % 4]), name=name, legendgroup=name,
-                            showlegend=p == 0, error_x=dict(array=np.subtract(high, value), arrayminus=np.subtract(value, low), thickness=1.2, width=0), hovertext=[f"{g}, {name}" for g in shown], **where)
-        fig.update_yaxes(tickvals=list(range(len(panel))), ticktext=list(panel), range=[len(panel) - 0.4, -0.6], showticklabels=not same or where["col"] == 1, **where)
+            fig.add_scatter(
+                x=value,
+                y=[list(panel).index(g) + offset for g in shown],
+                mode="markers",
+                marker=dict(color=COLOURS[i], size=7, symbol=("circle", "square", "diamond", "cross")[i % 4]),
+                name=name,
+                legendgroup=name,
+                showlegend=p == 0,
+                error_x=dict(
+                    array=np.subtract(high, value), arrayminus=np.subtract(value, low), thickness=1.2, width=0
+                ),
+                hovertext=[f"{g}, {name}" for g in shown],
+                **where,
+            )
+        fig.update_yaxes(
+            tickvals=list(range(len(panel))),
+            ticktext=list(panel),
+            range=[len(panel) - 0.4, -0.6],
+            showticklabels=not same or where["col"] == 1,
+            **where,
+        )
         if lines and title in lines:
             fig.add_vline(x=lines[title], line=dict(color=GREY, width=1, dash="dash"), **where)
         fig.update_xaxes(showticklabels=True, **where)
     fig.update_xaxes(title=dict(text=x_title, standoff=4))
-    inner = sum(40 + 34 * max(len(g) for g in list(groups.values())[r * columns : (r + 1) * columns]) for r in range(rows))
-    return fig.update_layout(width=280 * cols + 120, height=inner + 110, margin=dict(l=10, r=10, t=30, b=80), legend=dict(orientation="h", y=-50 / inner, yanchor="top"))
+    inner = sum(
+        40 + 34 * max(len(g) for g in list(groups.values())[r * columns : (r + 1) * columns]) for r in range(rows)
+    )
+    return fig.update_layout(
+        width=280 * cols + 120,
+        height=inner + 110,
+        margin=dict(l=10, r=10, t=30, b=80),
+        legend=dict(orientation="h", y=-50 / inner, yanchor="top"),
+    )
 
 # %% ../nbs/17_plots.ipynb #6d18f546
 def heat_figure(
     tables,  # dict title -> (R, C) values; NaN: nothing to show
-    x, y,  # (C,), (R,) names or numbers
-    x_title, y_title, unit,
+    x,
+    y,  # (C,), (R,) names or numbers
+    x_title,
+    y_title,
+    unit,
     box=None,  # ((x low, x high), (y low, y high)), an outline
     digits=None,  # of the values, written into the cells
     columns=4,
@@ -269,26 +469,55 @@ def heat_figure(
 ):  # plotly Figure
     "Tables in colour, with one scale for all."
     rows, cols = -(-len(tables) // columns), min(columns, len(tables))
-    fig = make_subplots(rows, cols, subplot_titles=list(tables), shared_xaxes=True, shared_yaxes=True, horizontal_spacing=0.03, vertical_spacing=0.22 / rows)
+    fig = make_subplots(
+        rows,
+        cols,
+        subplot_titles=list(tables),
+        shared_xaxes=True,
+        shared_yaxes=True,
+        horizontal_spacing=0.03,
+        vertical_spacing=0.22 / rows,
+    )
     known = np.concatenate([np.ravel(v) for v in tables.values()])
     known = known[np.isfinite(known)]
-    scale = dict(colorscale="Cividis_r", cmin=float(known.min()), cmax=float(np.quantile(known, 0.97)), colorbar=dict(title=unit, thickness=12)) if len(known) else {}
+    scale = (
+        dict(
+            colorscale="Cividis_r",
+            cmin=float(known.min()),
+            cmax=float(np.quantile(known, 0.97)),
+            colorbar=dict(title=unit, thickness=12),
+        )
+        if len(known)
+        else {}
+    )
     for i, (title, table) in enumerate(tables.items()):
         where = dict(row=i // columns + 1, col=i % columns + 1)
-        fig.add_heatmap(x=list(x), y=list(y), z=np.round(table, 3), coloraxis="coloraxis", hovertemplate=f"{title}<br>{x_title} %{{x}}<br>{y_title} %{{y}}<br>%{{z}} {unit}<extra></extra>",
-                        texttemplate=f"%{{z:.{digits}f}}" if digits is not None else None, **where)
+        fig.add_heatmap(
+            x=list(x),
+            y=list(y),
+            z=np.round(table, 3),
+            coloraxis="coloraxis",
+            hovertemplate=f"{title}<br>{x_title} %{{x}}<br>{y_title} %{{y}}<br>%{{z}} {unit}<extra></extra>",
+            texttemplate=f"%{{z:.{digits}f}}" if digits is not None else None,
+            **where,
+        )
         if box:
             (x0, x1), (y0, y1) = box
             fig.add_shape(type="rect", x0=x0, x1=x1, y0=y0, y1=y1, line=dict(color="#D55E00", width=2), **where)
-        fig.update_xaxes(title=x_title if where["row"] == rows else None, **where).update_yaxes(title=y_title if where["col"] == 1 else None, **where)
-    return fig.update_layout(coloraxis=scale, width=size[0] * cols + 140, height=size[1] * rows + 80, margin=dict(l=10, r=10, t=30, b=10))
+        fig.update_xaxes(title=x_title if where["row"] == rows else None, **where).update_yaxes(
+            title=y_title if where["col"] == 1 else None, **where
+        )
+    return fig.update_layout(
+        coloraxis=scale, width=size[0] * cols + 140, height=size[1] * rows + 80, margin=dict(l=10, r=10, t=30, b=10)
+    )
 
 # %% ../nbs/17_plots.ipynb #a253741e
 def faces_figure(
     titles,  # M strings
     images,  # M (H, W, 3) uint8: what the network was given
     overlays,  # M (H, W, 3) uint8
-    x_hat, x,  # (M, N, 3) predicted and true vertices, head frame, mm
+    x_hat,
+    x,  # (M, N, 3) predicted and true vertices, head frame, mm
     triangles,
     error_max=None,  # mm, upper end of the colour scale
     side=190,  # pixels of one picture
@@ -297,7 +526,15 @@ def faces_figure(
     rows, few = light_mesh(x[0], triangles)
     errors = (torch.as_tensor(x_hat) - torch.as_tensor(x)).norm(dim=-1)
     meshes = mesh_figure(torch.as_tensor(x_hat)[:, rows], few, errors=errors[:, rows], columns=1, error_max=error_max)
-    fig = make_subplots(len(titles), 3, specs=[[{}, {}, {"type": "mesh3d"}]] * len(titles), horizontal_spacing=0.01, vertical_spacing=0.02, column_titles=["input", "prediction", "distance from the true face"], row_titles=list(titles))
+    fig = make_subplots(
+        len(titles),
+        3,
+        specs=[[{}, {}, {"type": "mesh3d"}]] * len(titles),
+        horizontal_spacing=0.01,
+        vertical_spacing=0.02,
+        column_titles=["input", "prediction", "distance from the true face"],
+        row_titles=list(titles),
+    )
     for r, (image, overlay, mesh) in enumerate(zip(images, overlays, meshes.data), 1):
         for c, picture in enumerate((image, overlay), 1):
             fig.add_trace(go.Image(source=jpeg_uri(picture), hoverinfo="skip"), r, c)
@@ -306,7 +543,13 @@ def faces_figure(
     for r, mesh in enumerate((t for t in fig.data if t.type == "mesh3d"), 1):
         mesh.scene = f"scene{r if r > 1 else ''}"
     hidden = dict(visible=False)
-    fig.update_scenes(aspectmode="data", xaxis=hidden, yaxis=hidden, zaxis=hidden, camera=dict(eye=dict(x=1.9, y=0.1, z=0.6), up=dict(x=0, y=1, z=0)))
+    fig.update_scenes(
+        aspectmode="data",
+        xaxis=hidden,
+        yaxis=hidden,
+        zaxis=hidden,
+        camera=dict(eye=dict(x=1.9, y=0.1, z=0.6), up=dict(x=0, y=1, z=0)),
+    )
     fig.update_xaxes(**hidden).update_yaxes(**hidden)
     return fig.update_layout(width=3 * side + 130, height=len(titles) * side + 40, margin=dict(l=5, r=5, t=25, b=5))
 
@@ -320,11 +563,19 @@ def slider_figure(
 ):  # plotly Figure
     "Pictures side by side, and a slider over what changes them."
     fig = make_subplots(1, len(titles), subplot_titles=list(titles), horizontal_spacing=0.01)
-    steps = [dict(method="restyle", label=f"{v:g}", args=[dict(source=[jpeg_uri(p) for p in pictures])]) for v, pictures in frames.items()]
+    steps = [
+        dict(method="restyle", label=f"{v:g}", args=[dict(source=[jpeg_uri(p) for p in pictures])])
+        for v, pictures in frames.items()
+    ]
     for c, source in enumerate(steps[start]["args"][0]["source"], 1):
         fig.add_trace(go.Image(source=source, hoverinfo="skip"), 1, c)
     fig.update_xaxes(visible=False).update_yaxes(visible=False)
-    return fig.update_layout(sliders=[dict(active=start, steps=steps, currentvalue=dict(prefix=f"{name}: "), pad=dict(t=10))], width=side * len(titles) + 40, height=side + 140, margin=dict(l=10, r=10, t=30, b=10))
+    return fig.update_layout(
+        sliders=[dict(active=start, steps=steps, currentvalue=dict(prefix=f"{name}: "), pad=dict(t=10))],
+        width=side * len(titles) + 40,
+        height=side + 140,
+        margin=dict(l=10, r=10, t=30, b=10),
+    )
 
 # %% ../nbs/17_plots.ipynb #8d2d21f0
 def present(
@@ -345,7 +596,13 @@ def present(
         fig.write_image(tmp, format="png")
     on_click = "document.getElementById('{plot_id}').on('plotly_click', e => { if (e.points[0].customdata) window.open(e.points[0].customdata) })"
     fig.write_html(folder / f"{name}.html", include_plotlyjs="directory", post_script=on_click)
-    cards = [f'<a href="{p.stem}.html"><figure><img src="{p.stem}.png" alt=""><figcaption>{p.stem.replace("-", " ")}</figcaption></figure></a>' for p in sorted(folder.glob("*.png")) if p.with_suffix(".html").exists()]
+    cards = [
+        f'<a href="{p.stem}.html"><figure><img src="{p.stem}.png" alt=""><figcaption>{p.stem.replace("-", " ")}</figcaption></figure></a>'
+        for p in sorted(folder.glob("*.png"))
+        if p.with_suffix(".html").exists()
+    ]
     style = "body{font-family:sans-serif;color:#222;background:white;display:flex;flex-wrap:wrap}figure{margin:12px;width:440px}img{max-width:100%;max-height:320px}"
     with atomic_write(folder / "index.html") as tmp:
-        tmp.write_text(f'<!doctype html><meta charset="utf-8"><title>mrl: figures</title><style>{style}</style>{"".join(cards)}')
+        tmp.write_text(
+            f'<!doctype html><meta charset="utf-8"><title>mrl: figures</title><style>{style}</style>{"".join(cards)}'
+        )

@@ -25,6 +25,7 @@ MARKS = [name for name in LANDMARKS if name != "chin"]
 def _procrustes(source, target, scale):
     "The closest rigid motion, with a scale or without, from points (N, 3) to points (N, 3), as a function."
     from trimesh.registration import procrustes
+
     T = procrustes(source, target, reflection=False, scale=scale, return_cost=False)
     return lambda x: x @ T[:3, :3].T + T[:3, 3]
 
@@ -35,13 +36,17 @@ def into_head_frame(
 ):  # MorphableModel in the carrier's head frame
     "Move a model rigidly so that its landmarks lie on the carrier's; ValueError if they are missing or do not fit."
     if missing := [k for k in LANDMARKS if k not in model.landmarks]:
-        raise ValueError(f"face model {model.name}: landmarks {', '.join(missing)} are missing; name them, with their vertices, in <model file>.landmarks.json (scans: <folder>.json)")
+        raise ValueError(
+            f"face model {model.name}: landmarks {', '.join(missing)} are missing; name them, with their vertices, in <model file>.landmarks.json (scans: <folder>.json)"
+        )
     target = carrier.mean[carrier.face_vertices[[carrier.landmarks[k] for k in MARKS]]].astype(np.float64)
     source = model.mean.double().numpy()[[model.landmarks[k] for k in MARKS]]
     move = _procrustes(source, target, scale=False)
     if (apart := np.linalg.norm(move(source) - target, axis=1)).max() > 25:
         far = ", ".join(f"{k} {d:.0f} mm" for k, d in zip(MARKS, apart))
-        raise ValueError(f"face model {model.name}: its landmarks do not fit a face ({far} off); are left and right the subject's, units mm, indices right?")
+        raise ValueError(
+            f"face model {model.name}: its landmarks do not fit a face ({far} off); are left and right the subject's, units mm, indices right?"
+        )
     R = torch.from_numpy(move(np.eye(3)) - move(np.zeros((3, 3)))).T
     mean = torch.from_numpy(move(model.mean.double().numpy()))
     return replace(model, mean=mean.float(), basis=(model.basis.double() @ R.T).float())
@@ -59,6 +64,7 @@ def _edges(triangles):
 def _laplacian(triangles, n):
     "Graph Laplacian (n, n), sparse, of a mesh."
     from scipy.sparse import coo_array, diags_array
+
     i, j = _edges(triangles)[0].T
     W = coo_array((np.ones(2 * len(i)), (np.r_[i, j], np.r_[j, i])), shape=(n, n)).tocsr()
     return diags_array(W.sum(1)) - W
@@ -74,6 +80,7 @@ def _touch(v, triangles, rows, face):
     "Of the vertices `rows` of a mesh, those that lie on the mesh `face`: `(vertices, closest points, their triangles)`."
     from trimesh import Trimesh
     from trimesh.proximity import closest_point
+
     point, distance, triangle = closest_point(face, v[rows])
     normal = Trimesh(v, triangles, process=False).vertex_normals[rows]
     on = (distance < REACH) & (np.einsum("ni,ni->n", normal, face.face_normals[triangle]) > 0.5)
@@ -84,6 +91,7 @@ def _touch(v, triangles, rows, face):
 @dataclass(frozen=True)
 class Wrapped:
     "A carrier's mean head, of V vertices, on a model's mean face, of N."
+
     vertices: np.ndarray  # (V, 3) mm
     on: np.ndarray  # (P,) vertices that lie on the face
     weights: object  # (P, N) sparse: barycentric coordinates of those vertices among the model's
@@ -95,8 +103,12 @@ def wrap(carrier, model):
     from scipy.sparse.linalg import splu
     from trimesh import Trimesh
     from trimesh.triangles import points_to_barycentric
+
     face, V = Trimesh(model.mean.double().numpy(), model.triangles.numpy(), process=False), len(carrier.mean)
-    marks, goal = carrier.face_vertices[[carrier.landmarks[k] for k in MARKS]], face.vertices[[model.landmarks[k] for k in MARKS]]
+    marks, goal = (
+        carrier.face_vertices[[carrier.landmarks[k] for k in MARKS]],
+        face.vertices[[model.landmarks[k] for k in MARKS]],
+    )
     v = _procrustes(carrier.mean[marks], goal, scale=True)(carrier.mean.astype(np.float64))
     L, skin = _laplacian(carrier.triangles, V), np.unique(carrier.triangles[carrier.part == 0])
     for stiff in STIFFNESS:
@@ -108,7 +120,10 @@ def wrap(carrier, model):
         v = v + splu(csc_array(stiff * (L.T @ L + 0.01 * L) + diags_array(weight + 1e-6))).solve(pull)
     on, point, triangle = _touch(v, carrier.triangles, skin, face)
     corners = points_to_barycentric(face.triangles[triangle], point)
-    weights = csr_array((corners.ravel(), (np.repeat(np.arange(len(on)), 3), face.faces[triangle].ravel())), shape=(len(on), len(face.vertices)))
+    weights = csr_array(
+        (corners.ravel(), (np.repeat(np.arange(len(on)), 3), face.faces[triangle].ravel())),
+        shape=(len(on), len(face.vertices)),
+    )
     return Wrapped(_place_eyes(carrier, v), on, weights)
 
 # %% ../nbs/15_populations.ipynb #f43f1066
@@ -116,7 +131,9 @@ def _eyes(carrier):
     "For both eyes: vertices of the eyeball, vertices of the lids' edge."
     edge = np.intersect1d(carrier.triangles[carrier.part == 0], carrier.triangles[carrier.part == 4])
     balls = [np.unique(carrier.triangles[carrier.part == i]) for i in (1, 2)]
-    return [(ball, edge[np.linalg.norm(carrier.mean[edge] - carrier.mean[ball].mean(0), axis=1) < 25]) for ball in balls]
+    return [
+        (ball, edge[np.linalg.norm(carrier.mean[edge] - carrier.mean[ball].mean(0), axis=1) < 25]) for ball in balls
+    ]
 
 
 def _place_eyes(carrier, v):
@@ -126,19 +143,24 @@ def _place_eyes(carrier, v):
 
 # %% ../nbs/15_populations.ipynb #bc988270
 def follow(
-    carrier, wrapped,  # Population, Wrapped
+    carrier,
+    wrapped,  # Population, Wrapped
     basis,  # (R, N, 3) modes of the face
 ):  # (R, V, 3) modes of the carrier
     "How the carrier's vertices move with the face: interpolated on it, harmonic elsewhere; eyeballs with the mean of their lids."
     from scipy.sparse import csc_array, eye_array
     from scipy.sparse.linalg import splu
+
     R, V = len(basis), len(carrier.mean)
     eyes = _eyes(carrier)
     free = np.setdiff1d(np.arange(V), np.concatenate([wrapped.on, *(ball for ball, _ in eyes)]))
     L, d = _laplacian(carrier.triangles, V).tocsr(), np.zeros((V, 3 * R))
     d[wrapped.on] = wrapped.weights @ basis.transpose(1, 0, 2).reshape(-1, 3 * R)
-    d[free] = splu(csc_array(L[free][:, free] + 1e-9 * eye_array(len(free)))).solve(-(L[free][:, wrapped.on] @ d[wrapped.on]))
-    for ball, lids in eyes: d[ball] = d[lids].mean(0)
+    d[free] = splu(csc_array(L[free][:, free] + 1e-9 * eye_array(len(free)))).solve(
+        -(L[free][:, wrapped.on] @ d[wrapped.on])
+    )
+    for ball, lids in eyes:
+        d[ball] = d[lids].mean(0)
     return d.reshape(V, R, 3).transpose(1, 0, 2)
 
 # %% ../nbs/15_populations.ipynb #f2f77e72
@@ -147,6 +169,7 @@ def _texture(v, carrier, x, triangles):
     from trimesh import Trimesh
     from trimesh.proximity import closest_point
     from trimesh.triangles import points_to_barycentric
+
     skin, middle = np.flatnonzero(carrier.part == 0), x[triangles].mean(1)
     outside = np.flatnonzero(carrier.part < 4)
     nearest = outside[closest_point(Trimesh(v, carrier.triangles[outside], process=False), middle)[2]]
@@ -179,16 +202,24 @@ def carry(
     kept = (carrier.part > 0) | _beside(carrier) | ~covered[carrier.triangles].all(1)
     V, rows = len(carrier.mean), len(carrier.uv) + np.arange(3 * len(triangles)).reshape(-1, 3)
     join = lambda a, b, dtype: np.ascontiguousarray(np.concatenate([a, b]), dtype)
-    return dict(mean=join(wrapped.vertices, x, np.float32),
-                basis=np.concatenate([follow(carrier, wrapped, model.basis.numpy()), model.basis.numpy()], 1).astype(np.float32),
-                triangles=join(carrier.triangles[kept], triangles[drawn] + V, np.int32), uv=join(carrier.uv, uv.reshape(-1, 2), np.float32),
-                uv_triangles=join(carrier.uv_triangles[kept], rows[drawn], np.int32), part=join(carrier.part[kept], np.zeros(drawn.sum()), np.uint8),
-                face_vertices=np.arange(V, V + len(x), dtype=np.int32), face_triangles=triangles.astype(np.int32))
+    return dict(
+        mean=join(wrapped.vertices, x, np.float32),
+        basis=np.concatenate([follow(carrier, wrapped, model.basis.numpy()), model.basis.numpy()], 1).astype(
+            np.float32
+        ),
+        triangles=join(carrier.triangles[kept], triangles[drawn] + V, np.int32),
+        uv=join(carrier.uv, uv.reshape(-1, 2), np.float32),
+        uv_triangles=join(carrier.uv_triangles[kept], rows[drawn], np.int32),
+        part=join(carrier.part[kept], np.zeros(drawn.sum()), np.uint8),
+        face_vertices=np.arange(V, V + len(x), dtype=np.int32),
+        face_triangles=triangles.astype(np.int32),
+    )
 
 # %% ../nbs/15_populations.ipynb #4d06942f
 def _head_to_scan(arrays, marks, points):
     "Rigid motions (S, 4, 4) that bring the landmarks of every head to where they are in the file of its scan."
     from trimesh.registration import procrustes
+
     mean, basis = arrays["mean"][arrays["face_vertices"]][marks], arrays["basis"][:, arrays["face_vertices"]][:, marks]
     x = mean + np.einsum("sr,rlc->slc", arrays["coefficients"], basis)
     return np.stack([procrustes(a, b, reflection=False, scale=False, return_cost=False) for a, b in zip(x, points)])
@@ -208,12 +239,22 @@ def build_population(
 ):  # Population
     "Make the population of a face model, write it, and read it back."
     drawn = coefficients is None
-    if drawn: coefficients = np.random.default_rng(seed).standard_normal((IDENTITIES, len(model.basis)))
-    if len(coefficients) < 10: raise ValueError(f"{model.name}: {len(coefficients)} identities; 10 or more are needed, to hold some out")
+    if drawn:
+        coefficients = np.random.default_rng(seed).standard_normal((IDENTITIES, len(model.basis)))
+    if len(coefficients) < 10:
+        raise ValueError(f"{model.name}: {len(coefficients)} identities; 10 or more are needed, to hold some out")
     arrays = carry(model) | dict(coefficients=np.asarray(coefficients, np.float32))
     arrays |= {f"label.{k}": np.asarray(v, np.float32) for k, v in (labels or {}).items()}
-    if points is not None: arrays["head_to_scan"] = _head_to_scan(arrays, list(model.landmarks.values()), points)
-    about = dict(landmarks=model.landmarks, name=model.name, licence=model.licence, units=model.units, own_basis=drawn, identities=list(identities))
+    if points is not None:
+        arrays["head_to_scan"] = _head_to_scan(arrays, list(model.landmarks.values()), points)
+    about = dict(
+        landmarks=model.landmarks,
+        name=model.name,
+        licence=model.licence,
+        units=model.units,
+        own_basis=drawn,
+        identities=list(identities),
+    )
     save_tensors(path, {k: torch.from_numpy(v) for k, v in arrays.items()}, "mrl.faces", about)
     try:
         return load_population(path)
@@ -227,19 +268,26 @@ def population_file(
     folder=HOME / "populations",  # where populations are kept
 ):  # Path of the population's safetensors file
     "The file that `load_population` reads for a face model; made at the first call. FileNotFoundError says what was looked for."
-    if face_model == "anny": return ROOT / "data" / "faces.safetensors"
+    if face_model == "anny":
+        return ROOT / "data" / "faces.safetensors"
     try:
         source = find_face_model(face_model) if face_model in FACE_MODELS else Path(face_model)
     except FileNotFoundError:
         made = sorted(Path(folder).glob(f"{face_model}-{'[0-9a-f]' * 12}.safetensors"))
-        if len(made) == 1: return made[0]               # the population has come here without its model
+        if len(made) == 1:
+            return made[0]  # the population has come here without its model
         raise
-    if tensor_kind(source) == "mrl.faces": return source
+    if tensor_kind(source) == "mrl.faces":
+        return source
     path = Path(folder) / f"{face_model if face_model in FACE_MODELS else source.stem}-{_version(source)}.safetensors"
-    if path.exists(): return path
-    if not is_scan_folder(source): return build_population(path, read_face_model(source)).path
+    if path.exists():
+        return path
+    if not is_scan_folder(source):
+        return build_population(path, read_face_model(source)).path
     model, coefficients, labels, points = read_scans(source)
-    return build_population(path, thin(model, 10_000), coefficients, labels, [p.name for p in scan_files(source)], points).path
+    return build_population(
+        path, thin(model, 10_000), coefficients, labels, [p.name for p in scan_files(source)], points
+    ).path
 
 # %% ../nbs/15_populations.ipynb #ccd3211d
 BESIDE = ("FLAME_masks.pkl", "ibug_to_sfm.txt")  # files of other names that readers look at
@@ -247,8 +295,13 @@ BESIDE = ("FLAME_masks.pkl", "ibug_to_sfm.txt")  # files of other names that rea
 
 def _version(source):
     "Twelve digits that change with the files of a face model and those beside it."
-    if not source.exists() or not source.name: raise FileNotFoundError(f"{source}: no such face model; expected anny, {', '.join(FACE_MODELS)}, or a file or folder")
-    files = [*(source.rglob("*") if source.is_dir() else [source]),
-             *(p for p in source.parent.iterdir() if p.name.startswith(f"{source.name}.") or p.name in BESIDE)]
+    if not source.exists() or not source.name:
+        raise FileNotFoundError(
+            f"{source}: no such face model; expected anny, {', '.join(FACE_MODELS)}, or a file or folder"
+        )
+    files = [
+        *(source.rglob("*") if source.is_dir() else [source]),
+        *(p for p in source.parent.iterdir() if p.name.startswith(f"{source.name}.") or p.name in BESIDE),
+    ]
     state = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files if p.is_file())
     return hashlib.sha256(repr([state, sha256(population_file())]).encode()).hexdigest()[:12]

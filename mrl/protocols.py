@@ -18,15 +18,33 @@ from .faces import LANDMARKS
 from .micc import VIDEOS, check_units, implausible
 
 # %% ../nbs/26_protocols.ipynb #b223b7e4
-_CHOICES = {"annotation": ("any", "authors", "ganfit"), "scale": ("none", "icp", "global"), "icp": ("plane", "point"), "pairs": ("both", "measured"), "centre": ("nose_tip", "own_tips", "now"),
-            "direction": ("prediction", "scan", "both"), "distance": ("triangle", "plane", "vertex"), "weights": ("vertices", "area"), "statistic": ("rmse", "mean", "median")}
+_CHOICES = {
+    "annotation": ("any", "authors", "ganfit"),
+    "scale": ("none", "icp", "global"),
+    "icp": ("plane", "point"),
+    "pairs": ("both", "measured"),
+    "centre": ("nose_tip", "own_tips", "now"),
+    "direction": ("prediction", "scan", "both"),
+    "distance": ("triangle", "plane", "vertex"),
+    "weights": ("vertices", "area"),
+    "statistic": ("rmse", "mean", "median"),
+}
 FOUR = ("right_eye_inner", "left_eye_inner", "nose_base", "lips_central")
-NOW_LANDMARKS = ("right_eye_outer", "right_eye_inner", "left_eye_inner", "left_eye_outer", "nose_base", "mouth_right", "mouth_left")  # in its order
+NOW_LANDMARKS = (
+    "right_eye_outer",
+    "right_eye_inner",
+    "left_eye_inner",
+    "left_eye_outer",
+    "nose_base",
+    "mouth_right",
+    "mouth_left",
+)  # in its order
 
 
 @dataclass(frozen=True)
 class Protocol:
     "How a prediction is laid on a scan, and what is measured; the table above."
+
     name: str
     source: str  # paper, and where its steps are described
     open: tuple  # what the sources leave open or do otherwise, and what is done here
@@ -52,13 +70,17 @@ class Protocol:
     def __post_init__(self):
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
-                raise ValueError(f"protocol {self.name}: {name} must be one of {', '.join(known)}; got {getattr(self, name)!r}")
+                raise ValueError(
+                    f"protocol {self.name}: {name} must be one of {', '.join(known)}; got {getattr(self, name)!r}"
+                )
         if self.statistic == "median" and self.weights == "area":
             raise ValueError(f"protocol {self.name}: a median has no weights by area")
 
 
 _SCAN = "which of the four scans is not said: the one that the authors' landmarks belong to, without them frontal1"
-_START = "the start is not said: the four landmarks of the MRL authors, or those of GANFit's 68 where theirs are missing"
+_START = (
+    "the start is not said: the four landmarks of the MRL authors, or those of GANFit's 68 where theirs are missing"
+)
 _TIP = "the nose tip is GANFit's landmark where the scan's landmarks are GANFit's, else the point farthest out of the face near the nose base"
 _ICP = "ICP is not described: to planes, points all over both surfaces look for partners, pairs on a rim and the worst tenth are left out, since scans have hair and holes"
 _FRAMES = "all frames of a video, or how many, is not said in these sources: ten, evenly over the video, as neighbours hardly differ; where no face is found, a frame is left out"
@@ -66,35 +88,127 @@ _RIM = "vertices beyond the rim of the other surface are not measured"
 
 # %% ../nbs/26_protocols.ipynb #c7c6525e
 _RAMON = Protocol(
-    "ramon2019", "the table is in the deck (Ramon et al. 2019, arXiv 1908.09001); steps from data/micc/README.md of eduardramon/hyperparams-free-3D-losses",
-    ("the picture is cropped by dlib's detector there, by OpenCV's here", "scale is not mentioned: none is fitted, predictions are in millimetres (ramon2019-scaled fits one, as the evaluator of the same authors' later H3DS does)", "region is not mentioned: 95 mm around the nose tip, as in the papers it compares with",
-     "3DRMSE is not defined: root mean square of distances from the prediction to the scan, by area, so that it does not matter how a mesh is cut", "the deck's own row is over a subset without expression, which is not said: all are taken",
-     "which scan the annotated vertices count, and whether from 0 or 1, is not said: the frontal scan on which they make a face, from 0", _TIP, _ICP, _RIM),
-    videos=VIDEOS[:1], frames=None, annotation="authors", weights="area")
-PROTOCOLS = {p.name: p for p in (
-    _RAMON,
-    replace(_RAMON, name="ramon2019-scaled", scale="icp"),
-    Protocol("tran2017", "Tran et al. 2017, arXiv 1612.04904; steps from issue 58 of anhttran/3dmm_cnn",
-             ("scale is not mentioned: none is fitted", "direction is not mentioned: from the vertices of the cropped scan, as it is the scan that is cropped", _FRAMES, _SCAN, _START, _TIP, _ICP, _RIM),
-             direction="scan"),
-    Protocol("genova2018", "Genova et al. 2018, arXiv 1806.06098; steps from Deng's account in issue 23 of microsoft/Deep3DFaceReconstruction",
-             ("the global scale is between two face models there: here between predictions and scans, the median over the evaluated subjects of the scale between landmarks, so that it depends on who is evaluated and on where a mesh has its landmarks",
-              "the region where both surfaces are is not defined: within 95 mm of the nose tip and not beyond a rim", _FRAMES, _SCAN, _START, _TIP, _ICP),
-             scale="global", distance="plane", weights="area", statistic="mean"),
-    Protocol("deng2019", "Deng et al. 2019, arXiv 1903.08527; steps from issue 23 of microsoft/Deep3DFaceReconstruction",
-             ("which vertices lie within 95 mm of the true nose tip is not said: the prediction's", "where the forehead begins is not said: 30 mm above the inner corners of the eyes", _FRAMES, _SCAN, _START, _TIP, _ICP, _RIM),
-             scale="icp", distance="plane", forehead=False),
-    Protocol("ganfit2019", "Gecer et al. 2019, arXiv 1902.05978; steps from the README and micc_evaluation.py of barisgecer/GANFit",
-             ("the five frames of a video are drawn at random there, evenly here", "the original registers a template to the scan, starts ICP from its vertices in correspondence and measures in the template's size: here the scan itself is measured, from landmarks, in its own millimetres",
-              "68 landmarks: here the nine of them that meshes of other topology can name", "the original ends ICP when the mean distance changes by less than 0.001 mm",
-              "in both directions the original moves the surface that is measured, here the prediction moves"),
-             frames=5, landmarks=LANDMARKS, annotation="ganfit", scale="icp", icp="point", pairs="measured", trim=1.0, centre="own_tips", exceptions=((28, 60.0),), overlap=False, direction="both", statistic="mean", scans=("frontal1", "frontal2")),
-    Protocol("now", "Sanyal et al. 2019, arXiv 1905.06817; steps from scan2mesh_computations.py of soubhiksanyal/now_evaluation",
-             ("made for NoW's pictures and scans: on MICC it needs GANFit's landmarks; the annotated frame and frontal1 are taken", "the challenge pools the distances of all scans: here the median of each subject, then the mean",
-              "the original minimises with another algorithm, over all vertices of the cropped scan",
-              "NoW expects whole heads: where its ball reaches a scan's neck or hair, a face without them is pulled there, and its coverage falls"),
-             videos=VIDEOS[:1], frames=None, landmarks=NOW_LANDMARKS, annotation="ganfit", scale="icp", icp="point", pairs="measured", trim=1.0, centre="now", overlap=False, direction="scan", statistic="median", scans=("frontal1",)),
-)}
+    "ramon2019",
+    "the table is in the deck (Ramon et al. 2019, arXiv 1908.09001); steps from data/micc/README.md of eduardramon/hyperparams-free-3D-losses",
+    (
+        "the picture is cropped by dlib's detector there, by OpenCV's here",
+        "scale is not mentioned: none is fitted, predictions are in millimetres (ramon2019-scaled fits one, as the evaluator of the same authors' later H3DS does)",
+        "region is not mentioned: 95 mm around the nose tip, as in the papers it compares with",
+        "3DRMSE is not defined: root mean square of distances from the prediction to the scan, by area, so that it does not matter how a mesh is cut",
+        "the deck's own row is over a subset without expression, which is not said: all are taken",
+        "which scan the annotated vertices count, and whether from 0 or 1, is not said: the frontal scan on which they make a face, from 0",
+        _TIP,
+        _ICP,
+        _RIM,
+    ),
+    videos=VIDEOS[:1],
+    frames=None,
+    annotation="authors",
+    weights="area",
+)
+PROTOCOLS = {
+    p.name: p
+    for p in (
+        _RAMON,
+        replace(_RAMON, name="ramon2019-scaled", scale="icp"),
+        Protocol(
+            "tran2017",
+            "Tran et al. 2017, arXiv 1612.04904; steps from issue 58 of anhttran/3dmm_cnn",
+            (
+                "scale is not mentioned: none is fitted",
+                "direction is not mentioned: from the vertices of the cropped scan, as it is the scan that is cropped",
+                _FRAMES,
+                _SCAN,
+                _START,
+                _TIP,
+                _ICP,
+                _RIM,
+            ),
+            direction="scan",
+        ),
+        Protocol(
+            "genova2018",
+            "Genova et al. 2018, arXiv 1806.06098; steps from Deng's account in issue 23 of microsoft/Deep3DFaceReconstruction",
+            (
+                "the global scale is between two face models there: here between predictions and scans, the median over the evaluated subjects of the scale between landmarks, so that it depends on who is evaluated and on where a mesh has its landmarks",
+                "the region where both surfaces are is not defined: within 95 mm of the nose tip and not beyond a rim",
+                _FRAMES,
+                _SCAN,
+                _START,
+                _TIP,
+                _ICP,
+            ),
+            scale="global",
+            distance="plane",
+            weights="area",
+            statistic="mean",
+        ),
+        Protocol(
+            "deng2019",
+            "Deng et al. 2019, arXiv 1903.08527; steps from issue 23 of microsoft/Deep3DFaceReconstruction",
+            (
+                "which vertices lie within 95 mm of the true nose tip is not said: the prediction's",
+                "where the forehead begins is not said: 30 mm above the inner corners of the eyes",
+                _FRAMES,
+                _SCAN,
+                _START,
+                _TIP,
+                _ICP,
+                _RIM,
+            ),
+            scale="icp",
+            distance="plane",
+            forehead=False,
+        ),
+        Protocol(
+            "ganfit2019",
+            "Gecer et al. 2019, arXiv 1902.05978; steps from the README and micc_evaluation.py of barisgecer/GANFit",
+            (
+                "the five frames of a video are drawn at random there, evenly here",
+                "the original registers a template to the scan, starts ICP from its vertices in correspondence and measures in the template's size: here the scan itself is measured, from landmarks, in its own millimetres",
+                "68 landmarks: here the nine of them that meshes of other topology can name",
+                "the original ends ICP when the mean distance changes by less than 0.001 mm",
+                "in both directions the original moves the surface that is measured, here the prediction moves",
+            ),
+            frames=5,
+            landmarks=LANDMARKS,
+            annotation="ganfit",
+            scale="icp",
+            icp="point",
+            pairs="measured",
+            trim=1.0,
+            centre="own_tips",
+            exceptions=((28, 60.0),),
+            overlap=False,
+            direction="both",
+            statistic="mean",
+            scans=("frontal1", "frontal2"),
+        ),
+        Protocol(
+            "now",
+            "Sanyal et al. 2019, arXiv 1905.06817; steps from scan2mesh_computations.py of soubhiksanyal/now_evaluation",
+            (
+                "made for NoW's pictures and scans: on MICC it needs GANFit's landmarks; the annotated frame and frontal1 are taken",
+                "the challenge pools the distances of all scans: here the median of each subject, then the mean",
+                "the original minimises with another algorithm, over all vertices of the cropped scan",
+                "NoW expects whole heads: where its ball reaches a scan's neck or hair, a face without them is pulled there, and its coverage falls",
+            ),
+            videos=VIDEOS[:1],
+            frames=None,
+            landmarks=NOW_LANDMARKS,
+            annotation="ganfit",
+            scale="icp",
+            icp="point",
+            pairs="measured",
+            trim=1.0,
+            centre="now",
+            overlap=False,
+            direction="scan",
+            statistic="median",
+            scans=("frontal1",),
+        ),
+    )
+}
 
 # %% ../nbs/26_protocols.ipynb #0ea3429d
 def eye_corners(marks):  # dict name -> (3,) -> (2, 3): right, left
@@ -103,7 +217,9 @@ def eye_corners(marks):  # dict name -> (3,) -> (2, 3): right, left
     return np.stack([marks[f"{side}_eye_{corner}"] for side in ("right", "left")])
 
 
-def face_axes(marks):  # dict name -> (3,), with corners of the eyes and lips_central -> (3, 3): rows are the subject's left, up, out of the face
+def face_axes(
+    marks,
+):  # dict name -> (3,), with corners of the eyes and lips_central -> (3, 3): rows are the subject's left, up, out of the face
     "Axes of a face from its landmarks."
     right, left = eye_corners(marks)
     left, up = left - right, (left + right) / 2 - marks["lips_central"]
@@ -135,6 +251,7 @@ def find_lips_central(vertices, marks):  # (V, 3) mm, dict with corners of eyes 
 @dataclass(frozen=True, eq=False)
 class Face:
     "A surface with landmarks: a scan or a prediction."
+
     surface: Surface  # mm
     landmarks: dict  # name -> (3,) mm
     path: Path  # named in errors
@@ -150,7 +267,11 @@ def _named(face, names):
 def moved(face, T):
     "A `Face` after a similarity."
     surface = face.surface
-    return replace(face, surface=Surface(move(T, surface.vertices), surface.triangles), landmarks={k: move(T, p) for k, p in face.landmarks.items()})
+    return replace(
+        face,
+        surface=Surface(move(T, surface.vertices), surface.triangles),
+        landmarks={k: move(T, p) for k, p in face.landmarks.items()},
+    )
 
 
 OFF_MESH = 10  # mm, the most that a landmark may be away from its mesh
@@ -182,7 +303,9 @@ def named_face(
     check_face(face)
     away = face.surface.closest(np.stack(list(marks.values())))[0]
     if away.max() > OFF_MESH:
-        raise ValueError(f"{mesh.path}: landmark {list(marks)[away.argmax()]} is {away.max():.0f} mm away from the mesh, expected at most {OFF_MESH}")
+        raise ValueError(
+            f"{mesh.path}: landmark {list(marks)[away.argmax()]} is {away.max():.0f} mm away from the mesh, expected at most {OFF_MESH}"
+        )
     return face
 
 # %% ../nbs/26_protocols.ipynb #2a8ee072
@@ -197,7 +320,9 @@ def region(
     axes, eyes = face_axes(marks), eye_corners(marks).mean(0)
 
     def within(centre, radius):
-        return lambda x: (np.linalg.norm(x - centre, axis=-1) <= radius) & (protocol.forehead | ((x - eyes) @ axes[1] < 30))
+        return lambda x: (
+            (np.linalg.norm(x - centre, axis=-1) <= radius) & (protocol.forehead | ((x - eyes) @ axes[1] < 30))
+        )
 
     if protocol.centre == "now":  # 0.3 of the way from the nose base to the eyes; 1.4 times the mean of two lengths
         nose = eyes - marks["nose_base"]
@@ -212,6 +337,7 @@ def region(
 @dataclass(frozen=True)
 class Comparison:
     "What a protocol says about one prediction and one scan."
+
     error: float  # mm
     T: np.ndarray  # (4, 4) from the prediction's frame to the scan's; where there are two, of the side that is measured last, the scan's
     scale: float  # of T
@@ -221,7 +347,8 @@ class Comparison:
     rows: dict  # "prediction", "scan": (n,) those vertices
 
 
-def _scale(T): return float(np.cbrt(np.linalg.det(T[:3, :3])))
+def _scale(T):
+    return float(np.cbrt(np.linalg.det(T[:3, :3])))
 
 
 def landmark_scale(protocol, prediction, scan):
@@ -238,14 +365,26 @@ def from_landmarks(protocol, prediction, scan, scale=1.0):
     source, target = move(grown, _named(prediction, protocol.landmarks)), _named(scan, protocol.landmarks)
     T = fit_similarity(source, target, scale=protocol.scale == "icp")
     if (off := np.sqrt(((move(T, source) - target) ** 2).sum(1).mean())) > RESIDUAL:
-        raise ValueError(f"{prediction.path}: its landmarks are {off:.0f} mm off those of {scan.path} (rms), expected at most {RESIDUAL}: other vertices, or left and right exchanged?")
+        raise ValueError(
+            f"{prediction.path}: its landmarks are {off:.0f} mm off those of {scan.path} (rms), expected at most {RESIDUAL}: other vertices, or left and right exchanged?"
+        )
     return T @ grown
 
 
 def refine(protocol, prediction, scan, inside, T, pairs):
     "`Alignment` by the protocol's ICP, from `T`; its `T` goes on from there."
-    return icp(moved(prediction, T).surface, scan.surface, pairs=pairs, distance=protocol.icp, scale=protocol.scale == "icp", trim=protocol.trim, rims=not protocol.overlap, axes=face_axes(scan.landmarks),
-               weights="vertices" if protocol.pairs == "measured" else "area", inside=(inside["prediction"], inside["scan"]))
+    return icp(
+        moved(prediction, T).surface,
+        scan.surface,
+        pairs=pairs,
+        distance=protocol.icp,
+        scale=protocol.scale == "icp",
+        trim=protocol.trim,
+        rims=not protocol.overlap,
+        axes=face_axes(scan.landmarks),
+        weights="vertices" if protocol.pairs == "measured" else "area",
+        inside=(inside["prediction"], inside["scan"]),
+    )
 
 # %% ../nbs/26_protocols.ipynb #9dcc925e
 def _statistic(protocol, d, w):
@@ -262,7 +401,9 @@ def _measure(protocol, source, target, rows):
     d, foot, triangle = target.closest(x)
     kept = ~target.on_rim(foot, triangle) if protocol.overlap else np.ones(len(rows), bool)
     if not kept.any():
-        raise ValueError(f"nothing to measure: no vertex lies inside of the region of protocol {protocol.name} and on the other surface")
+        raise ValueError(
+            f"nothing to measure: no vertex lies inside of the region of protocol {protocol.name} and on the other surface"
+        )
     if protocol.distance == "plane":
         d = np.abs(np.einsum("ni,ni->n", x - foot, target.normals(foot, triangle)))
     if protocol.distance == "vertex":
@@ -274,7 +415,7 @@ def _measure(protocol, source, target, rows):
 # %% ../nbs/26_protocols.ipynb #67c140e4
 def _coverage(prediction, scan, inside):
     "Share of the area of the scan inside that has its closest point inside of the prediction, and not on its rim."
-    (x, w), = sample(scan.surface, inside, (5.0,), face_axes(scan.landmarks))
+    ((x, w),) = sample(scan.surface, inside, (5.0,), face_axes(scan.landmarks))
     _, foot, triangle = prediction.surface.closest(x)
     return float(w @ ~prediction.surface.on_rim(foot, triangle))
 
@@ -284,7 +425,9 @@ def _fit(protocol, prediction, scan, inside, start, side):
     pairs = {"prediction": "moving", "scan": "fixed"}[side] if protocol.pairs == "measured" else protocol.pairs
     end = refine(protocol, prediction, scan, inside, start, pairs)
     if not 0.8 < _scale(end.T) < 1.25:
-        raise ValueError(f"{prediction.path}: ICP changed its scale by {_scale(end.T):.2f} on {scan.path}: the surfaces do not fit, or a mesh is very noisy")
+        raise ValueError(
+            f"{prediction.path}: ICP changed its scale by {_scale(end.T):.2f} on {scan.path}: the surfaces do not fit, or a mesh is very noisy"
+        )
     return end.T @ start, end.converged
 
 # %% ../nbs/26_protocols.ipynb #9833cb34
@@ -307,10 +450,27 @@ def compare(
             ends.append(_fit(protocol, prediction, scan, region(protocol, subject, scan, first), start, side))
         there = moved(prediction, ends[-1][0])
         source, target = (there.surface, scan.surface) if side == "prediction" else (scan.surface, there.surface)
-        at = first.surface if side == "prediction" and protocol.centre == "own_tips" else source  # its own region is cut before it moves
-        found[side] = _measure(protocol, source, target, source.used[region(protocol, subject, scan, first)[side](at.vertices[source.used])])
+        at = (
+            first.surface if side == "prediction" and protocol.centre == "own_tips" else source
+        )  # its own region is cut before it moves
+        found[side] = _measure(
+            protocol,
+            source,
+            target,
+            source.used[region(protocol, subject, scan, first)[side](at.vertices[source.used])],
+        )
     errors, distances, rows = (dict(zip(found, part)) for part in zip(*found.values()))
     if (far := max(np.quantile(d, 0.75) for d in distances.values())) > FAR:
-        raise ValueError(f"{prediction.path}: a quarter of what is measured is {far:.0f} mm or more away from {scan.path}: a whole head, parts that a scan does not have, or another pose")
+        raise ValueError(
+            f"{prediction.path}: a quarter of what is measured is {far:.0f} mm or more away from {scan.path}: a whole head, parts that a scan does not have, or another pose"
+        )
     T = ends[-1][0]
-    return Comparison(float(np.mean(list(errors.values()))), T, _scale(T), all(end[1] for end in ends), _coverage(there, scan, region(protocol, subject, scan, first)["scan"]), distances, rows)
+    return Comparison(
+        float(np.mean(list(errors.values()))),
+        T,
+        _scale(T),
+        all(end[1] for end in ends),
+        _coverage(there, scan, region(protocol, subject, scan, first)["scan"]),
+        distances,
+        rows,
+    )

@@ -14,8 +14,30 @@ import numpy as np
 
 from .appearance import Appearance, background, develop, sample_appearance, smooth
 from .files import ROOT
-from .surfaces import (GLASSES_PINS, HAIR_AZIMUTH, HAIR_POLAR, HAIR_ROWS, TEMPLE_PINS, TORSO_RINGS, Textures, fit_sphere, glasses_triangles, glasses_vertices,
-                          grid, hair_vertices, lens_planes, load_skins, reflected_light, shade_eye, shade_hair, shade_torso, skin_at, strands, torso_vertices, unit)
+from mrl.surfaces import (
+    GLASSES_PINS,
+    HAIR_AZIMUTH,
+    HAIR_POLAR,
+    HAIR_ROWS,
+    TEMPLE_PINS,
+    TORSO_RINGS,
+    Textures,
+    fit_sphere,
+    glasses_triangles,
+    glasses_vertices,
+    grid,
+    hair_vertices,
+    lens_planes,
+    load_skins,
+    reflected_light,
+    shade_eye,
+    shade_hair,
+    shade_torso,
+    skin_at,
+    strands,
+    torso_vertices,
+    unit,
+)
 
 # %% ../nbs/09_render.ipynb #add13387
 def pixel_rays(points, K, R):
@@ -28,7 +50,7 @@ def pixel_rays(points, K, R):
 def pixel_centres(size):
     "Image points (size size, 2) of the pixels' centres, row by row; the same read-only array at every call."
     i, j = np.divmod(np.arange(size * size), size)
-    centres = np.stack([j + .5, i + .5], -1).astype(np.float32)
+    centres = np.stack([j + 0.5, i + 0.5], -1).astype(np.float32)
     centres.flags.writeable = False
     return centres
 
@@ -36,6 +58,7 @@ def pixel_centres(size):
 @lru_cache(maxsize=1)
 def _device():
     from embreex.rtcore import EmbreeDevice
+
     return EmbreeDevice()
 
 # %% ../nbs/09_render.ipynb #2eceb60a
@@ -45,8 +68,11 @@ class Scene:
     def __init__(self, vertices, triangles):
         from embreex.mesh_construction import TriangleMesh
         from embreex.rtcore_scene import EmbreeScene
+
         self._scene = EmbreeScene(_device())
-        TriangleMesh(self._scene, np.asarray(vertices, np.float32).astype(object), np.asarray(triangles).astype(object))   # it reads element by element
+        TriangleMesh(
+            self._scene, np.asarray(vertices, np.float32).astype(object), np.asarray(triangles).astype(object)
+        )  # it reads element by element
 
     def _run(self, origin, direction, **query):
         direction = np.ascontiguousarray(direction, np.float32)
@@ -67,7 +93,7 @@ def _box(x, r):
     "Sums of x (H, W) over (2 r + 1)^2 pixels."
     for axis in (0, 1):
         x = np.cumsum(np.pad(x, [(r + 1, r) if i == axis else (0, 0) for i in (0, 1)]), axis, dtype=np.float32)
-        x = x[2 * r + 1:] - x[:-2 * r - 1] if axis == 0 else x[:, 2 * r + 1:] - x[:, :-2 * r - 1]
+        x = x[2 * r + 1 :] - x[: -2 * r - 1] if axis == 0 else x[:, 2 * r + 1 :] - x[:, : -2 * r - 1]
     return x
 
 
@@ -77,9 +103,13 @@ def _visibility(scene, points, n, part, pixel, primary, light, size, spread):
     lit = np.flatnonzero((pixel[:primary] % size + step // 2 * (pixel[:primary] // size)) % step == 0)
     seen, count = np.zeros((2, size * size), np.float32)
     count[pixel[lit]] = 1
-    lit = lit[np.take(n, lit, 0) @ light > -.3]
-    start = np.take(points, lit, 0) + np.where(part[lit] == 3, 5, 1.5)[:, None].astype(np.float32) * np.take(n, lit, 0)   # cloth lies loosely
-    jitter = np.take(_JITTER, pixel[lit] * 7919 % len(_JITTER), 0)          # by pixel, so that what is elsewhere in the picture does not matter
+    lit = lit[np.take(n, lit, 0) @ light > -0.3]
+    start = np.take(points, lit, 0) + np.where(part[lit] == 3, 5, 1.5)[:, None].astype(np.float32) * np.take(
+        n, lit, 0
+    )  # cloth lies loosely
+    jitter = np.take(
+        _JITTER, pixel[lit] * 7919 % len(_JITTER), 0
+    )  # by pixel, so that what is elsewhere in the picture does not matter
     seen[pixel[lit]] = ~scene.occluded(start, light + np.float32(spread) * jitter)
     r = max(1, round(size / 64))
     seen, count = (_box(x.reshape(size, size), r).ravel()[pixel] for x in (seen, count))
@@ -94,7 +124,9 @@ class Renderer:
 
     def __init__(self, population, skins_dir=None):
         self.mean, self.uv = (np.asarray(x, np.float32) for x in (population.mean, population.uv))
-        self.head, self.uv_triangles = (np.asarray(x, np.int64) for x in (population.triangles, population.uv_triangles))
+        self.head, self.uv_triangles = (
+            np.asarray(x, np.int64) for x in (population.triangles, population.uv_triangles)
+        )
         part = np.asarray(population.part, np.uint8)
         _attach(self, part)
         _attach_shoulders(self, part)
@@ -119,16 +151,24 @@ class Renderer:
 def _check(r, vertices, K, q, t, size):
     "The arguments of a picture as arrays, with R (3, 3) for q; ValueError names what does not fit."
     import torch
+
     from mrl.rotation import quaternion_to_matrix
-    if not (isinstance(size, (int, np.integer)) and size >= 8): raise ValueError(f"size: expected an integer of at least 8, got {size!r}")
+
+    if not (isinstance(size, (int, np.integer)) and size >= 8):
+        raise ValueError(f"size: expected an integer of at least 8, got {size!r}")
     arrays = []
     for name, value, shape in (("vertices", vertices, r.mean.shape), ("K", K, (3, 3)), ("q", q, (4,)), ("t", t, (3,))):
         value = np.asarray(value, np.float32 if name == "vertices" else np.float64)
-        if value.shape != shape: raise ValueError(f"{name}: expected shape {shape}, got {value.shape}")
-        if not np.isfinite(value).all(): raise ValueError(f"{name}: expected finite values, got {np.count_nonzero(~np.isfinite(value))} that are not")
+        if value.shape != shape:
+            raise ValueError(f"{name}: expected shape {shape}, got {value.shape}")
+        if not np.isfinite(value).all():
+            raise ValueError(
+                f"{name}: expected finite values, got {np.count_nonzero(~np.isfinite(value))} that are not"
+            )
         arrays.append(value)
     vertices, K, q, t = arrays
-    if K[0, 0] == 0 or K[1, 1] == 0 or (K[2] != (0, 0, 1)).any(): raise ValueError(f"K: expected focal lengths and a last row 0, 0, 1, got {K.tolist()}")
+    if K[0, 0] == 0 or K[1, 1] == 0 or (K[2] != (0, 0, 1)).any():
+        raise ValueError(f"K: expected focal lengths and a last row 0, 0, 1, got {K.tolist()}")
     return vertices, K, quaternion_to_matrix(torch.from_numpy(q)).numpy(), t.astype(np.float32)
 
 # %% ../nbs/09_render.ipynb #0b2f564b
@@ -140,14 +180,21 @@ def _attach(r, part):
     lids = _rim(r.head[part == 0])
     r.lids = lids[np.minimum(*(np.linalg.norm(r.mean[lids] - eye, axis=1) for eye in (left, right))) < 1.6 * radius]
     skull = r.mean[r.mean[:, 1] > r.origin[1] + r.unit]
-    r.crown = np.array([0, r.origin[1] + .6 * r.unit, (skull[:, 2].max() + skull[:, 2].min()) / 2], np.float32)
+    r.crown = np.array([0, r.origin[1] + 0.6 * r.unit, (skull[:, 2].max() + skull[:, 2].min()) / 2], np.float32)
     polar, azimuth = np.meshgrid(HAIR_POLAR, HAIR_AZIMUTH, indexing="ij")
-    r.hair_direction = np.stack([np.sin(polar) * np.sin(azimuth), np.cos(polar), np.sin(polar) * np.cos(azimuth)], -1).astype(np.float32)
+    r.hair_direction = np.stack(
+        [np.sin(polar) * np.sin(azimuth), np.cos(polar), np.sin(polar) * np.cos(azimuth)], -1
+    ).astype(np.float32)
     side = np.concatenate([np.c_[np.full(3, x), TEMPLE_PINS] for x in (9, -9)])
     pins = [np.c_[GLASSES_PINS[:, :2], np.full(len(GLASSES_PINS), 9)], side]
     scene, n = Scene(r.mean, r.head), r.hair_direction.size // 3
-    hits = [_pin(r, scene, r.crown, r.hair_direction.reshape(-1, 3)),
-            *(_pin(r, scene, r.origin + r.unit * p, d) for p, d in zip(pins, (np.tile([0, 0, -1.0], (len(pins[0]), 1)), -np.sign(side) * [1, 0, 0])))]
+    hits = [
+        _pin(r, scene, r.crown, r.hair_direction.reshape(-1, 3)),
+        *(
+            _pin(r, scene, r.origin + r.unit * p, d)
+            for p, d in zip(pins, (np.tile([0, 0, -1.0], (len(pins[0]), 1)), -np.sign(side) * [1, 0, 0]))
+        ),
+    ]
     r.pin_corner, r.pin_weights = (np.concatenate(x) for x in zip(*hits))
     r.hair_pins, r.glasses_pins = np.s_[:n], np.s_[n:]
 
@@ -180,10 +227,12 @@ def _attach_shoulders(r, part):
 
 def _chart_points(r, h, w):
     "Point (h w, 3) of the mean head of `r` at each texel's centre, nan where the chart is empty."
-    y, x = np.mgrid[0:h, 0:w] + .5
-    skin = r.part[:len(r.head)] == 0
+    y, x = np.mgrid[0:h, 0:w] + 0.5
+    skin = r.part[: len(r.head)] == 0
     chart = np.c_[r.uv * [w, h], np.zeros(len(r.uv))]
-    hit, weights, _ = Scene(chart, r.uv_triangles[skin]).cast(np.stack([x, y, -1 + 0 * x], -1).reshape(-1, 3), np.tile([0, 0, 1], (h * w, 1)))
+    hit, weights, _ = Scene(chart, r.uv_triangles[skin]).cast(
+        np.stack([x, y, -1 + 0 * x], -1).reshape(-1, 3), np.tile([0, 0, 1], (h * w, 1))
+    )
     points = np.einsum("nij,ni->nj", r.mean[r.head[skin][hit]], weights)
     return np.where(hit[:, None] < 0, np.nan, points)
 
@@ -191,14 +240,15 @@ def _chart_points(r, h, w):
 def _join(r, part):
     "One list of triangles of head, torso, hair and glasses, their parts (0 to 4 as in the population, 5 hair, 6 glasses), and vertex coordinates."
     from scipy.sparse import csr_array
+
     torso = grid(len(TORSO_RINGS), len(r.rim), len(r.mean))
     hair = grid(HAIR_ROWS, len(HAIR_AZIMUTH), torso.max() + 1)
     glasses = glasses_triangles(hair.max() + 1)
-    r.bald, r.bare = len(r.head) + len(torso), len(r.head) + len(torso) + len(hair)       # where hair and glasses begin
+    r.bald, r.bare = len(r.head) + len(torso), len(r.head) + len(torso) + len(hair)  # where hair and glasses begin
     r.triangles = np.concatenate([r.head, torso, hair, glasses])
     r.part = np.concatenate([part, np.repeat(np.uint8([3, 5, 6]), [len(torso), len(hair), len(glasses)])])
-    r.around = []                                                # (V, F): 1 where a triangle has a vertex; without glasses and with them
-    for triangles in (r.triangles[:r.bare], r.triangles):
+    r.around = []  # (V, F): 1 where a triangle has a vertex; without glasses and with them
+    for triangles in (r.triangles[: r.bare], r.triangles):
         corner = triangles.ravel(), np.arange(triangles.size) // 3
         r.around.append(csr_array((np.ones(triangles.size, np.float32), corner)))
     sky = _sky(r.mean, r.head)
@@ -208,7 +258,7 @@ def _join(r, part):
     on_head = np.unique(r.head[part != 3])
     body[on_head] = np.c_[sky, 0 * sky][on_head]
     strand = np.meshgrid(np.linspace(0, 1, HAIR_ROWS), HAIR_AZIMUTH, indexing="ij")
-    frame = np.tile([.8, 0], (np.ptp(glasses) + 1, 1))
+    frame = np.tile([0.8, 0], (np.ptp(glasses) + 1, 1))
     r.coordinates = np.concatenate([body, np.stack(strand, -1).reshape(-1, 2), frame]).astype(np.float32)
 
 # %% ../nbs/09_render.ipynb #685de25c
@@ -216,7 +266,8 @@ def _sky(vertices, triangles, rays=64):
     "Share (V,) of a cosine-weighted hemisphere that each vertex sees."
     a, b, c = (vertices[triangles[:, i]] for i in range(3))
     n = np.zeros_like(vertices)
-    for i in range(3): np.add.at(n, triangles[:, i], np.cross(b - a, c - a))
+    for i in range(3):
+        np.add.at(n, triangles[:, i], np.cross(b - a, c - a))
     n = unit(n)
     directions = unit(n[:, None] + unit(np.random.default_rng(0).standard_normal((1, rays, 3))).astype(np.float32))
     origins = np.repeat(vertices + 1.5 * n, rays, 0)
@@ -226,41 +277,60 @@ def _sky(vertices, triangles, rays=64):
 @dataclass
 class _Frame:
     "One picture in the making."
+
     r: Renderer
     a: Appearance
-    K: np.ndarray         # (3, 3)
-    R: np.ndarray         # (3, 3) camera-to-world
-    t: np.ndarray         # (3,) mm
+    K: np.ndarray  # (3, 3)
+    R: np.ndarray  # (3, 3) camera-to-world
+    t: np.ndarray  # (3,) mm
     size: int
     vertices: np.ndarray  # of head, torso, hair and, if worn, glasses
     normals: np.ndarray
-    facing: np.ndarray    # triangles in `scene`, then -1
+    facing: np.ndarray  # triangles in `scene`, then -1
     scene: Scene
-    eyes: list            # centre and radius of the eyeballs, left first
-    lenses: tuple         # centres (2, 3) and axes (2, 3, 3) of the glasses' lenses, or None
-    noise: np.ndarray     # (1024,) in 0..1, for strands
+    eyes: list  # centre and radius of the eyeballs, left first
+    lenses: tuple  # centres (2, 3) and axes (2, 3, 3) of the glasses' lenses, or None
+    noise: np.ndarray  # (1024,) in 0..1, for strands
 
 # %% ../nbs/09_render.ipynb #82ed3c8d
 def _prepare(r, vertices, K, R, t, a, size):
     "The `_Frame` of a picture."
     worn, eyes, lenses = a.glasses[0] > 0, [fit_sphere(vertices[i]) for i in r.eyes], None
     p = np.einsum("nij,nik->nj", vertices[r.pin_corner], r.pin_weights)
-    parts = [vertices, torso_vertices(vertices[r.rim]), hair_vertices(p[r.hair_pins].reshape(r.hair_direction.shape), r.hair_direction, a)]
+    parts = [
+        vertices,
+        torso_vertices(vertices[r.rim]),
+        hair_vertices(p[r.hair_pins].reshape(r.hair_direction.shape), r.hair_direction, a),
+    ]
     if worn:
         centres, pins = np.stack([c for c, _ in eyes]), p[r.glasses_pins]
         parts.append(glasses_vertices(centres, pins, a))
-        lenses = lens_planes(centres, pins[:len(GLASSES_PINS)], a)
-    vertices, triangles = np.concatenate(parts).astype(np.float32), r.triangles if worn else r.triangles[:r.bare]
+        lenses = lens_planes(centres, pins[: len(GLASSES_PINS)], a)
+    vertices, triangles = np.concatenate(parts).astype(np.float32), r.triangles if worn else r.triangles[: r.bare]
     p, q, s = (np.take(vertices, triangles[:, i], 0) for i in range(3))
     area = _cross(q - p, s - p)
     normals = unit(r.around[int(worn)] @ area)
     facing = _facing(r, area, t - p)
-    facing[r.bald:r.bare] = a.hair[0] > 0                                  # hair is seen from both sides
+    facing[r.bald : r.bare] = a.hair[0] > 0  # hair is seen from both sides
     facing = np.flatnonzero(facing)
     used, corners = np.zeros(len(vertices), bool), np.take(triangles, facing, 0)
     used[corners] = True
     scene = Scene(vertices[used], np.take(np.cumsum(used, dtype=np.int32) - 1, corners))
-    return _Frame(r, a, K, R, t, size, vertices, normals, np.append(facing, -1), scene, eyes, lenses, np.random.default_rng(a.seed).random(1024, dtype=np.float32))
+    return _Frame(
+        r,
+        a,
+        K,
+        R,
+        t,
+        size,
+        vertices,
+        normals,
+        np.append(facing, -1),
+        scene,
+        eyes,
+        lenses,
+        np.random.default_rng(a.seed).random(1024, dtype=np.float32),
+    )
 
 # %% ../nbs/09_render.ipynb #c864dd23
 def _facing(r, area, towards):
@@ -277,7 +347,13 @@ def _cross(a, b):
 def _mix(table, corners, weights):
     "Rows of `table` at corners (N, 3), added with weights (N, 3): a product with a sparse matrix that has three numbers per row."
     from scipy.sparse import csr_array
-    return csr_array((weights.ravel(), corners.ravel(), np.arange(0, corners.size + 1, 3)), shape=(len(corners), len(table))) @ table
+
+    return (
+        csr_array(
+            (weights.ravel(), corners.ravel(), np.arange(0, corners.size + 1, 3)), shape=(len(corners), len(table))
+        )
+        @ table
+    )
 
 
 def _trace(f, points):
@@ -287,7 +363,7 @@ def _trace(f, points):
     hit = np.take(f.facing, hit)
     i = np.flatnonzero((np.take(f.r.part, hit) == 5) & (hit >= 0))
     s, azimuth = _mix(f.r.coordinates, np.take(f.r.triangles, hit[i], 0), np.take(weights, i, 0)).T
-    ragged = .12 if f.a.hair[4] > 20 else .3
+    ragged = 0.12 if f.a.hair[4] > 20 else 0.3
     i = i[s > 1.02 - ragged * strands(f.noise, 0 * s, 1.7 * azimuth, f.a) ** 1.5]
     start = depth[i] + 1
     behind, weights[i], depth[i] = f.scene.cast(f.t + rays[i] * start[:, None], rays[i])
@@ -295,7 +371,7 @@ def _trace(f, points):
     return hit, weights, depth, rays
 
 # %% ../nbs/09_render.ipynb #efe22837
-EXTRA = np.float32([[-.35, -.2], [.35, -.15], [0, .38]])
+EXTRA = np.float32([[-0.35, -0.2], [0.35, -0.15], [0, 0.38]])
 
 
 def _edges(f, hit, depth):
@@ -308,7 +384,7 @@ def _edges(f, hit, depth):
         edge[a] |= jump
         edge[b] |= jump
     if f.lenses:
-        x, y, z = f.K @ f.R.T @ (f.vertices[f.r.triangles[f.r.bare:].min():] - f.t).T
+        x, y, z = f.K @ f.R.T @ (f.vertices[f.r.triangles[f.r.bare :].min() :] - f.t).T
         i, j = np.int32(y / z), np.int32(x / z)
         i, j = (k[(z > 1) & (np.minimum(i, j) >= 0) & (np.maximum(i, j) < f.size)] for k in (i, j))
         near = np.zeros((f.size, f.size), np.float32)
@@ -319,7 +395,7 @@ def _edges(f, hit, depth):
 # %% ../nbs/09_render.ipynb #fa1269c2
 def _radiance(f):
     "Linear light (size, size, 3) of a picture."
-    n, centres = f.size ** 2, pixel_centres(f.size)
+    n, centres = f.size**2, pixel_centres(f.size)
     first = _trace(f, centres)
     edge = _edges(f, first[0], first[2])
     more = _trace(f, (centres[edge, None] + EXTRA).reshape(-1, 2))
@@ -327,8 +403,11 @@ def _radiance(f):
     pixel, on = np.concatenate([np.arange(n), np.repeat(edge, len(EXTRA))]), np.flatnonzero(hit >= 0)
     light, along = np.take(background(f.a.background, f.size).reshape(-1, 3), pixel, 0), np.take(rays, on, 0)
     seen = f.t + along * depth[on, None]
-    light[on] = _shade(f, hit[on], np.take(weights, on, 0), seen, -unit(along), pixel[on], np.count_nonzero(first[0] >= 0))
-    if f.lenses: _through_lenses(f, light, np.where(hit < 0, np.inf, depth), rays)
+    light[on] = _shade(
+        f, hit[on], np.take(weights, on, 0), seen, -unit(along), pixel[on], np.count_nonzero(first[0] >= 0)
+    )
+    if f.lenses:
+        _through_lenses(f, light, np.where(hit < 0, np.inf, depth), rays)
     image = light[:n]
     image[edge] = (image[edge] + light[n:].reshape(len(edge), len(EXTRA), 3).sum(1)) / (1 + len(EXTRA))
     return image.reshape(f.size, f.size, 3)
@@ -344,28 +423,30 @@ def _through_lenses(f, light, depth, rays):
         inside = (z > 0) & (z < depth) & (np.abs(v) < 1)
         i = np.flatnonzero(inside)
         i = i[np.abs(u[i] / (1 + taper * v[i])) ** power + np.abs(v[i]) ** power < 1]
-        n = unit(out + .12 * (side * u[i, None] * right + v[i, None] * up))        # lenses are curved
+        n = unit(out + 0.12 * (side * u[i, None] * right + v[i, None] * up))  # lenses are curved
         view = unit(rays[i])
         cosine = np.einsum("ni,ni->n", n, view)
         mirror = view - 2 * cosine[:, None] * n
         around = np.maximum(mirror @ (f.R @ f.a.ambient[1:]).astype(np.float32) + f.a.ambient[0], 0)
         for lamp, key in zip(f.a.light @ f.R.T, f.a.key):
-            around = around + 2 * smooth(.9, .96, mirror @ lamp.astype(np.float32))[:, None] * key
-        fresnel = .07 + .93 * (1 - np.abs(cosine)) ** 5
+            around = around + 2 * smooth(0.9, 0.96, mirror @ lamp.astype(np.float32))[:, None] * key
+        fresnel = 0.07 + 0.93 * (1 - np.abs(cosine)) ** 5
         light[i] += fresnel[:, None] * (around - light[i])
-        light[i] *= f.a.lens + (1 - f.a.lens) * .04
+        light[i] *= f.a.lens + (1 - f.a.lens) * 0.04
 
 # %% ../nbs/09_render.ipynb #cf2f5f92
 def _shade(f, hit, weights, points, view, pixel, primary):
     "Radiance (N, 3) of hits: what the surface is, part by part, then the light on it. The first `primary` hits are of pixel centres."
     r, a, part = f.r, f.a, f.r.part[hit]
-    attributes = _mix(np.concatenate([f.normals, r.coordinates[:len(f.normals)]], 1), np.take(r.triangles, hit, 0), weights)
+    attributes = _mix(
+        np.concatenate([f.normals, r.coordinates[: len(f.normals)]], 1), np.take(r.triangles, hit, 0), weights
+    )
     n, (u, v) = unit(attributes[:, :3]), attributes[:, 3:].T
-    albedo, gloss, sky = np.full_like(n, .3), np.full(len(n), .3, np.float32), np.clip(u, 0, 1)
+    albedo, gloss, sky = np.full_like(n, 0.3), np.full(len(n), 0.3, np.float32), np.clip(u, 0, 1)
     skin, torso, hair, frame = (np.flatnonzero(part == i) for i in (0, 3, 5, 6))
     uv = np.concatenate([_mix(r.uv, np.take(r.uv_triangles, hit[skin], 0), np.take(weights, skin, 0)), r.neck_uv])
     sample = skin_at(r.textures[(f.size < 160) + (f.size < 80)], a, uv)
-    albedo[skin], gloss[skin], neck = sample[:len(skin), :3], sample[:len(skin), 3], sample[len(skin):, :3]
+    albedo[skin], gloss[skin], neck = sample[: len(skin), :3], sample[: len(skin), 3], sample[len(skin) :, :3]
     for eye, sphere in enumerate(f.eyes, 1):
         i = np.flatnonzero(part == eye)
         albedo[i], n[i], gloss[i], sky[i] = shade_eye(points[i], sphere, f.t, a)
@@ -377,8 +458,13 @@ def _shade(f, hit, weights, points, view, pixel, primary):
     albedo[frame], gloss[frame] = a.frame[:3], a.frame[3]
     visible = np.ones(len(n), np.float32)
     if a.shadow[0] > 0:
-        visible += a.shadow[0] * (_visibility(f.scene, points, n, part, pixel, primary, (f.R @ a.light[0]).astype(np.float32), f.size, a.shadow[1]) - 1)
+        visible += a.shadow[0] * (
+            _visibility(
+                f.scene, points, n, part, pixel, primary, (f.R @ a.light[0]).astype(np.float32), f.size, a.shadow[1]
+            )
+            - 1
+        )
     colour = reflected_light(a, f.R, n, view, part, albedo, gloss, sky, visible)
-    inside = part == 4                                                  # of mouth and lids
-    colour[inside] = neck.mean(0) * (a.ambient[0] + .1 * a.key[0]) * np.float32([.20, .09, .08])
+    inside = part == 4  # of mouth and lids
+    colour[inside] = neck.mean(0) * (a.ambient[0] + 0.1 * a.key[0]) * np.float32([0.20, 0.09, 0.08])
     return colour

@@ -19,37 +19,90 @@ from .files import atomic_write, sha256, write_json
 from .protocols import compare, face_axes
 
 # %% ../nbs/29_report.ipynb #26047e98
-_PAIRS = {"both": "points of both surfaces look for partners", "measured": "the points that are measured look for partners"}
+_PAIRS = {
+    "both": "points of both surfaces look for partners",
+    "measured": "the points that are measured look for partners",
+}
 _STATISTIC = {"rmse": "root mean square", "mean": "mean", "median": "median"}
-_DISTANCE = {"triangle": "to the closest point of the other surface", "plane": "to the tangent plane at the closest point of the other surface", "vertex": "to the closest vertex of the other mesh"}
+_DISTANCE = {
+    "triangle": "to the closest point of the other surface",
+    "plane": "to the tangent plane at the closest point of the other surface",
+    "vertex": "to the closest vertex of the other mesh",
+}
 
 
 def describe(protocol):  # list of (step, what is done)
     "The steps of a protocol, from its fields."
     p = protocol
-    start = {"none": "rigid motion", "icp": "similarity", "global": "all predictions of a method are scaled by one factor, the median over the subjects of the scale between landmarks; then a rigid motion"}[p.scale]
-    region = {"nose_tip": f"within {p.radius:g} mm of the scan's nose tip", "own_tips": f"within {p.radius:g} mm of the nose tip of the surface that is measured, as it lies before ICP",
-              "now": "in a ball around the point 0.3 of the way from the nose base to the middle between the eyes; its radius is 0.7 times the sum of the distance of the outer eye corners and that of the nose base from the middle"}[p.centre]
-    region += "".join(f"; subject {n}: {r:g} mm" for n, r in p.exceptions) + ("" if p.forehead else "; no more than 30 mm above the eyes")
-    pairs = f"{_PAIRS[p.pairs]}, inside of the region" + ("" if p.overlap else ", on rims too") + (f", the closest {p.trim:.0%} by weight are used" if p.trim < 1 else ", all are used")
+    start = {
+        "none": "rigid motion",
+        "icp": "similarity",
+        "global": "all predictions of a method are scaled by one factor, the median over the subjects of the scale between landmarks; then a rigid motion",
+    }[p.scale]
+    region = {
+        "nose_tip": f"within {p.radius:g} mm of the scan's nose tip",
+        "own_tips": f"within {p.radius:g} mm of the nose tip of the surface that is measured, as it lies before ICP",
+        "now": "in a ball around the point 0.3 of the way from the nose base to the middle between the eyes; its radius is 0.7 times the sum of the distance of the outer eye corners and that of the nose base from the middle",
+    }[p.centre]
+    region += "".join(f"; subject {n}: {r:g} mm" for n, r in p.exceptions) + (
+        "" if p.forehead else "; no more than 30 mm above the eyes"
+    )
+    pairs = (
+        f"{_PAIRS[p.pairs]}, inside of the region"
+        + ("" if p.overlap else ", on rims too")
+        + (f", the closest {p.trim:.0%} by weight are used" if p.trim < 1 else ", all are used")
+    )
     scan = " or ".join(p.scans) + (", the one of the lower error" if len(p.scans) > 1 else "")
     if p.scans == ("annotated",):
-        scan = "the one that the MRL authors' landmarks belong to; without them " + ("the subject fails" if p.annotation == "authors" else "frontal1")
-    source = {"prediction": "the prediction's vertices", "scan": "the scan's vertices", "both": "the prediction's vertices, and again the scan's after another ICP: the mean of both numbers"}[p.direction]
+        scan = "the one that the MRL authors' landmarks belong to; without them " + (
+            "the subject fails" if p.annotation == "authors" else "frontal1"
+        )
+    source = {
+        "prediction": "the prediction's vertices",
+        "scan": "the scan's vertices",
+        "both": "the prediction's vertices, and again the scan's after another ICP: the mean of both numbers",
+    }[p.direction]
     return [
-        ("pictures", f"{', '.join(p.videos)}: " + ("the annotated frame" if p.frames is None else f"{p.frames} frames, evenly spread; the shapes are averaged") if p.videos else "the view of the data set's configuration with one view"),
+        (
+            "pictures",
+            f"{', '.join(p.videos)}: "
+            + (
+                "the annotated frame"
+                if p.frames is None
+                else f"{p.frames} frames, evenly spread; the shapes are averaged"
+            )
+            if p.videos
+            else "the view of the data set's configuration with one view",
+        ),
         ("scan", scan),
-        ("start", f"{start}, from {', '.join(p.landmarks)}" + {"any": "", "authors": " (the MRL authors' vertices)", "ganfit": " (GANFit's points)"}[p.annotation]),
-        ("ICP", f"{'with' if p.scale == 'icp' else 'without'} scale, to {'tangent planes' if p.icp == 'plane' else 'points'}; {pairs}; weights by {'the number of vertices' if p.pairs == 'measured' else 'area'}"),
-        ("region", region + ("" if not p.overlap else "; without vertices whose closest point is on the rim of the other surface")),
-        ("error", f"{_STATISTIC[p.statistic]}{', weighted by area,' if p.weights == 'area' else ''} of the distances of {source}, {_DISTANCE[p.distance]}, mm"),
+        (
+            "start",
+            f"{start}, from {', '.join(p.landmarks)}"
+            + {"any": "", "authors": " (the MRL authors' vertices)", "ganfit": " (GANFit's points)"}[p.annotation],
+        ),
+        (
+            "ICP",
+            f"{'with' if p.scale == 'icp' else 'without'} scale, to {'tangent planes' if p.icp == 'plane' else 'points'}; {pairs}; weights by {'the number of vertices' if p.pairs == 'measured' else 'area'}",
+        ),
+        (
+            "region",
+            region
+            + ("" if not p.overlap else "; without vertices whose closest point is on the rim of the other surface"),
+        ),
+        (
+            "error",
+            f"{_STATISTIC[p.statistic]}{', weighted by area,' if p.weights == 'area' else ''} of the distances of {source}, {_DISTANCE[p.distance]}, mm",
+        ),
     ]
 
 
 def protocol_markdown(protocol):
     "A protocol in words, with what its sources leave open, as Markdown."
     steps = "\n".join(f"| {step} | {what} |" for step, what in describe(protocol))
-    return f"### {protocol.name}\n\n{protocol.source}\n\n| step | |\n|---|---|\n{steps}\n\nLeft open by the sources, or done otherwise there:\n\n" + "\n".join(f"- {text}" for text in protocol.open)
+    return (
+        f"### {protocol.name}\n\n{protocol.source}\n\n| step | |\n|---|---|\n{steps}\n\nLeft open by the sources, or done otherwise there:\n\n"
+        + "\n".join(f"- {text}" for text in protocol.open)
+    )
 
 # %% ../nbs/29_report.ipynb #f53599c5
 def summarise(
@@ -65,12 +118,28 @@ def summarise(
             if r["protocol"] == protocol:
                 mine.setdefault(r["method"], {})[r["subject"]] = r
         measured = {m: {s: r for s, r in by.items() if r["error"] is not None} for m, by in mine.items()}
-        common = sorted(set.intersection(*(set(by) for by in measured.values() if by))) if any(measured.values()) else []  # a method without any result compares with nobody
+        common = (
+            sorted(set.intersection(*(set(by) for by in measured.values() if by))) if any(measured.values()) else []
+        )  # a method without any result compares with nobody
         for method, by in measured.items():
-            line, errors = {"protocol": protocol, "method": method, "subjects": len(by), "failed": len(mine[method]) - len(by), "common": len(common)}, np.array([r["error"] for r in by.values()])
+            line, errors = (
+                {
+                    "protocol": protocol,
+                    "method": method,
+                    "subjects": len(by),
+                    "failed": len(mine[method]) - len(by),
+                    "common": len(common),
+                },
+                np.array([r["error"] for r in by.values()]),
+            )
             if by:
-                line |= {"mean": float(errors.mean()), "sd": float(errors.std(ddof=1)) if len(by) > 1 else None, "coverage": float(np.mean([r["coverage"] for r in by.values()])), "unconverged": sum(not r["converged"] for r in by.values()),
-                         "mean_common": float(np.mean([by[s]["error"] for s in common])) if common else None}
+                line |= {
+                    "mean": float(errors.mean()),
+                    "sd": float(errors.std(ddof=1)) if len(by) > 1 else None,
+                    "coverage": float(np.mean([r["coverage"] for r in by.values()])),
+                    "unconverged": sum(not r["converged"] for r in by.values()),
+                    "mean_common": float(np.mean([by[s]["error"] for s in common])) if common else None,
+                }
             if len(by) > 2:
                 line |= dict(zip(("low", "high"), bootstrap_interval(errors)[1:]))
             table.append(line)
@@ -80,12 +149,20 @@ def summarise(
 def paired(
     rows,  # from `mrl.benchmark.evaluate`
     protocol,  # name
-    method, other,  # names
+    method,
+    other,  # names
 ):  # (mean difference, low, high), number of subjects
     "How much larger the error of `method` is than that of `other`, on the subjects that both have. ValueError if there is none."
     from mrl.study import bootstrap_interval
 
-    errors = [{r["subject"]: r["error"] for r in rows if (r["protocol"], r["method"]) == (protocol, m) and r["error"] is not None} for m in (method, other)]
+    errors = [
+        {
+            r["subject"]: r["error"]
+            for r in rows
+            if (r["protocol"], r["method"]) == (protocol, m) and r["error"] is not None
+        }
+        for m in (method, other)
+    ]
     common = sorted(set(errors[0]) & set(errors[1]))
     if not common:
         raise ValueError(f"{protocol}: no subject that both {method} and {other} were measured on")
@@ -103,7 +180,14 @@ def report_row(line):
     interval = f"[{line['low']:.2f}, {line['high']:.2f}]" if "low" in line else ""
     common = f"{line['mean_common']:.2f} ({line['common']})" if line["mean_common"] is not None else ""
     notes = [f"{line[k]} {k}" for k in ("failed", "unconverged") if line[k]]
-    return [line["method"], number, interval, common, f"{line['coverage']:.0%}", f"{line['subjects']}" + (f" ({', '.join(notes)})" if notes else "")]
+    return [
+        line["method"],
+        number,
+        interval,
+        common,
+        f"{line['coverage']:.0%}",
+        f"{line['subjects']}" + (f" ({', '.join(notes)})" if notes else ""),
+    ]
 
 # %% ../nbs/29_report.ipynb #454ecad1
 def differences(
@@ -119,8 +203,17 @@ def differences(
                 (d, low, high), n = paired(rows, protocol, method, other)
             except ValueError:
                 continue
-            verdict = "" if other != methods[-1] or high < 0 else ": the mean face is BETTER" if low > 0 else ": no difference from the mean face that these subjects show"
-            found.append(f"{method} minus {other}, paired on {n} subject{'s' * (n > 1)}: {d:+.2f} mm" + (f" [{low:+.2f}, {high:+.2f}]{verdict}" if n > 2 else ""))
+            verdict = (
+                ""
+                if other != methods[-1] or high < 0
+                else ": the mean face is BETTER"
+                if low > 0
+                else ": no difference from the mean face that these subjects show"
+            )
+            found.append(
+                f"{method} minus {other}, paired on {n} subject{'s' * (n > 1)}: {d:+.2f} mm"
+                + (f" [{low:+.2f}, {high:+.2f}]{verdict}" if n > 2 else "")
+            )
     return found
 
 
@@ -131,7 +224,14 @@ def failures(rows):  # list of [subject, reason, where]
         if r["problem"]:
             why = r["problem"] if r["error"] is None else f"measured on {r['scan']} only: {r['problem']}"
             found.setdefault((r["subject"], why), []).append((r["protocol"], r["method"]))
-    return [[subject, why, f"{', '.join(dict.fromkeys(p for p, _ in where))}: {', '.join(dict.fromkeys(m for _, m in where))}"] for (subject, why), where in sorted(found.items(), key=lambda f: str(f[0][0]).zfill(9))]
+    return [
+        [
+            subject,
+            why,
+            f"{', '.join(dict.fromkeys(p for p, _ in where))}: {', '.join(dict.fromkeys(m for _, m in where))}",
+        ]
+        for (subject, why), where in sorted(found.items(), key=lambda f: str(f[0][0]).zfill(9))
+    ]
 
 # %% ../nbs/29_report.ipynb #2617c5fc
 def subject_table(
@@ -140,8 +240,18 @@ def subject_table(
 ):  # header, rows of text
     "Errors of every subject under one protocol."
     mine = [r for r in rows if r["protocol"] == protocol]
-    methods, cell = list(dict.fromkeys(r["method"] for r in mine)), {(r["subject"], r["method"]): "failed" if r["error"] is None else f"{r['error']:.2f}" + (f" ({r['note']})" if r.get("note") else "") for r in mine}
-    return [f"{protocol}: subject", *methods], [[str(s), *(cell[s, m] for m in methods)] for s in dict.fromkeys(r["subject"] for r in mine)]
+    methods, cell = (
+        list(dict.fromkeys(r["method"] for r in mine)),
+        {
+            (r["subject"], r["method"]): "failed"
+            if r["error"] is None
+            else f"{r['error']:.2f}" + (f" ({r['note']})" if r.get("note") else "")
+            for r in mine
+        },
+    )
+    return [f"{protocol}: subject", *methods], [
+        [str(s), *(cell[s, m] for m in methods)] for s in dict.fromkeys(r["subject"] for r in mine)
+    ]
 
 # %% ../nbs/29_report.ipynb #0318cead
 def error_figure(
@@ -155,18 +265,39 @@ def error_figure(
     "Predictions as a protocol lays them on the scan, coloured by the distances of all their vertices from it, for the best, the median and the worst subject."
     from mrl.plots import mesh_figure
 
-    measured = sorted((r for r in rows if (r["protocol"], r["method"]) == (protocol.name, name) and r["error"] is not None), key=lambda r: r["error"])
+    measured = sorted(
+        (r for r in rows if (r["protocol"], r["method"]) == (protocol.name, name) and r["error"] is not None),
+        key=lambda r: r["error"],
+    )
     drawn = []
-    for r in {r["subject"]: r for r in (measured[0], measured[len(measured) // 2], measured[-1])}.values() if measured else ():
+    for r in (
+        {r["subject"]: r for r in (measured[0], measured[len(measured) // 2], measured[-1])}.values()
+        if measured
+        else ()
+    ):
         case = next(c for c in cases if c.name == r["subject"])
         scan = case.scan(protocol, r["scan"])
         face = method.predict(case, protocol, scan)
         T = compare(protocol, face, scan, case.name, r["scale"] if protocol.scale == "global" else 1.0).T
         x = move(T, face.surface.vertices)
-        drawn.append(((x - scan.landmarks["nose_base"]) @ face_axes(scan.landmarks).T, face.surface.triangles, scan.surface.closest(x)[0], f"{r['subject']}: {r['error']:.2f} mm"))
+        drawn.append(
+            (
+                (x - scan.landmarks["nose_base"]) @ face_axes(scan.landmarks).T,
+                face.surface.triangles,
+                scan.surface.closest(x)[0],
+                f"{r['subject']}: {r['error']:.2f} mm",
+            )
+        )
         case.forget()
     if drawn:
-        return mesh_figure([d[0] for d in drawn], [d[1] for d in drawn], [d[3] for d in drawn], [d[2] for d in drawn], columns=3, error_max=error_max)
+        return mesh_figure(
+            [d[0] for d in drawn],
+            [d[1] for d in drawn],
+            [d[3] for d in drawn],
+            [d[2] for d in drawn],
+            columns=3,
+            error_max=error_max,
+        )
 
 # %% ../nbs/29_report.ipynb #82e71c51
 def write_report(
@@ -183,8 +314,17 @@ def write_report(
         out = csv.DictWriter(f, list(rows[0]))
         out.writeheader()
         out.writerows(rows)
-    write_json(Path(folder) / "summary.json", record | {"commit": commit(), "summary": summarise(rows), "protocols": [asdict(p) | {"steps": dict(describe(p))} for p in protocols],
-                                                        "sha256": {name: sha256(f) for name, f in files.items() if Path(f).is_file()}, "versions": {name: version(name) for name in ("numpy", "libigl", "opencv-python-headless")}})
+    write_json(
+        Path(folder) / "summary.json",
+        record
+        | {
+            "commit": commit(),
+            "summary": summarise(rows),
+            "protocols": [asdict(p) | {"steps": dict(describe(p))} for p in protocols],
+            "sha256": {name: sha256(f) for name, f in files.items() if Path(f).is_file()},
+            "versions": {name: version(name) for name in ("numpy", "libigl", "opencv-python-headless")},
+        },
+    )
 
 # %% ../nbs/29_report.ipynb #6fe5ff5e
 _README = "README of microsoft/Deep3DFaceReconstruction"

@@ -26,17 +26,33 @@ from .network import Reconstructor
 
 # %% ../nbs/22_results.ipynb #05f1ea23
 def commit():
-    "Commit of this repository, with `-dirty` where files differ from it; \"unknown\" outside of one."
+    'Commit of this repository, with `-dirty` where files differ from it; "unknown" outside of one.'
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
-    return (subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip() if shutil.which("git") else "") or "unknown"
+    return (
+        subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip() if shutil.which("git") else ""
+    ) or "unknown"
 
 
 def provenance(device, bf16, data, processes=1):
     "What a result needs besides its configuration: commit, versions, device, processes, precision, face model and its licence, hash of the data."
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    return {"commit": commit(), "mrl": mrl.__version__, "torch": torch.__version__, "python": platform.python_version(),
-            "device": name, "processes": processes, "precision": "bf16" if bf16 else "fp32", "data_folder": data.folder.name, "data": sha256(data.folder / "meta.json"),
-            "face_model": {"name": data.population.name, "licence": data.population.licence, "units": "mm", "population": data.population.sha256}}
+    return {
+        "commit": commit(),
+        "mrl": mrl.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": name,
+        "processes": processes,
+        "precision": "bf16" if bf16 else "fp32",
+        "data_folder": data.folder.name,
+        "data": sha256(data.folder / "meta.json"),
+        "face_model": {
+            "name": data.population.name,
+            "licence": data.population.licence,
+            "units": "mm",
+            "population": data.population.sha256,
+        },
+    }
 
 # %% ../nbs/22_results.ipynb #aa589968
 def claim_run(folder, config):
@@ -45,7 +61,9 @@ def claim_run(folder, config):
         found, asked = asdict(TrainConfig()) | read_json(folder / "config.json", ["config"])["config"], asdict(config)
         differs = [f"{k}: {found[k]!r} there, {v!r} asked" for k, v in asked.items() if found[k] != v]
         if differs:
-            raise ValueError(f"{folder} holds another run ({'; '.join(differs)}); choose another name with -p run NAME, or delete it")
+            raise ValueError(
+                f"{folder} holds another run ({'; '.join(differs)}); choose another name with -p run NAME, or delete it"
+            )
 
 
 def run_record(folder, config, about):
@@ -54,7 +72,9 @@ def run_record(folder, config, about):
         return {"config": asdict(config), **about}
     begun = read_json(folder / "config.json", ["data", "precision"])
     if changed := [k for k in ("data", "precision") if begun[k] != about[k]]:
-        raise ValueError(f"{folder} cannot be resumed: {' and '.join(changed)} changed since it was begun; delete it to start again")
+        raise ValueError(
+            f"{folder} cannot be resumed: {' and '.join(changed)} changed since it was begun; delete it to start again"
+        )
     if differs := {k: v for k, v in about.items() if begun.get(k) != v}:
         begun.setdefault("resumed", []).append(differs)
     return begun
@@ -85,13 +105,22 @@ def read_faces(
         rows = [r for r in csv.DictReader(f) if r["split"] == split]
     if not rows:
         raise ValueError(f"{path}: holds no faces of the {split} split")
-    return {k: np.array([int(r[k]) for r in rows]) for k in ("identity", "images")} | {k: np.array([float(r[k]) for r in rows]) for k in METRICS}
+    return {k: np.array([int(r[k]) for r in rows]) for k in ("identity", "images")} | {
+        k: np.array([float(r[k]) for r in rows]) for k in METRICS
+    }
 
 # %% ../nbs/22_results.ipynb #507fa669
 def save_state(folder, model, criterion, optimiser, schedule, step, rows):
     "Write the checkpoint, then the state from which `train` resumes."
     save_tensors(folder / "checkpoint.safetensors", model.state_dict(), "mrl.checkpoint", {"step": step})
-    state = {"step": step, "model": model.state_dict(), "criterion": criterion.state_dict(), "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict(), "rows": rows}
+    state = {
+        "step": step,
+        "model": model.state_dict(),
+        "criterion": criterion.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "schedule": schedule.state_dict(),
+        "rows": rows,
+    }
     with atomic_write(folder / "state.pt") as tmp:
         torch.save(state, tmp)
 
@@ -108,7 +137,9 @@ def load_state(folder, model, criterion, optimiser, schedule):
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])
     except Exception as e:
-        raise ValueError(f"{path}: cannot be resumed from ({type(e).__name__}: {e}); delete {folder} to start again") from e
+        raise ValueError(
+            f"{path}: cannot be resumed from ({type(e).__name__}: {e}); delete {folder} to start again"
+        ) from e
     return state["step"], state["rows"]
 
 # %% ../nbs/22_results.ipynb #37595eb9
@@ -118,10 +149,15 @@ def load_run(folder):
     config = TrainConfig(**read_json(folder / "config.json", ["config"])["config"])
     morphable = load_morphable_model(folder / "morphable.safetensors")
     tensors, _ = load_tensors(folder / "checkpoint.safetensors", "mrl.checkpoint", ("t_crop_mean", "t_crop_sd"))
-    tensors = {"mean": morphable.mean, "basis": morphable.basis.flatten(1)} | tensors  # a kept checkpoint leaves these out
+    tensors = {
+        "mean": morphable.mean,
+        "basis": morphable.basis.flatten(1),
+    } | tensors  # a kept checkpoint leaves these out
     if tensors["basis"].shape != morphable.basis.flatten(1).shape:
         raise ValueError(f"{folder}: checkpoint and morphable.safetensors belong to different face models")
-    model = Reconstructor(morphable, tensors["t_crop_mean"], tensors["t_crop_sd"], config.image_size, config.width, config.batch_norm)
+    model = Reconstructor(
+        morphable, tensors["t_crop_mean"], tensors["t_crop_sd"], config.image_size, config.width, config.batch_norm
+    )
     try:
         model.load_state_dict(tensors)
     except RuntimeError as e:
@@ -136,7 +172,9 @@ def keep_run(
     "Copy a run with its checkpoint at half precision (weights as float16; statistics and the 3DMM in full). `load_run` reads the copy."
     folder, to = Path(folder), Path(to)
     tensors, about = load_tensors(folder / "checkpoint.safetensors", "mrl.checkpoint", ("mean", "basis"))
-    kept = {k: v.half() if k.endswith(("weight", "bias")) else v for k, v in tensors.items() if k not in ("mean", "basis")}
+    kept = {
+        k: v.half() if k.endswith(("weight", "bias")) else v for k, v in tensors.items() if k not in ("mean", "basis")
+    }
     to.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "metrics.json", "history.csv", "faces.csv", "morphable.safetensors"):
         with atomic_write(to / name) as tmp:

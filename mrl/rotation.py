@@ -9,20 +9,21 @@ __all__ = ['check_shape', 'broadcast_batch', 'normalize_quaternion', 'quaternion
 
 # %% ../nbs/01_rotation.ipynb #5cb83195
 import math
+
 import torch
 from torch import Tensor
 
 # %% ../nbs/01_rotation.ipynb #cc01f971
 def check_shape(
-    name: str,      # name of the argument, for the message
+    name: str,  # name of the argument, for the message
     value: Tensor,  # the argument
-    *tail,          # trailing dimensions: a number is required, a string ("N") stands for any size
+    *tail,  # trailing dimensions: a number is required, a string ("N") stands for any size
 ) -> None:
     "Raise `ValueError` unless `value` is a floating-point tensor of shape `(..., *tail)`."
     wanted = f"{name}: expected a floating-point tensor of shape ({', '.join(['...', *map(str, tail)])})"
     if not isinstance(value, Tensor):
         raise ValueError(f"{wanted}, got {type(value).__name__}")
-    got = value.shape[-len(tail):]
+    got = value.shape[-len(tail) :]
     fits = len(got) == len(tail) and all(isinstance(n, str) or n == m for n, m in zip(tail, got))
     if not fits or not value.is_floating_point():
         raise ValueError(f"{wanted}, got {tuple(value.shape)} of {value.dtype}")
@@ -40,17 +41,19 @@ def broadcast_batch(
 
 # %% ../nbs/01_rotation.ipynb #3846d66c
 def normalize_quaternion(
-    q: Tensor,       # (..., 4) w first, any norm but zero
-    name: str = "q", # name of the argument in the error message
-) -> Tensor:         # (..., 4) unit quaternion
+    q: Tensor,  # (..., 4) w first, any norm but zero
+    name: str = "q",  # name of the argument in the error message
+) -> Tensor:  # (..., 4) unit quaternion
     "`q / |q|`. `ValueError` if a quaternion is zero or not finite."
     check_shape(name, q, 4)
     scale = q.detach().abs().amax(-1, keepdim=True)
     good = (scale > 0) & (scale < math.inf)
     if not good.all():
         first = (~good[..., 0]).nonzero()[0].tolist()
-        raise ValueError(f"{name}: expected finite, non-zero quaternions, got {int((~good).sum())} of {good.numel()} "
-                         f"zero or not finite, the first at {first}: {q.detach()[tuple(first)].tolist()}")
+        raise ValueError(
+            f"{name}: expected finite, non-zero quaternions, got {int((~good).sum())} of {good.numel()} "
+            f"zero or not finite, the first at {first}: {q.detach()[tuple(first)].tolist()}"
+        )
     q = q / scale
     return q / torch.linalg.vector_norm(q, dim=-1, keepdim=True)
 
@@ -58,7 +61,7 @@ def normalize_quaternion(
 def quaternion_multiply(
     p: Tensor,  # (..., 4) w first
     q: Tensor,  # (..., 4) w first
-) -> Tensor:    # (..., 4) as a rotation: first q, then p
+) -> Tensor:  # (..., 4) as a rotation: first q, then p
     "Hamilton product `p q`. The norms multiply; nothing is normalised."
     check_shape("p", p, 4)
     check_shape("q", q, 4)
@@ -72,7 +75,7 @@ def quaternion_multiply(
 # %% ../nbs/01_rotation.ipynb #0d5d78d6
 def quaternion_inverse(
     q: Tensor,  # (..., 4) w first, any norm but zero
-) -> Tensor:    # (..., 4) inverse, of norm 1 / |q|
+) -> Tensor:  # (..., 4) inverse, of norm 1 / |q|
     "`conj(q) / |q|^2`. `ValueError` if a quaternion is zero or not finite."
     w, v = normalize_quaternion(q).split([1, 3], -1)
     return torch.cat([w, -v], -1) / torch.linalg.vector_norm(q, dim=-1, keepdim=True)
@@ -81,7 +84,7 @@ def quaternion_inverse(
 def rotate(
     q: Tensor,  # (..., 4) w first; for points (..., N, 3) pass q[..., None, :]
     x: Tensor,  # (..., 3) vectors
-) -> Tensor:    # (..., 3)
+) -> Tensor:  # (..., 3)
     "Rotate vectors: `q x q^-1`."
     check_shape("x", x, 3)
     q = normalize_quaternion(q)
@@ -94,18 +97,26 @@ def rotate(
 # %% ../nbs/01_rotation.ipynb #31d437cd
 def quaternion_to_matrix(
     q: Tensor,  # (..., 4) w first, normalised here
-) -> Tensor:    # (..., 3, 3) rotation matrix
+) -> Tensor:  # (..., 3, 3) rotation matrix
     "Matrix of `x -> q x q^-1`. `ValueError` if a quaternion is zero or not finite."
     w, x, y, z = normalize_quaternion(q).unbind(-1)
-    entries = [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-               2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-               2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)]
+    entries = [
+        1 - 2 * (y * y + z * z),
+        2 * (x * y - w * z),
+        2 * (x * z + w * y),
+        2 * (x * y + w * z),
+        1 - 2 * (x * x + z * z),
+        2 * (y * z - w * x),
+        2 * (x * z - w * y),
+        2 * (y * z + w * x),
+        1 - 2 * (x * x + y * y),
+    ]
     return torch.stack(entries, -1).unflatten(-1, (3, 3))
 
 # %% ../nbs/01_rotation.ipynb #b852cb58
 def check_rotation_matrix(
-    R: Tensor,       # (..., 3, 3)
-    name: str = "R", # name of the argument in the error message
+    R: Tensor,  # (..., 3, 3)
+    name: str = "R",  # name of the argument in the error message
 ) -> None:
     "Raise `ValueError` unless every `R` is a rotation matrix to within 1e-3 per entry."
     check_shape(name, R, 3, 3)
@@ -115,20 +126,36 @@ def check_rotation_matrix(
     good = (norms < 1e-3).all(-1) & (hand < 1e-3).all(-1)
     if not good.all():
         first = (~good).nonzero()[0].tolist()
-        raise ValueError(f"{name}: expected rotation matrices (orthonormal, right-handed), got {int((~good).sum())} of "
-                         f"{good.numel()} that are not, the first at {first}")
+        raise ValueError(
+            f"{name}: expected rotation matrices (orthonormal, right-handed), got {int((~good).sum())} of "
+            f"{good.numel()} that are not, the first at {first}"
+        )
 
 # %% ../nbs/01_rotation.ipynb #6f328dca
 def matrix_to_quaternion(
     R: Tensor,  # (..., 3, 3) rotation matrix
-) -> Tensor:    # (..., 4) unit quaternion with w >= 0
+) -> Tensor:  # (..., 4) unit quaternion with w >= 0
     "Quaternion of a rotation matrix, stable at every angle. `ValueError` if a matrix is no rotation."
     check_rotation_matrix(R)
     a, b, c, d, e, f, g, h, i = R.flatten(-2).unbind(-1)
-    entries = [1 + a + e + i, h - f, c - g, d - b,
-               h - f, 1 + a - e - i, d + b, c + g,
-               c - g, d + b, 1 - a + e - i, h + f,
-               d - b, c + g, h + f, 1 - a - e + i]
+    entries = [
+        1 + a + e + i,
+        h - f,
+        c - g,
+        d - b,
+        h - f,
+        1 + a - e - i,
+        d + b,
+        c + g,
+        c - g,
+        d + b,
+        1 - a + e - i,
+        h + f,
+        d - b,
+        c + g,
+        h + f,
+        1 - a - e + i,
+    ]
     rows = torch.stack(entries, -1).unflatten(-1, (4, 4))  # 4 q q^T
     largest = rows.diagonal(dim1=-2, dim2=-1).argmax(-1)
     q = normalize_quaternion(torch.take_along_dim(rows, largest[..., None, None], -2)[..., 0, :])
@@ -137,7 +164,7 @@ def matrix_to_quaternion(
 # %% ../nbs/01_rotation.ipynb #45d58be7
 def _sinc(
     square: Tensor,  # u^2 >= 0
-) -> Tensor:         # sin(u) / u
+) -> Tensor:  # sin(u) / u
     "`sin(u) / u` as a smooth function of `u^2`."
     small = square < 1e-3
     u = torch.where(small, torch.ones_like(square), square).sqrt()
@@ -146,7 +173,7 @@ def _sinc(
 
 def axis_angle_to_quaternion(
     axis_angle: Tensor,  # (..., 3) axis times angle in radians
-) -> Tensor:             # (..., 4) unit quaternion
+) -> Tensor:  # (..., 4) unit quaternion
     "Quaternion of the rotation by `|axis_angle|` about `axis_angle`; smooth at zero."
     check_shape("axis_angle", axis_angle, 3)
     square = (axis_angle / 2).square().sum(-1, keepdim=True)
@@ -156,7 +183,7 @@ def axis_angle_to_quaternion(
 def geodesic_angle(
     q0: Tensor,  # (..., 4) w first, normalised here
     q1: Tensor,  # (..., 4) w first, normalised here
-) -> Tensor:     # (...) radians in [0, pi]
+) -> Tensor:  # (...) radians in [0, pi]
     "Angle of the rotation from `q0` to `q1`, accurate at both ends."
     q0, q1 = normalize_quaternion(q0, "q0"), normalize_quaternion(q1, "q1")
     between = quaternion_multiply(q1, quaternion_inverse(q0))
@@ -164,10 +191,10 @@ def geodesic_angle(
 
 # %% ../nbs/01_rotation.ipynb #ba64cca2
 def slerp(
-    q0: Tensor,         # (..., 4) w first, normalised here
-    q1: Tensor,         # (..., 4) w first, normalised here
+    q0: Tensor,  # (..., 4) w first, normalised here
+    q1: Tensor,  # (..., 4) w first, normalised here
     s: Tensor | float,  # (...) or a number: 0 gives q0, 1 gives q1 (up to sign)
-) -> Tensor:            # (..., 4) unit quaternion
+) -> Tensor:  # (..., 4) unit quaternion
     "Constant-speed interpolation along the shorter arc between two rotations."
     q0, q1 = normalize_quaternion(q0, "q0"), normalize_quaternion(q1, "q1")
     s = torch.as_tensor(s, dtype=q0.dtype, device=q0.device)
@@ -175,16 +202,16 @@ def slerp(
     q1 = torch.where((q0 * q1).sum(-1, keepdim=True) < 0, -q1, q1)
     square = (geodesic_angle(q0, q1) / 2).square()
     w0 = (1 - s) * _sinc((1 - s) ** 2 * square) / _sinc(square)
-    w1 = s * _sinc(s ** 2 * square) / _sinc(square)
+    w1 = s * _sinc(s**2 * square) / _sinc(square)
     return normalize_quaternion(w0[..., None] * q0 + w1[..., None] * q1)
 
 # %% ../nbs/01_rotation.ipynb #f8b3b6e8
 def random_quaternion(
-    shape: tuple,                              # batch shape
+    shape: tuple,  # batch shape
     generator: torch.Generator | None = None,  # source of randomness
-    device=None,                               # of the result
-    dtype: torch.dtype | None = None,          # of the result, default: torch's default
-) -> Tensor:                                   # (*shape, 4) unit quaternion
+    device=None,  # of the result
+    dtype: torch.dtype | None = None,  # of the result, default: torch's default
+) -> Tensor:  # (*shape, 4) unit quaternion
     "Rotations drawn uniformly (Haar measure) from SO(3)."
     source = "cpu" if generator is None else generator.device
     q = torch.randn(*shape, 4, generator=generator, device=source, dtype=dtype)
@@ -201,9 +228,9 @@ def _theta_minus_sin(
 
 
 def _haar_angle(
-    u: Tensor,     # (...) in [0, 1]
+    u: Tensor,  # (...) in [0, 1]
     angle: float,  # largest angle, radians
-) -> Tensor:       # (...) radians in [0, angle]
+) -> Tensor:  # (...) radians in [0, angle]
     "Invert `(theta - sin theta) / (angle - sin angle) = u` by Newton's iteration from the right."
     goal = u * _theta_minus_sin(torch.as_tensor(angle, dtype=u.dtype, device=u.device))
     theta = angle * u ** (1 / 3)
@@ -214,12 +241,12 @@ def _haar_angle(
 
 # %% ../nbs/01_rotation.ipynb #1d3ce92f
 def random_quaternion_within(
-    angle: float,                              # largest rotation angle, radians, 0 to pi
-    shape: tuple,                              # batch shape
+    angle: float,  # largest rotation angle, radians, 0 to pi
+    shape: tuple,  # batch shape
     generator: torch.Generator | None = None,  # source of randomness
-    device=None,                               # of the result
-    dtype: torch.dtype | None = None,          # of the result, default: torch's default
-) -> Tensor:                                   # (*shape, 4) unit quaternion
+    device=None,  # of the result
+    dtype: torch.dtype | None = None,  # of the result, default: torch's default
+) -> Tensor:  # (*shape, 4) unit quaternion
     "Rotations drawn uniformly (Haar measure) among those of at most `angle`. `ValueError` if `angle` is outside [0, pi]."
     if not 0 <= angle <= math.pi:
         raise ValueError(f"angle: expected radians between 0 and pi, got {angle}")

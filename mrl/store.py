@@ -56,7 +56,9 @@ def _open_shards(
     return shards
 
 # %% ../nbs/19_store.ipynb #05831939
-_AGAIN = "and make the data set again (same call, same folder)"  # what to do when something is damaged, after "delete it"
+_AGAIN = (
+    "and make the data set again (same call, same folder)"  # what to do when something is damaged, after "delete it"
+)
 
 
 def _claim(folder, asked):
@@ -68,18 +70,26 @@ def _claim(folder, asked):
         except ValueError:
             found = None
         if not (isinstance(found, dict) and isinstance(found.get("config"), dict)):
-            raise ValueError(f"{claims[0]}: not the configuration of a data set, or damaged; choose another folder, or delete it {_AGAIN}")
+            raise ValueError(
+                f"{claims[0]}: not the configuration of a data set, or damaged; choose another folder, or delete it {_AGAIN}"
+            )
         old, new = found["config"], asked["config"]
         differs = [f"{k}: {old.get(k)} there, {new[k]} asked" for k in new if old.get(k) != new[k]]
         differs += [f"another {k}" for k in asked if k != "config" and found.get(k) != asked[k]]
         if differs:
-            raise ValueError(f"{folder} holds another data set ({'; '.join(differs)}); choose another folder or delete it")
-    elif folder.exists() and any(p.suffix not in (".tmp", ".lock") and p.name not in (".DS_Store", "Thumbs.db") for p in folder.iterdir()):
+            raise ValueError(
+                f"{folder} holds another data set ({'; '.join(differs)}); choose another folder or delete it"
+            )
+    elif folder.exists() and any(
+        p.suffix not in (".tmp", ".lock") and p.name not in (".DS_Store", "Thumbs.db") for p in folder.iterdir()
+    ):
         raise ValueError(f"{folder} is not empty and not a data set (no config.json)")
 
 # %% ../nbs/19_store.ipynb #e464afe2
 def _seal(record):
-    return hashlib.sha256(json.dumps({k: v for k, v in record.items() if k != "seal"}, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps({k: v for k, v in record.items() if k != "seal"}, sort_keys=True).encode()
+    ).hexdigest()
 
 
 def _write_record(path, record):
@@ -114,7 +124,9 @@ def _put(folder, record, name, write):
         write(tmp)
         digest = sha256(tmp)
         if record["sha256"].setdefault(name, digest) != digest:
-            raise ValueError(f"{folder / name}: made again it is not what it was (another version of mrl or of a library?); delete {folder} to start again")
+            raise ValueError(
+                f"{folder / name}: made again it is not what it was (another version of mrl or of a library?); delete {folder} to start again"
+            )
 
 
 def _check_space(folder, n_images, size):
@@ -158,7 +170,9 @@ def _map(function, tasks, total, title, jobs, progress, scheduler):
         n_jobs = min(effective_n_jobs(jobs), max(1, len(tasks)))
         done = total - sum(len(next(iter(labels.values()))) for _, labels in tasks)
         with tqdm(total=total, initial=done, unit="image", desc=title, disable=not progress) as bar:
-            for k, images in Parallel(n_jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs")(delayed(function)(*task) for task in tasks):
+            for k, images in Parallel(n_jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs")(
+                delayed(function)(*task) for task in tasks
+            ):
                 yield k, images
                 bar.update(len(images))
     if n_jobs > 1:
@@ -168,7 +182,9 @@ def _map(function, tasks, total, title, jobs, progress, scheduler):
 def _make(shard, here, expected, k, labels):
     "Number and images of a shard, on a worker; ValueError if `here()` differs from what the builder expects."
     if differs := [name for name, value in (here() if here else {}).items() if expected.get(name) != value]:
-        raise ValueError(f"{socket.gethostname()}, asked to work, has another {', '.join(differs)} than this build began with")
+        raise ValueError(
+            f"{socket.gethostname()}, asked to work, has another {', '.join(differs)} than this build began with"
+        )
     return k, shard(k, labels)
 
 # %% ../nbs/19_store.ipynb #f7755c1c
@@ -204,7 +220,13 @@ def write_dataset(
         _claim(folder, asked)  # again: somebody else may have built while this process waited
         if not _finished(folder, asked["config"]):
             make = partial(_make, shard, here, {**asked, **(about or {})})
-            _complete(folder, asked, plan(), about or {}, lambda tasks, n: _map(make, tasks, n, f"making {folder.name}", jobs, progress, scheduler))
+            _complete(
+                folder,
+                asked,
+                plan(),
+                about or {},
+                lambda tasks, n: _map(make, tasks, n, f"making {folder.name}", jobs, progress, scheduler),
+            )
     return folder
 
 # %% ../nbs/19_store.ipynb #38a8907f
@@ -234,7 +256,11 @@ def _complete(folder, asked, labels, about, make):
 def _read_meta(folder, names=()):
     "The record of a finished data set."
     if not (folder / "meta.json").is_file():
-        have = f"unfinished, {len(list(folder.glob('images-*.npy')))} shards so far" if (folder / "config.json").exists() else "not a data set"
+        have = (
+            f"unfinished, {len(list(folder.glob('images-*.npy')))} shards so far"
+            if (folder / "config.json").exists()
+            else "not a data set"
+        )
         raise FileNotFoundError(f"{folder}: {have} (no meta.json); the call that makes a data set also completes it")
     return read_record(folder / "meta.json", names)
 
@@ -255,7 +281,13 @@ def open_dataset(
 def verify_dataset(folder):
     "Compare every file of a data set with its hash; ValueError names those that differ, and says what to do."
     folder = Path(folder)
-    wrong = [name for name, h in _read_meta(folder)["sha256"].items() if not (folder / name).is_file() or sha256(folder / name) != h]
+    wrong = [
+        name
+        for name, h in _read_meta(folder)["sha256"].items()
+        if not (folder / name).is_file() or sha256(folder / name) != h
+    ]
     if wrong:
-        raise ValueError(f"{folder}: missing or changed since the build: {', '.join(wrong)}; delete what is left of them {_AGAIN}: "
-                         "only they are made, and checked against the record")
+        raise ValueError(
+            f"{folder}: missing or changed since the build: {', '.join(wrong)}; delete what is left of them {_AGAIN}: "
+            "only they are made, and checked against the record"
+        )

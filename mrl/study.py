@@ -24,8 +24,14 @@ from .metrics import METRICS, image_metrics
 from .results import claim_run, commit, load_run, read_faces
 
 # %% ../nbs/20_study.ipynb #2170c104
-GRID = [(alpha, beta, 0.0, "world") for alpha in (1.0, 10.0, 100.0, 1000.0) for beta in (0.01, 0.1, 1.0)] + [(1.0, 0.001, 0.0, "world")]
-GRID += [(alpha, beta, 0.0, "camera") for alpha in (10.0, 100.0, 1000.0) for beta in (0.01, 0.1, 1.0)] + [(1e4, beta, 0.0, "camera") for beta in (1.0, 10.0)] + [(1.0, 0.001, 0.0, "camera")]
+GRID = [(alpha, beta, 0.0, "world") for alpha in (1.0, 10.0, 100.0, 1000.0) for beta in (0.01, 0.1, 1.0)] + [
+    (1.0, 0.001, 0.0, "world")
+]
+GRID += (
+    [(alpha, beta, 0.0, "camera") for alpha in (10.0, 100.0, 1000.0) for beta in (0.01, 0.1, 1.0)]
+    + [(1e4, beta, 0.0, "camera") for beta in (1.0, 10.0)]
+    + [(1.0, 0.001, 0.0, "camera")]
+)
 GRID += [(*setting, 0.01, "world") for setting in ((10.0, 0.01), (10.0, 0.1), (10.0, 1.0), (100.0, 0.01), (100.0, 0.1))]
 
 
@@ -50,7 +56,9 @@ RIVALS = {
     "alignment-l1-disentangled-3": ALIGNMENT | dict(disentangled=True, parts=3),
     "alignment-l1-disentangled-3-log": ALIGNMENT | dict(disentangled=True, parts=3, logarithms=True),
     "alignment-pixels": dict(loss="pixel_alignment"),
-    "alignment-pixels-depth0.45": dict(loss="pixel_alignment", depth_weight=0.45),  # what true+batch cameras make of depth, see below
+    "alignment-pixels-depth0.45": dict(
+        loss="pixel_alignment", depth_weight=0.45
+    ),  # what true+batch cameras make of depth, see below
     "xqt": XQT,
     "coarse": XQT | dict(alpha=4 / 7, beta=3 / 7),
     "learned-1-1": dict(loss="homoscedastic", alpha=1.0, beta=1.0),
@@ -63,7 +71,10 @@ RIVALS = {
 
 # %% ../nbs/20_study.ipynb #94d39bbe
 RESCALED = {
-    **{f"{run}-metres": RIVALS[run] | dict(unit=1000.0) for run in ("mrl", "alignment-l1", "xqt", "learned-100-0.1", "log-terms")},
+    **{
+        f"{run}-metres": RIVALS[run] | dict(unit=1000.0)
+        for run in ("mrl", "alignment-l1", "xqt", "learned-100-0.1", "log-terms")
+    },
     "multi_term-metres": dict(loss="multi_term", unit=1000.0),
     **{f"{run}-focal": RIVALS[run] | dict(focal=2.0) for run in ("mrl", "reprojection")},
 }
@@ -77,9 +88,19 @@ HIDDEN = {
     **{f"vertices-{n}": dict(vertices=n) for n in (10, 100)},
     "clip": dict(clip=10.0),
 }
-RATE = {f"{run}-lr{lr:g}": loss | dict(lr=lr) for run, loss in {**{r: RIVALS[r] for r in ("mrl", "mrl-disentangled-3-log", "alignment-l1", "log-terms-camera")}, "multi_term-camera": dict(loss="multi_term", alpha=1000.0, beta=1.0, translation="camera")}.items() for lr in (3e-4, 3e-3)}
-DEPTH = {f"{loss}-{label}": dict(loss=loss, n_images=20_000, near=near, far=far)
-         for label, near, far in (("wide", 500.0, 1000.0), ("narrow", 725.0, 775.0)) for loss in ("mrl", "geometric_alignment", "multi_term")}
+RATE = {
+    f"{run}-lr{lr:g}": loss | dict(lr=lr)
+    for run, loss in {
+        **{r: RIVALS[r] for r in ("mrl", "mrl-disentangled-3-log", "alignment-l1", "log-terms-camera")},
+        "multi_term-camera": dict(loss="multi_term", alpha=1000.0, beta=1.0, translation="camera"),
+    }.items()
+    for lr in (3e-4, 3e-3)
+}
+DEPTH = {
+    f"{loss}-{label}": dict(loss=loss, n_images=20_000, near=near, far=far)
+    for label, near, far in (("wide", 500.0, 1000.0), ("narrow", 725.0, 775.0))
+    for loss in ("mrl", "geometric_alignment", "multi_term")
+}
 
 # %% ../nbs/20_study.ipynb #40c1b164
 def study_runs(
@@ -87,12 +108,28 @@ def study_runs(
     **protocol,  # what all have in common, e.g. width, image_size
 ):  # dict name -> parameters of TrainConfig
     "The short runs of the study: one seed, scored on the validation identities."
-    grid = {grid_name(*setting): dict(loss="multi_term", **dict(zip(("alpha", "beta", "gamma", "translation"), setting))) for setting in GRID}
+    grid = {
+        grid_name(*setting): dict(loss="multi_term", **dict(zip(("alpha", "beta", "gamma", "translation"), setting)))
+        for setting in GRID
+    }
     chance = {f"mrl-{seed}": dict(seed=seed) for seed in range(1, 10)}
     again = {"mrl": {}, "alpha100-beta0.1-gamma0": grid["alpha100-beta0.1-gamma0"]}
-    groups = {"grid": grid, "rivals": RIVALS, "rescaled": RESCALED, "hidden": HIDDEN, "chance": chance, "again": again, "rate": RATE, "depth": DEPTH}
+    groups = {
+        "grid": grid,
+        "rivals": RIVALS,
+        "rescaled": RESCALED,
+        "hidden": HIDDEN,
+        "chance": chance,
+        "again": again,
+        "rate": RATE,
+        "depth": DEPTH,
+    }
     short = dict(n_images=50_000, steps=1000, eval_every=500, test=False) | protocol
-    return {f"{name}/{group}/{run}": short | parameters for group, runs in groups.items() for run, parameters in runs.items()}
+    return {
+        f"{name}/{group}/{run}": short | parameters
+        for group, runs in groups.items()
+        for run, parameters in runs.items()
+    }
 
 # %% ../nbs/20_study.ipynb #34be948f
 PICKS = {  # what is called best, and the error that says so
@@ -116,7 +153,11 @@ HEADLINE = {  # and the picks
     "alignment-l1": "3D distance in the camera frame (L1)",
     "alignment-l1-disentangled-3-log": "3D distance, logarithms of shape, rotation and translation apart",
 }
-ORDER = ("rivals/mrl-disentangled-3", "rivals/alignment-pixels-depth0.45", *(f"grid/{grid_name(*s)}" for s in ((1000.0, 1.0, 0.0), (100.0, 0.1, 0.0, "camera"))))
+ORDER = (
+    "rivals/mrl-disentangled-3",
+    "rivals/alignment-pixels-depth0.45",
+    *(f"grid/{grid_name(*s)}" for s in ((1000.0, 1.0, 0.0), (100.0, 0.1, 0.0, "camera"))),
+)
 
 
 def long_runs(
@@ -130,9 +171,14 @@ def long_runs(
     short = study_runs(name, **protocol)
     several = [f"{name}/rivals/{r}" for r in HEADLINE] + [f"{name}/grid/{b}" for b in dict.fromkeys(best.values())]
     once = [f"{name}/{r}" for r in ORDER]
-    wanted = [(run, 0) for run in dict.fromkeys(several + once)] + [(run, seed) for seed in range(1, seeds) for run in several]
-    return {f"{name}/long/{Path(run).name}-{seed}": short[run] | dict(steps=short[run]["steps"] * factor, eval_every=short[run]["eval_every"] * factor, seed=seed, test=True)
-            for run, seed in wanted}
+    wanted = [(run, 0) for run in dict.fromkeys(several + once)] + [
+        (run, seed) for seed in range(1, seeds) for run in several
+    ]
+    return {
+        f"{name}/long/{Path(run).name}-{seed}": short[run]
+        | dict(steps=short[run]["steps"] * factor, eval_every=short[run]["eval_every"] * factor, seed=seed, test=True)
+        for run, seed in wanted
+    }
 
 # %% ../nbs/20_study.ipynb #2735eb4b
 def is_complete(run, parameters, results_dir=HOME / "results"):
@@ -152,7 +198,13 @@ def execute_run(run, parameters, home):
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["MRL_HOME"] = str(home)  # the notebook's kernel inherits it
     try:
-        papermill.execute_notebook(str(ROOT / "nbs" / "train.ipynb"), str(folder / "train.ipynb"), {"run": run, **parameters}, progress_bar=False, kernel_name="python3")
+        papermill.execute_notebook(
+            str(ROOT / "nbs" / "train.ipynb"),
+            str(folder / "train.ipynb"),
+            {"run": run, **parameters},
+            progress_bar=False,
+            kernel_name="python3",
+        )
     except Exception as e:
         return f"{run}: {type(e).__name__}: {(str(e).strip() or repr(e)).splitlines()[-1]}"
 
@@ -181,7 +233,9 @@ def run_study(
         client, backend = None, dict(backend="loky", n_jobs=1 if alone else jobs, inner_max_num_threads=1)
     try:
         with parallel_config(**backend):
-            results = Parallel(return_as="generator_unordered", batch_size=1)(delayed(execute_run)(run, p, home) for run, p in missing.items())
+            results = Parallel(return_as="generator_unordered", batch_size=1)(
+                delayed(execute_run)(run, p, home) for run, p in missing.items()
+            )
             failed = [r for r in tqdm(results, total=len(runs), initial=len(runs) - len(missing), unit="run") if r]
     finally:
         if client:
@@ -191,7 +245,9 @@ def run_study(
 
             get_reusable_executor().shutdown(wait=True)
     if failed:
-        raise RuntimeError(f"{len(failed)} of {len(runs)} runs failed; repeat the command to go on with them:\n" + "\n".join(failed))
+        raise RuntimeError(
+            f"{len(failed)} of {len(runs)} runs failed; repeat the command to go on with them:\n" + "\n".join(failed)
+        )
 
 # %% ../nbs/20_study.ipynb #f625cb67
 def load_study(
@@ -206,7 +262,9 @@ def load_study(
     study = {}
     for f in folders:
         record = read_json(f / "config.json", ["config", "commit"])
-        record["config"] = asdict(TrainConfig(**record["config"]))  # parameters that are younger than the run have their defaults
+        record["config"] = asdict(
+            TrainConfig(**record["config"])
+        )  # parameters that are younger than the run have their defaults
         study[str(f.relative_to(top))] = {"folder": f, "metrics": read_json(f / "metrics.json", ["val"]), **record}
     return study
 
@@ -247,7 +305,10 @@ def seeds_by_people(
     split="test",
 ):  # dict loss -> (S, F) mean errors per person, and (F,) images per person; the seeds that all of them have
     "Errors of long runs on the same people from the same seeds."
-    folders = {loss: {r["config"]["seed"]: r["folder"] for run, r in study.items() if run.rsplit("-", 1)[0] == f"long/{loss}"} for loss in losses}
+    folders = {
+        loss: {r["config"]["seed"]: r["folder"] for run, r in study.items() if run.rsplit("-", 1)[0] == f"long/{loss}"}
+        for loss in losses
+    }
     seeds = sorted(set.intersection(*(set(f) for f in folders.values())))
     if not seeds:
         raise ValueError(f"no seed that all of {', '.join(losses)} were run with")
@@ -264,12 +325,16 @@ def headline(
 ):  # dict row -> dict metric -> (mean, low, high), one more entry "seeds": how many
     "The deck's table of the long runs: what the grid's short runs picked on validation, and losses without weights, on the test identities."
     picked = pick({r.split("/")[1]: s["metrics"]["val"] for r, s in study.items() if r.startswith("grid/")})
-    rows = {f"{', '.join(p for p in picked if picked[p] == b)} ({b})": b for b in dict.fromkeys(picked.values())} | {what: loss for loss, what in HEADLINE.items()}
+    rows = {f"{', '.join(p for p in picked if picked[p] == b)} ({b})": b for b in dict.fromkeys(picked.values())} | {
+        what: loss for loss, what in HEADLINE.items()
+    }
     table = {}
     for row, loss in rows.items():
         if any(r.rsplit("-", 1)[0] == f"long/{loss}" for r in study):
             errors = {k: seeds_by_people(study, [loss], k) for k in metrics}
-            table[row] = {k: bootstrap_interval(v[loss], images) for k, (v, images) in errors.items()} | {"seeds": len(next(iter(errors.values()))[0][loss])}
+            table[row] = {k: bootstrap_interval(v[loss], images) for k, (v, images) in errors.items()} | {
+                "seeds": len(next(iter(errors.values()))[0][loss])
+            }
     return table
 
 # %% ../nbs/20_study.ipynb #523ab3b7
@@ -277,14 +342,30 @@ def hover(run, record, base, metrics):
     "What a point says: the run's name, what differs from the configuration `base`, its errors, its file."
     differs = [f"{k}={v}" for k, v in record["config"].items() if v != base[k] and k != "run"]
     errors = [f"{METRICS[k][0]}: {record['metrics']['val'][k]['mean']:.2f} {METRICS[k][1]}" for k in metrics]
-    return "<br>".join([f"<b>{run}</b>", ", ".join(differs) or "the default", *errors, f"results/{record['config']['run']}/config.json"])
+    return "<br>".join(
+        [
+            f"<b>{run}</b>",
+            ", ".join(differs) or "the default",
+            *errors,
+            f"results/{record['config']['run']}/config.json",
+        ]
+    )
 
 # %% ../nbs/20_study.ipynb #d2d07e0f
 FRONT = (("camera_rotation", "shape"), ("reprojection", "shape"))
 FRONT_LIMITS = {"camera_rotation": 15, "reprojection": 30, "shape": 4}  # what is farther out is left to the tables
-BLUES, GREENS = ("#9ecae1", "#6baed6", "#2171b5", "#08519c", "#08306b"), ("#c7e9c0", "#a1d99b", "#41ab5d", "#238b45", "#00441b")
+BLUES, GREENS = (
+    ("#9ecae1", "#6baed6", "#2171b5", "#08519c", "#08306b"),
+    ("#c7e9c0", "#a1d99b", "#41ab5d", "#238b45", "#00441b"),
+)
 SYMBOLS = ("circle", "square", "diamond", "cross", "x")
-LABELLED = {"log-terms-camera": "bottom right", "mrl-disentangled-3-log": "top right", "alignment-l1": "top right", "alignment-pixels-depth0.45": "bottom right", "log-terms": "middle right"}  # the others are named when pointed at
+LABELLED = {
+    "log-terms-camera": "bottom right",
+    "mrl-disentangled-3-log": "top right",
+    "alignment-l1": "top right",
+    "alignment-pixels-depth0.45": "bottom right",
+    "log-terms": "middle right",
+}  # the others are named when pointed at
 
 
 def front_layers(study):
@@ -293,10 +374,21 @@ def front_layers(study):
     level = {k: sorted({s["config"][k] for s in grid.values()}) for k in ("alpha", "beta")}
     for translation, colours in (("world", BLUES), ("camera", GREENS)):
         for alpha, colour in zip(level["alpha"], colours):
-            runs = {r: s for r, s in grid.items() if (s["config"]["alpha"], s["config"]["translation"]) == (alpha, translation)}
-            symbols = [SYMBOLS[level["beta"].index(s["config"]["beta"]) % 5] + ("-open" if s["config"]["gamma"] else "") for s in runs.values()]
+            runs = {
+                r: s
+                for r, s in grid.items()
+                if (s["config"]["alpha"], s["config"]["translation"]) == (alpha, translation)
+            }
+            symbols = [
+                SYMBOLS[level["beta"].index(s["config"]["beta"]) % 5] + ("-open" if s["config"]["gamma"] else "")
+                for s in runs.values()
+            ]
             yield f"multi-term, {translation} t, alpha {alpha:g}", runs, dict(color=colour, size=9, symbol=symbols)
-    yield "no grid", {r: s for r, s in study.items() if r.startswith("rivals/") and r != "rivals/mrl"}, dict(color="#E69F00", size=8, symbol="triangle-up")
+    yield (
+        "no grid",
+        {r: s for r, s in study.items() if r.startswith("rivals/") and r != "rivals/mrl"},
+        dict(color="#E69F00", size=8, symbol="triangle-up"),
+    )
     yield "MRL", {"rivals/mrl": study["rivals/mrl"]}, dict(color="#D55E00", size=15, symbol="star")
 
 # %% ../nbs/20_study.ipynb #dc23743c
@@ -311,20 +403,61 @@ def front_figure(
     def error(record, metric):
         return record["metrics"]["val"][metric]["mean"]
 
-    base, outside = study["rivals/mrl"], [r for r, s in study.items() if r.startswith(("grid/", "rivals/")) and any(error(s, k) > v for k, v in limits.items())]
+    base, outside = (
+        study["rivals/mrl"],
+        [
+            r
+            for r, s in study.items()
+            if r.startswith(("grid/", "rivals/")) and any(error(s, k) > v for k, v in limits.items())
+        ],
+    )
     fig = make_subplots(1, 2, horizontal_spacing=0.1)
     for col, (x, y) in enumerate(FRONT, 1):
         for legend, runs, marker in front_layers({r: s for r, s in study.items() if r not in outside}):
             names = [r.split("/")[1] for r in runs]
-            fig.add_scatter(x=[round(error(s, x), 3) for s in runs.values()], y=[round(error(s, y), 3) for s in runs.values()], mode="markers+text", marker=marker, legendgroup=legend, showlegend=False,
-                            text=[n if n in LABELLED or legend == "MRL" else "" for n in names], textposition=[LABELLED.get(n, "middle right") for n in names], textfont=dict(size=11),
-                            hovertext=[hover(r, s, base["config"], metrics) for r, s in runs.items()], hoverinfo="text",
-                            customdata=[f"../results/{s['config']['run']}/config.json" for s in runs.values()], row=1, col=col)  # from a page in figures/
+            fig.add_scatter(
+                x=[round(error(s, x), 3) for s in runs.values()],
+                y=[round(error(s, y), 3) for s in runs.values()],
+                mode="markers+text",
+                marker=marker,
+                legendgroup=legend,
+                showlegend=False,
+                text=[n if n in LABELLED or legend == "MRL" else "" for n in names],
+                textposition=[LABELLED.get(n, "middle right") for n in names],
+                textfont=dict(size=11),
+                hovertext=[hover(r, s, base["config"], metrics) for r, s in runs.items()],
+                hoverinfo="text",
+                customdata=[f"../results/{s['config']['run']}/config.json" for s in runs.values()],
+                row=1,
+                col=col,
+            )  # from a page in figures/
             if col == 1 and runs:
-                fig.add_scatter(x=[None], y=[None], mode="markers", marker=marker | (dict(symbol="circle") if legend.startswith("multi-term") else {}), name=legend, legendgroup=legend, row=1, col=1)
-        fig.add_hline(y=base["metrics"]["val_controls"]["mean face, mean pose"]["shape"]["mean"], line=dict(color="#888", width=1, dash="dash"), row=1, col=col)
-        fig.update_xaxes(title=f"{METRICS[x][0]} ({METRICS[x][1]})", type="log", tickvals=[3, 4, 5, 6, 8, 10, 15, 20, 30], row=1, col=col).update_yaxes(title=f"{METRICS[y][0]} ({METRICS[y][1]})", row=1, col=col)
-    return fig.update_layout(width=1080, height=520, margin=dict(l=10, r=10, t=10, b=10), legend=dict(orientation="h", y=-0.12)), outside
+                fig.add_scatter(
+                    x=[None],
+                    y=[None],
+                    mode="markers",
+                    marker=marker | (dict(symbol="circle") if legend.startswith("multi-term") else {}),
+                    name=legend,
+                    legendgroup=legend,
+                    row=1,
+                    col=1,
+                )
+        fig.add_hline(
+            y=base["metrics"]["val_controls"]["mean face, mean pose"]["shape"]["mean"],
+            line=dict(color="#888", width=1, dash="dash"),
+            row=1,
+            col=col,
+        )
+        fig.update_xaxes(
+            title=f"{METRICS[x][0]} ({METRICS[x][1]})",
+            type="log",
+            tickvals=[3, 4, 5, 6, 8, 10, 15, 20, 30],
+            row=1,
+            col=col,
+        ).update_yaxes(title=f"{METRICS[y][0]} ({METRICS[y][1]})", row=1, col=col)
+    return fig.update_layout(
+        width=1080, height=520, margin=dict(l=10, r=10, t=10, b=10), legend=dict(orientation="h", y=-0.12)
+    ), outside
 
 # %% ../nbs/20_study.ipynb #035ccdb7
 def undominated(
@@ -363,5 +496,7 @@ def measure_pixel_parts(
     found = read_json(path, ["runs"])["runs"] if path.exists() else {}
     for run in (r for r in runs if r not in found):
         model, _, config = load_run(top / run)
-        found[run] = pixel_parts(model, FaceImages(dataset_of(config, Path(home) / "datasets", progress=False), "val")) | {"commit": commit()}
+        found[run] = pixel_parts(
+            model, FaceImages(dataset_of(config, Path(home) / "datasets", progress=False), "val")
+        ) | {"commit": commit()}
         write_json(path, {"split": "val", "runs": found})

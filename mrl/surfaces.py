@@ -22,7 +22,7 @@ def unit(x):
 
 # %% ../nbs/08_surfaces.ipynb #5449c5f7
 HAIR_POLAR, HAIR_AZIMUTH, HAIR_ROWS = np.radians(np.arange(0, 133, 7)), np.linspace(-np.pi, np.pi, 41), 14
-TORSO_RINGS = np.array([[1, 0], [1.12, -15], [1.25, -60], [1.3, -250]])   # scale, height mm
+TORSO_RINGS = np.array([[1, 0], [1.12, -15], [1.25, -60], [1.3, -250]])  # scale, height mm
 
 
 def grid(rows, columns, first):
@@ -34,7 +34,12 @@ def grid(rows, columns, first):
 
 def _hairline(azimuth):
     "Where hair ends, degrees from the crown, at an absolute azimuth from the front."
-    return 55 + 28 * smooth(.8, 1.25, azimuth) + 34 * smooth(1.65, 2.2, azimuth) - 5 * np.exp(-((azimuth - .6) / .2) ** 2)
+    return (
+        55
+        + 28 * smooth(0.8, 1.25, azimuth)
+        + 34 * smooth(1.65, 2.2, azimuth)
+        - 5 * np.exp(-(((azimuth - 0.6) / 0.2) ** 2))
+    )
 
 
 def torso_vertices(rim):
@@ -51,20 +56,37 @@ def hair_vertices(root, direction, a):
     rng = np.random.default_rng(a.seed)
     ripple = rng.normal(0, wave, len(azimuth))
     ripple[-1] = ripple[0]
-    long = smooth(0, 20, hang) * smooth(.8, 1.3, azimuth)
-    end = _hairline(azimuth) + 5 + shift * smooth(1.6, .9, azimuth) + fringe * smooth(.9, .5, azimuth) + long * 18 + ripple
-    fall = hang * smooth(.95, 1.3, azimuth) * (1 + .04 * ripple)
+    long = smooth(0, 20, hang) * smooth(0.8, 1.3, azimuth)
+    end = (
+        _hairline(azimuth)
+        + 5
+        + shift * smooth(1.6, 0.9, azimuth)
+        + fringe * smooth(0.9, 0.5, azimuth)
+        + long * 18
+        + ripple
+    )
+    fall = hang * smooth(0.95, 1.3, azimuth) * (1 + 0.04 * ripple)
     s = np.linspace(0, 1, HAIR_ROWS)[:, None]
-    along = s * (end + .6 * fall)                            # degrees over the head, then .6 degree per hanging mm
+    along = s * (end + 0.6 * fall)  # degrees over the head, then .6 degree per hanging mm
     row = np.minimum(along, np.minimum(end, 125)) / 7
     low = row.astype(int)
     w = (row - low)[..., None]
     lift = sides + (top - sides) * smooth(80, 50, along)
-    lift = lift * (1 + .06 * ripple + curl * .12 * rng.standard_normal(lift.shape)) * (1 - smooth(.75, 1.1, s) * (1 - .9 * long)) * (1 + .6 * long * smooth(.4, 1, s)) + 1.5
+    lift = (
+        lift
+        * (1 + 0.06 * ripple + curl * 0.12 * rng.standard_normal(lift.shape))
+        * (1 - smooth(0.75, 1.1, s) * (1 - 0.9 * long))
+        * (1 + 0.6 * long * smooth(0.4, 1, s))
+        + 1.5
+    )
     phase = rng.uniform(0, 2 * np.pi, 3)
-    lift *= 1 + (.06 + .1 * wave) * (np.sin(2 * HAIR_AZIMUTH + 5 * s + phase[0]) + .6 * np.sin(5 * HAIR_AZIMUTH - 7 * s + phase[1]) + .4 * np.sin(9 * HAIR_AZIMUTH + phase[2]))
+    lift *= 1 + (0.06 + 0.1 * wave) * (
+        np.sin(2 * HAIR_AZIMUTH + 5 * s + phase[0])
+        + 0.6 * np.sin(5 * HAIR_AZIMUTH - 7 * s + phase[1])
+        + 0.4 * np.sin(9 * HAIR_AZIMUTH + phase[2])
+    )
     p = root[low, column] * (1 - w) + root[low + 1, column] * w + direction[low, column] * lift[..., None]
-    p[..., 1] -= np.maximum(along - end, 0) / .6
+    p[..., 1] -= np.maximum(along - end, 0) / 0.6
     p[:, -1] = p[:, 0]
     return p.reshape(-1, 3)
 
@@ -72,21 +94,23 @@ def hair_vertices(root, direction, a):
 def load_skins(folder, scale):
     "The 18 skins (18, H, W, 3) in linear light, at 1 / `scale` of their size."
     from PIL import Image
+
     images = []
     for name in (f"{a}_{b}_{c}" for a in AGES for b in ANCESTRIES for c in GENDERS):
         path = next((p for p in (folder / f"{name}.jpg", folder / f"{name}.png") if p.exists()), None)
-        if path is None: raise FileNotFoundError(f"skins_dir: {folder / name}.jpg is missing")
+        if path is None:
+            raise FileNotFoundError(f"skins_dir: {folder / name}.jpg is missing")
         image = Image.open(path).convert("RGB")
         images.append(np.asarray(image.resize((image.width // scale, image.height // scale), Image.BOX)))
     images = np.stack(images).astype(np.float32) / 255
-    return np.where(images <= .04045, images / 12.92, ((images + .055) / 1.055) ** 2.4)
+    return np.where(images <= 0.04045, images / 12.92, ((images + 0.055) / 1.055) ** 2.4)
 
 
 def _cooled(skins, cheeks):
     "Skins (18, N, 3) with at most 2.4 times as much red as green on the texels `cheeks`: some of the set's dark skins are redder than skin is."
     red = np.median(skins[:, cheeks, 0] / np.maximum(skins[:, cheeks, 1], 1e-4), 1)
     gain = np.sqrt(np.maximum(red / 2.4, 1)).astype(np.float32)[:, None]
-    return skins * np.stack([1 / gain, gain, gain ** 1.5], -1)
+    return skins * np.stack([1 / gain, gain, gain**1.5], -1)
 
 # %% ../nbs/08_surfaces.ipynb #d459287b
 class Textures:
@@ -98,64 +122,78 @@ class Textures:
     def __init__(self, skins, points, r):
         self.size = skins.shape[1:3]
         x, y, z = np.nan_to_num((points - r.origin) / r.unit, nan=1e3).T
-        self.skins = _cooled(skins.reshape(len(skins), -1, 3), (np.abs(x) < 2) & (y > -1.6) & (y < -.3) & (z > -1))
+        self.skins = _cooled(skins.reshape(len(skins), -1, 3), (np.abs(x) < 2) & (y > -1.6) & (y < -0.3) & (z > -1))
         a, b, c = (points - r.crown).T
         grain = np.random.default_rng(1).random(len(x), dtype=np.float32)
         scalp = np.nan_to_num(np.degrees(np.arctan2(np.hypot(a, c), b)) - _hairline(np.abs(np.arctan2(a, c))), nan=99)
-        mouth = np.exp(-((x / .95) ** 2 + ((y + 2.1) / .33) ** 2) ** 2)
-        ragged = .3 * (grain - .5)
-        cheek, upper_lip = smooth(-.35, .35, .6 * np.abs(x) - 2.1 - y + ragged), smooth(1.05, .8, np.abs(x)) * smooth(-1.55, -1.75, y + .3 * ragged)
+        mouth = np.exp(-(((x / 0.95) ** 2 + ((y + 2.1) / 0.33) ** 2) ** 2))
+        ragged = 0.3 * (grain - 0.5)
+        cheek, upper_lip = (
+            smooth(-0.35, 0.35, 0.6 * np.abs(x) - 2.1 - y + ragged),
+            smooth(1.05, 0.8, np.abs(x)) * smooth(-1.55, -1.75, y + 0.3 * ragged),
+        )
         jaw = np.maximum(cheek, upper_lip) * smooth(-4.6, -3.3, y + ragged) * smooth(-3.4, -2.0, z)
-        beard = np.clip(jaw * (1 - 1.2 * mouth), 0, 1) * (.7 + .3 * grain)
-        brow = (np.abs(x) < 2.4) & (y > .05) & (y < 1.6) & (z > -1.5)
-        marks = [scalp, beard, mouth * smooth(-.5, .5, z), _lashes(x, y, z, (r.mean[r.lids] - r.origin) / r.unit), grain, np.where(brow, np.abs(x), 99), y]
+        beard = np.clip(jaw * (1 - 1.2 * mouth), 0, 1) * (0.7 + 0.3 * grain)
+        brow = (np.abs(x) < 2.4) & (y > 0.05) & (y < 1.6) & (z > -1.5)
+        marks = [
+            scalp,
+            beard,
+            mouth * smooth(-0.5, 0.5, z),
+            _lashes(x, y, z, (r.mean[r.lids] - r.origin) / r.unit),
+            grain,
+            np.where(brow, np.abs(x), 99),
+            y,
+        ]
         self.marks = np.stack(marks).astype(np.float32)
 
 # %% ../nbs/08_surfaces.ipynb #20cc9142
 def _lashes(x, y, z, lids):
     "Cover of the lashes at points (N,) x, y, z in face coordinates: dark beside the lids (L, 3), less so below the eye."
-    near = np.flatnonzero((np.abs(np.abs(x) - 1) < .9) & (np.abs(y) < .7) & (z > -1.5))
+    near = np.flatnonzero((np.abs(np.abs(x) - 1) < 0.9) & (np.abs(y) < 0.7) & (z > -1.5))
     away = np.linalg.norm(np.stack([x, y, z], 1)[near, None] - lids, axis=-1)
-    upper, lower = (away[:, side].min(1, initial=9) for side in (lids[:, 1] >= .02, lids[:, 1] < .02))
+    upper, lower = (away[:, side].min(1, initial=9) for side in (lids[:, 1] >= 0.02, lids[:, 1] < 0.02))
     cover = np.zeros(len(x))
-    cover[near] = np.maximum(np.exp(-(upper / .075) ** 2), .45 * np.exp(-(lower / .05) ** 2))
+    cover[near] = np.maximum(np.exp(-((upper / 0.075) ** 2)), 0.45 * np.exp(-((lower / 0.05) ** 2)))
     return cover
 
 # %% ../nbs/08_surfaces.ipynb #599e1882
 def paint(textures, a, texels):
     "Linear albedo and gloss (N, 4) of an appearance at the numbers `texels` (N,)."
-    albedo = sum(weight * np.take(textures.skins[k], texels, 0) for k, weight in enumerate(a.skin) if weight > 0) * a.tone
+    albedo = (
+        sum(weight * np.take(textures.skins[k], texels, 0) for k, weight in enumerate(a.skin) if weight > 0) * a.tone
+    )
     scalp, beard, lips, lash, grain, x, y = np.take(textures.marks, texels, 1)
-    albedo *= 1 - (a.lips * lips)[:, None] * np.float32([.15, .6, .45])
-    albedo *= 1 - (a.beard[1] * beard)[:, None] * np.float32([.55, .45, .35])
-    scalp = a.scalp * smooth(a.hair[2] + 6, a.hair[2] - 8, scalp + 9 * (grain - .5)) * (.7 + .3 * grain)
+    albedo *= 1 - (a.lips * lips)[:, None] * np.float32([0.15, 0.6, 0.45])
+    albedo *= 1 - (a.beard[1] * beard)[:, None] * np.float32([0.55, 0.45, 0.35])
+    scalp = a.scalp * smooth(a.hair[2] + 6, a.hair[2] - 8, scalp + 9 * (grain - 0.5)) * (0.7 + 0.3 * grain)
     beard = a.beard[0] * beard
-    albedo += scalp[:, None] * (.7 * a.hair_colour - albedo)
-    albedo += beard[:, None] * ((.25 + .9 * grain)[:, None] * a.hair_colour - albedo)
-    dark, near = .85 * a.lash * lash, np.flatnonzero(x < 9)
+    albedo += scalp[:, None] * (0.7 * a.hair_colour - albedo)
+    albedo += beard[:, None] * ((0.25 + 0.9 * grain)[:, None] * a.hair_colour - albedo)
+    dark, near = 0.85 * a.lash * lash, np.flatnonzero(x < 9)
     dark[near] = np.maximum(dark[near], _brow(x[near], y[near], grain[near], *a.brow))
-    albedo += dark[:, None] * (.5 * a.hair_colour - albedo)
-    gloss = a.gloss[0] * (1 + 1.2 * lips) * (1 - .8 * np.maximum(np.maximum(scalp, beard), dark))
+    albedo += dark[:, None] * (0.5 * a.hair_colour - albedo)
+    gloss = a.gloss[0] * (1 + 1.2 * lips) * (1 - 0.8 * np.maximum(np.maximum(scalp, beard), dark))
     return np.concatenate([albedo, gloss[:, None]], 1)
 
 
 def _brow(x, y, grain, height, arch, thickness, length, density):
     "Cover of the eyebrows at face coordinates x >= 0, y: a Gaussian ridge along an arched curve."
-    s = (x - .38) / (1.35 * length)
-    middle = .58 + height + arch * (1 - (1.6 * s - 1) ** 2) - .12 * s
-    width = thickness * (1 - .65 * np.clip(s, 0, 1) ** 2)
-    ridge = np.exp(-((y - middle) / width) ** 2) * smooth(-.08, .1, s) * smooth(1.05, .85, s)
-    return density * ridge * (.7 + .3 * grain)
+    s = (x - 0.38) / (1.35 * length)
+    middle = 0.58 + height + arch * (1 - (1.6 * s - 1) ** 2) - 0.12 * s
+    width = thickness * (1 - 0.65 * np.clip(s, 0, 1) ** 2)
+    ridge = np.exp(-(((y - middle) / width) ** 2)) * smooth(-0.08, 0.1, s) * smooth(1.05, 0.85, s)
+    return density * ridge * (0.7 + 0.3 * grain)
 
 # %% ../nbs/08_surfaces.ipynb #d58f2a76
 def skin_at(textures, a, uv):
     "Albedo and gloss (N, 4) of the painted skin at uv (N, 2) in 0..1, v downwards: bilinear, painting only the texels that are needed."
     h, w = textures.size
-    x, y = (np.clip(uv[:, i] * n - .5, 0, n - 1.001) for i, n in enumerate((w, h)))
+    x, y = (np.clip(uv[:, i] * n - 0.5, 0, n - 1.001) for i, n in enumerate((w, h)))
     i, j = y.astype(np.int32), x.astype(np.int32)
     x, y, k = (x - j)[:, None], (y - i)[:, None], i * w + j
     needed = np.zeros(h * w, bool)
-    for step in (0, 1, w, w + 1): needed[k + step] = True
+    for step in (0, 1, w, w + 1):
+        needed[k + step] = True
     painted, row = paint(textures, a, np.flatnonzero(needed)), np.cumsum(needed, dtype=np.int32) - 1
     p, q, r, s = (np.take(painted, row[k + step], 0) for step in (0, 1, w, w + 1))
     p += x * (q - p)
@@ -168,7 +206,7 @@ def fit_sphere(points):
     middle = points.mean(0)
     p = (points - middle).astype(np.float64)
     a = np.concatenate([2 * p, np.ones((len(p), 1))], 1)
-    c = np.linalg.solve(a.T @ a, a.T @ (p ** 2).sum(1))
+    c = np.linalg.solve(a.T @ a, a.T @ (p**2).sum(1))
     return (c[:3] + middle).astype(np.float32), float(np.sqrt(c[3] + c[:3] @ c[:3]))
 
 # %% ../nbs/08_surfaces.ipynb #8ddf1f00
@@ -177,53 +215,64 @@ def shade_eye(points, sphere, camera, a):
     centre, radius = sphere
     forward = np.float32([0, 0, 1])
     to_camera = unit(camera - centre)
-    turn = a.gaze[2] * smooth(.7, .9, to_camera[2])         # nobody looks at a camera that is far to the side
+    turn = a.gaze[2] * smooth(0.7, 0.9, to_camera[2])  # nobody looks at a camera that is far to the side
     gaze = unit(forward + turn * (to_camera - forward) + np.append(np.sin(a.gaze[:2]), 0)).astype(np.float32)
     n = unit(points - centre)
     along = n @ gaze
-    across = np.sqrt(np.clip(1 - along ** 2, 0, 1)) * radius + 20 * (along < 0)   # mm from the axis of the gaze
+    across = np.sqrt(np.clip(1 - along**2, 0, 1)) * radius + 20 * (along < 0)  # mm from the axis of the gaze
     angle = np.arctan2(n[:, 1] - gaze[1], n[:, 0] - gaze[0])
-    fibres = (1 + .25 * np.sin(23 * angle + a.seed % 7) * np.sin(11 * angle + 1)) * (.75 + .7 * smooth(5.6, 2.5, across))
-    sclera = np.float32([.43, .39, .375]) - np.float32([.05, .13, .13]) * smooth(7, 13, across)[:, None]
+    fibres = (1 + 0.25 * np.sin(23 * angle + a.seed % 7) * np.sin(11 * angle + 1)) * (
+        0.75 + 0.7 * smooth(5.6, 2.5, across)
+    )
+    sclera = np.float32([0.43, 0.39, 0.375]) - np.float32([0.05, 0.13, 0.13]) * smooth(7, 13, across)[:, None]
     albedo = a.iris * fibres[:, None]
     albedo += (sclera - albedo) * smooth(5.5, 6.3, across)[:, None]
-    albedo *= (1 - .75 * np.exp(-((across - 5.8) / .8) ** 2) * (across < 8))[:, None]     # limbus
-    albedo *= smooth(1.9, 2.6, across)[:, None] * .97 + .03                              # pupil
-    return albedo, n, .08 + .9 * smooth(6.5, 5, across), .85 - .6 * smooth(-.05, .3, n[:, 1])
+    albedo *= (1 - 0.75 * np.exp(-(((across - 5.8) / 0.8) ** 2)) * (across < 8))[:, None]  # limbus
+    albedo *= smooth(1.9, 2.6, across)[:, None] * 0.97 + 0.03  # pupil
+    return albedo, n, 0.08 + 0.9 * smooth(6.5, 5, across), 0.85 - 0.6 * smooth(-0.05, 0.3, n[:, 1])
 
 # %% ../nbs/08_surfaces.ipynb #f36f59f8
 def shade_torso(below, azimuth, skin, sky, a):
     "Albedo (N, 3), gloss (N,) and visible sky (N,): the neck's skin above the collar, cloth below."
-    below = below - a.cloth[3] - a.cloth[4] * np.exp(-(azimuth / .5) ** 2)
+    below = below - a.cloth[3] - a.cloth[4] * np.exp(-((azimuth / 0.5) ** 2))
     cloth = smooth(-1, 1, below)[:, None]
-    folds = 1 + .12 * np.sin(3 * azimuth + .04 * below + a.seed % 5) * np.sin(7 * azimuth - .03 * below)
-    seam = 1 - .3 * np.exp(-((below - 3) / 2) ** 2)
+    folds = 1 + 0.12 * np.sin(3 * azimuth + 0.04 * below + a.seed % 5) * np.sin(7 * azimuth - 0.03 * below)
+    seam = 1 - 0.3 * np.exp(-(((below - 3) / 2) ** 2))
     albedo = skin + (a.cloth[:3] * (folds * seam)[:, None] - skin) * cloth
-    return albedo, .8 * a.gloss[0] * (1 - cloth[:, 0]), sky + (1 - sky) * smooth(10, 60, below + a.cloth[3])
+    return albedo, 0.8 * a.gloss[0] * (1 - cloth[:, 0]), sky + (1 - sky) * smooth(10, 60, below + a.cloth[3])
 
 
 def strands(table, s, azimuth, a):
     "Noise (N,) in 0..1 that follows the strands, or clumps where hair is curly."
-    turn = azimuth / (2 * np.pi) + .5
+    turn = azimuth / (2 * np.pi) + 0.5
+
     def noise(frequency, warp):
         x = turn * frequency + warp * s
         k = np.floor(x).astype(np.int32)
         x = x - k
         return table[k % 1024] * (1 - x) + table[(k + 1) % 1024] * x
+
     comb = a.hair[7]
-    if a.hair[6]: return .3 * noise(420, 9) + .7 * np.sqrt(noise(90, 40) * noise(70, -55))
-    return .35 * noise(420, 420 * comb) + .35 * noise(160, 160 * comb) + .3 * noise(60, 60 * comb + 2)
+    if a.hair[6]:
+        return 0.3 * noise(420, 9) + 0.7 * np.sqrt(noise(90, 40) * noise(70, -55))
+    return 0.35 * noise(420, 420 * comb) + 0.35 * noise(160, 160 * comb) + 0.3 * noise(60, 60 * comb + 2)
 
 # %% ../nbs/08_surfaces.ipynb #54dcc0b9
 def shade_hair(table, s, azimuth, a):
     "Albedo (N, 3), gloss (N,) and visible sky (N,) of the hair at s along the strand, 0 at the crown."
     strand = strands(table, s, azimuth, a)
-    return a.hair_colour * (.25 + .2 * a.hair[6] + (1.5 - .4 * a.hair[6]) * strand)[:, None], .5 * strand * (1 - .6 * a.hair[6]), .6 + .4 * smooth(1, .3, s)
+    return (
+        a.hair_colour * (0.25 + 0.2 * a.hair[6] + (1.5 - 0.4 * a.hair[6]) * strand)[:, None],
+        0.5 * strand * (1 - 0.6 * a.hair[6]),
+        0.6 + 0.4 * smooth(1, 0.3, s),
+    )
 
 # %% ../nbs/08_surfaces.ipynb #9d70b119
-GLASSES_PINS = np.array([[0, .13, 1], [.3, -.4, 1], [-.3, -.4, 1], [.95, .65, 1], [-.95, .65, 1], [1.1, -.7, 1], [-1.1, -.7, 1]])   # on the front, in face coordinates
-TEMPLE_PINS = np.array([[.13, -.3], [.13, -1.3], [.13, -2.25]])            # y, z at the sides of the head
-RIM, BRIDGE, TEMPLE, SIDES = 33, 9, 7, 6                                  # points along the tubes; around them
+GLASSES_PINS = np.array(
+    [[0, 0.13, 1], [0.3, -0.4, 1], [-0.3, -0.4, 1], [0.95, 0.65, 1], [-0.95, 0.65, 1], [1.1, -0.7, 1], [-1.1, -0.7, 1]]
+)  # on the front, in face coordinates
+TEMPLE_PINS = np.array([[0.13, -0.3], [0.13, -1.3], [0.13, -2.25]])  # y, z at the sides of the head
+RIM, BRIDGE, TEMPLE, SIDES = 33, 9, 7, 6  # points along the tubes; around them
 
 
 def lens_planes(eyes, front, a):
@@ -234,12 +283,12 @@ def lens_planes(eyes, front, a):
     out = unit(np.cross(across, [0, 1, 0]))
     up = np.cross(out, across)
     depth = (front - middle) @ out - np.tan(tilt) * ((front - middle) @ up) + 1.5 * tube
-    depth = max(.37 * apart, np.sort(depth[1:])[-3])
+    depth = max(0.37 * apart, np.sort(depth[1:])[-3])
     centres, axes = [], []
     for side in (1, -1):
-        n = unit(out - np.tan(tilt) * up + .08 * side * across)              # the upper rim is further forward
+        n = unit(out - np.tan(tilt) * up + 0.08 * side * across)  # the upper rim is further forward
         right = unit(np.cross(up, n))
-        centres.append(middle + side * (bridge + half) * across - .04 * apart * up + depth * out)
+        centres.append(middle + side * (bridge + half) * across - 0.04 * apart * up + depth * out)
         axes.append([right, np.cross(n, right), n])
     return np.float32(centres), np.float32(axes)
 
@@ -247,7 +296,8 @@ def lens_planes(eyes, front, a):
 def _tube(path, radius, up):
     "Vertices (n SIDES, 3) around a path (n, 3)."
     along = unit(np.gradient(path, axis=0))
-    if np.allclose(path[0], path[-1]): along[[0, -1]] = unit(path[1] - path[-2])
+    if np.allclose(path[0], path[-1]):
+        along[[0, -1]] = unit(path[1] - path[-2])
     side = unit(np.cross(along, up))
     turn = np.linspace(0, 2 * np.pi, SIDES)[:, None, None]
     return (path + radius * (np.cos(turn) * side + np.sin(turn) * np.cross(side, along))).swapaxes(0, 1).reshape(-1, 3)
@@ -262,19 +312,19 @@ def rim_points(a, angle):
 # %% ../nbs/08_surfaces.ipynb #f37b332c
 def glasses_vertices(eyes, pins, a):
     "Vertices of the frame: two rims, the bridge, two temples. `pins` are the points of the head at GLASSES_PINS, then at TEMPLE_PINS left and right."
-    front, sides = pins[:len(GLASSES_PINS)], pins[len(GLASSES_PINS):].reshape(2, -1, 3)
+    front, sides = pins[: len(GLASSES_PINS)], pins[len(GLASSES_PINS) :].reshape(2, -1, 3)
     centres, axes = lens_planes(eyes, front, a)
     tube, parts, inner = a.glasses[5], [], []
     for side, centre, axis in zip((1, -1), centres, axes):
         on = lambda angle: centre + rim_points(a, np.atleast_1d(angle)) @ (axis[:2] * [[side], [1]])
         parts.append(_tube(on(np.linspace(0, 2 * np.pi, RIM)), tube, axis[2]))
-        inner.append(on(np.pi - .45)[0])
+        inner.append(on(np.pi - 0.45)[0])
     s, nose = np.linspace(-1, 1, BRIDGE)[:, None], front[0] + (tube + 1) * axes[0, 2]
     path = inner[1] * (1 - s) / 2 + inner[0] * (1 + s) / 2
-    path[:, 1:] += (1 - s ** 2) * [2.5, max(0, nose[2] - path[BRIDGE // 2, 2])]
-    parts.append(_tube(path, 1.1 * tube, np.float32([0, 1, .3])))
+    path[:, 1:] += (1 - s**2) * [2.5, max(0, nose[2] - path[BRIDGE // 2, 2])]
+    parts.append(_tube(path, 1.1 * tube, np.float32([0, 1, 0.3])))
     for side, centre, axis, skin in zip((1, -1), centres, axes, sides):
-        start = centre + rim_points(a, np.array([.5])) @ (axis[:2] * [[side], [1]])
+        start = centre + rim_points(a, np.array([0.5])) @ (axis[:2] * [[side], [1]])
         hinge = start + [side * (tube + 2), 0, -4]
         ear = skin[-1] + [side * 2, 0, 0]
         share = ((hinge[0, 2] - skin[:, 2]) / (hinge[0, 2] - ear[2]))[:, None]
@@ -291,7 +341,7 @@ def glasses_triangles(first):
     return np.concatenate([grid(n, SIDES, first + SIDES * k) for n, k in zip(rows, np.cumsum(rows) - rows)])
 
 # %% ../nbs/08_surfaces.ipynb #cde22f77
-WRAP = np.float32([.35, .16, .10])
+WRAP = np.float32([0.35, 0.16, 0.10])
 
 
 def _highlight(a, n, view, light, gloss, rim, kinds):
@@ -301,10 +351,14 @@ def _highlight(a, n, view, light, gloss, rim, kinds):
     h *= 1 / np.maximum(np.sqrt(_dot(h, h)), 1e-6)
     nh = np.clip(_dot(n, h), 0, 1)
     value = gloss * rim * nh ** a.gloss[1] * ((a.gloss[1] + 8) / 40)
-    strand = n[:, hair] * n[1, hair]                                      # minus what of "down" lies in the surface
+    strand = n[:, hair] * n[1, hair]  # minus what of "down" lies in the surface
     strand[1] -= 1
-    value[hair] = .12 * gloss[hair] * np.clip(1 - _dot(strand, h[:, hair]) ** 2 / np.maximum(_dot(strand, strand), 1e-6), 0, 1) ** 20
-    value[eyes] = gloss[eyes] * (.9 * smooth(.982, .998, nh[eyes]) + .02)
+    value[hair] = (
+        0.12
+        * gloss[hair]
+        * np.clip(1 - _dot(strand, h[:, hair]) ** 2 / np.maximum(_dot(strand, strand), 1e-6), 0, 1) ** 20
+    )
+    value[eyes] = gloss[eyes] * (0.9 * smooth(0.982, 0.998, nh[eyes]) + 0.02)
     return value
 
 
@@ -315,21 +369,25 @@ def _dot(a, b):
 # %% ../nbs/08_surfaces.ipynb #b3af520d
 def _power(x, exponents):
     "x (N,) in 0..1 to the power of three exponents, (3, N), from a table."
-    table, i = np.linspace(0, 1, 512) ** np.reshape(exponents, (3, 1)), (x * 511 + .5).astype(np.int32)
+    table, i = np.linspace(0, 1, 512) ** np.reshape(exponents, (3, 1)), (x * 511 + 0.5).astype(np.int32)
     return np.stack([np.take(row, i) for row in table.astype(np.float32)])
 
 
 def reflected_light(a, R, n, view, part, albedo, gloss, sky, visible):
     "Radiance (N, 3) towards the camera: ambient light, and of each light wrapped diffuse and highlights. `visible` (N,) is the share of the first light."
-    n, view, albedo = (np.ascontiguousarray(x.T) for x in (n, view, albedo))      # numpy is faster along long rows
+    n, view, albedo = (np.ascontiguousarray(x.T) for x in (n, view, albedo))  # numpy is faster along long rows
     around = (R @ a.ambient[1:]).T.astype(np.float32) @ n + a.ambient[0][:, None]
-    radiance = albedo * np.maximum(around, .02 * a.ambient[0][:, None]) * _power(sky, [.8, 1, 1.1])
+    radiance = albedo * np.maximum(around, 0.02 * a.ambient[0][:, None]) * _power(sky, [0.8, 1, 1.1])
     skin = part == 0
     wrap = WRAP[:, None] * skin
     facing = 1 - np.clip(_dot(n, view), 0, 1)
-    rim, kinds = .25 + .75 * (facing * facing) ** 2, (np.flatnonzero(part == 5), np.flatnonzero((part == 1) | (part == 2)))
+    rim, kinds = (
+        0.25 + 0.75 * (facing * facing) ** 2,
+        (np.flatnonzero(part == 5), np.flatnonzero((part == 1) | (part == 2))),
+    )
     for light, key, seen in zip((a.light @ R.T).astype(np.float32), a.key, (visible, *2 * [np.sqrt(sky)])):
-        if not key.any(): continue
+        if not key.any():
+            continue
         cosine = light @ n
         diffuse = np.maximum(cosine + wrap, 0) / (1 + wrap) * np.where(skin, _power(seen, 1 - 1.2 * WRAP), seen)
         shine = _highlight(a, n, view, light, gloss, rim, kinds) * seen * np.clip(4 * cosine, 0, 1)

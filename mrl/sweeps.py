@@ -20,7 +20,17 @@ import torch
 
 from .camera import crop_intrinsics, resize_intrinsics
 from .configuration import TrainConfig
-from .data import CropConfig, DataConfig, FaceImages, as_recorded, cameras_around, data_identity, detector_crop, renderer_of, sample_cameras
+from mrl.data import (
+    CropConfig,
+    DataConfig,
+    FaceImages,
+    as_recorded,
+    cameras_around,
+    data_identity,
+    detector_crop,
+    renderer_of,
+    sample_cameras,
+)
 from .faces import load_population, split_identities
 from .files import HOME, ROOT, load_tensors, save_tensors, sha256
 from .metrics import METRICS
@@ -34,15 +44,18 @@ from .training import evaluate, evaluate_controls
 @dataclass(frozen=True)
 class Sweep:
     "What is changed between the pictures of one face."
+
     title: str  # of an axis, with unit
     changes: tuple  # names, as `render_changed` and `changed_cameras` know them
     values: tuple  # of tuples of numbers, one for each change
 
     @property
-    def x(self): return np.array([v[0] for v in self.values])
+    def x(self):
+        return np.array([v[0] for v in self.values])
 
 
-def _line(title, change, values): return Sweep(title, (change,), tuple((float(v),) for v in values))
+def _line(title, change, values):
+    return Sweep(title, (change,), tuple((float(v),) for v in values))
 
 
 POSES = {
@@ -50,7 +63,13 @@ POSES = {
     "pitch": _line("Pitch (deg)", "pitch", range(-40, 41, 5)),
     "roll": _line("Roll (deg)", "roll", range(-45, 46, 5)),
 }
-YAW_AND_PITCH = {"yaw and pitch": Sweep("Yaw, pitch (deg)", ("yaw", "pitch"), tuple((float(y), float(p)) for p in range(-40, 41, 10) for y in range(-90, 91, 15)))}
+YAW_AND_PITCH = {
+    "yaw and pitch": Sweep(
+        "Yaw, pitch (deg)",
+        ("yaw", "pitch"),
+        tuple((float(y), float(p)) for p in range(-40, 41, 10) for y in range(-90, 91, 15)),
+    )
+}
 SPOILT = {
     "occlusion": _line("Occlusion (% of the crop)", "covered", (0, 5, 10, 20, 30, 40, 50)),
     "low light": _line("Exposure (stops)", "stops", (0, -1, -2, -3, -4, -5, -6)),
@@ -72,10 +91,19 @@ def trained_range(
     "What training images have of what a sweep changes."
     px, jitter = 100 / config.size, 100 * config.jitter
     either = {k: (-getattr(config, k), getattr(config, k)) for k in ("yaw", "pitch", "roll")}
-    return (either | {"low light": (-1.7, 0), "blur": (0.25 * px, 1.7 * px), "shifted crop": (0, jitter), "crop size": (100 - jitter, 100 + jitter)}).get(name)
+    return (
+        either
+        | {
+            "low light": (-1.7, 0),
+            "blur": (0.25 * px, 1.7 * px),
+            "shifted crop": (0, jitter),
+            "crop size": (100 - jitter, 100 + jitter),
+        }
+    ).get(name)
 
 # %% ../nbs/32_sweeps.ipynb #ffd33a61
-def _rng(*key): return np.random.default_rng([abs(int(k)) for k in key])
+def _rng(*key):
+    return np.random.default_rng([abs(int(k)) for k in key])
 
 
 def _own(config, keys):
@@ -139,7 +167,8 @@ SCENE = ("light", "key", "shadow", "ambient", "gaze", "glasses", "frame", "lens"
 
 
 def drawn_appearance(
-    config, change,  # as in `render_changed`
+    config,
+    change,  # as in `render_changed`
     labels,  # of the person
     identity,
 ):  # Appearance; numpy Generator of the film's noise
@@ -170,7 +199,10 @@ def spoil(image, change, appearance, rng):
 
     size = len(image)
     if n := change.get("covered"):
-        cover, side = develop(background(int(rng.integers(2**31)), size), appearance, rng), max(1, round(size * np.sqrt(n / 100)))
+        cover, side = (
+            develop(background(int(rng.integers(2**31)), size), appearance, rng),
+            max(1, round(size * np.sqrt(n / 100))),
+        )
         i, j = (int(np.clip(c - side / 2, 0, size - side)) for c in rng.uniform(0.25, 0.75, 2) * size)
         image = image.copy()
         image[i : i + side, j : j + side] = cover[i : i + side, j : j + side]
@@ -188,7 +220,9 @@ def render_changed(
     "A picture of a sweep. The scene depends on the person, or on the view, alone, so it can be rendered again at another size, with `K` to match."
     population, renderer = renderer_of(config.face_model)
     identity = int(label["identity"])
-    appearance, rng = drawn_appearance(config, change, {name: v[identity] for name, v in population.labels.items()}, identity)
+    appearance, rng = drawn_appearance(
+        config, change, {name: v[identity] for name, v in population.labels.items()}, identity
+    )
     appearance = changed_appearance(appearance, change, config.size, renderer)
     camera = (np.asarray(label[k], np.float64) for k in ("K", "q", "t"))
     image = renderer.image(population.heads(identity), *camera, appearance, config.size, rng)
@@ -217,7 +251,9 @@ def render_planned(config, sweeps, k, labels):  # (n, size, size, 3) uint8
     pictures = []
     for i, (s, v) in enumerate(labels["where"].tolist()):
         sweep = list(sweeps.values())[s]
-        pictures.append(render_changed(config, dict(zip(sweep.changes, sweep.values[v])), {n: x[i] for n, x in labels.items()}))
+        pictures.append(
+            render_changed(config, dict(zip(sweep.changes, sweep.values[v])), {n: x[i] for n, x in labels.items()})
+        )
     return np.stack(pictures)
 
 # %% ../nbs/32_sweeps.ipynb #913e5782
@@ -236,14 +272,30 @@ def build_sweeps(
     config = replace(config, n_images=sum(len(s.values) * len(people[name]) for name, s in sweeps.items()), jitter=0.0)
     crop = {k: v for k, v in asdict(config).items() if k in CropConfig.__dataclass_fields__}
     ranges = {k: v for k, v in asdict(config).items() if k not in crop}
-    described = {name: {"values": [list(v) for v in s.values], "people": people[name].tolist()} for name, s in sweeps.items()}
+    described = {
+        name: {"values": [list(v) for v in s.values], "people": people[name].tolist()} for name, s in sweeps.items()
+    }
     made = data_identity(config)
-    asked = as_recorded(folder, {"config": crop, "sweeps": described, "ranges": ranges, "population": made["population"], "code": made["renderer"]}, "code")
+    asked = as_recorded(
+        folder,
+        {
+            "config": crop,
+            "sweeps": described,
+            "ranges": ranges,
+            "population": made["population"],
+            "code": made["renderer"],
+        },
+        "code",
+    )
     plan = partial(plan_sweeps, config, sweeps, people, load_population(population_file(config.face_model)))
     return write_dataset(folder, asked, plan, partial(render_planned, config, sweeps), jobs=jobs, progress=progress)
 
 # %% ../nbs/32_sweeps.ipynb #77b4a594
-CONTROLS = {"mean face, mean pose": "mean face, frontal", "mean face, true pose": "mean face, true pose", "model floor": "model floor"}  # the network's own frontal pose stands for the mean
+CONTROLS = {
+    "mean face, mean pose": "mean face, frontal",
+    "mean face, true pose": "mean face, true pose",
+    "model floor": "model floor",
+}  # the network's own frontal pose stands for the mean
 N_MODES = 10  # coefficients that are kept
 
 
@@ -262,7 +314,9 @@ def measure_sweeps(
     "Errors and predicted coefficients of a network, and the errors of controls, on every picture."
     model, morphable, config = run
     if morphable.mean.shape[0] != data.population.n_face_vertices:
-        raise ValueError(f"{config.run} predicts {morphable.mean.shape[0]} vertices, the faces of {data.folder} have {data.population.n_face_vertices}: different face models")
+        raise ValueError(
+            f"{config.run} predicts {morphable.mean.shape[0]} vertices, the faces of {data.folder} have {data.population.n_face_vertices}: different face models"
+        )
     kept = []
 
     def watched(images, K):
@@ -270,10 +324,14 @@ def measure_sweeps(
         kept.append(out.alpha_id_hat[:, :N_MODES].cpu())
         return out
 
-    stacked = lambda errors: _by_sweep(torch.stack([errors[k] for k in METRICS], -1), data, sweeps)  # noqa: E731
+    stacked = lambda errors: _by_sweep(torch.stack([errors[k] for k in METRICS], -1), data, sweeps)
     errors = stacked(evaluate(watched, data, device=device))
     controls = evaluate_controls(morphable, model.frontal.cpu(), model.t_crop_mean.cpu(), data)
-    return errors, _by_sweep(torch.cat(kept), data, sweeps), {CONTROLS[name]: stacked(e) for name, e in controls.items()}
+    return (
+        errors,
+        _by_sweep(torch.cat(kept), data, sweeps),
+        {CONTROLS[name]: stacked(e) for name, e in controls.items()},
+    )
 
 # %% ../nbs/32_sweeps.ipynb #e09b0491
 def save_errors(path, errors, about, coefficients=None):
@@ -373,7 +431,9 @@ def training_data(config):
         meta, _, _ = open_dataset(config.data)
         known = {k: v for k, v in meta["config"].items() if k in DataConfig.__dataclass_fields__}
         return DataConfig(**known)
-    return DataConfig(size=config.image_size, face_model=config.face_model, near=config.near, far=config.far, without=config.without)
+    return DataConfig(
+        size=config.image_size, face_model=config.face_model, near=config.near, far=config.far, without=config.without
+    )
 
 # %% ../nbs/32_sweeps.ipynb #46a08890
 def held_out(
@@ -404,27 +464,54 @@ def sweep_run(
     config = training_data(trained[2])
     population = load_population(population_file(config.face_model))
     people = choose(population)
-    asked = {"sweeps": {k: [list(v) for v in s.values] for k, s in sweeps.items()}, "people": {k: np.asarray(people[k]).tolist() for k in sweeps}}
+    asked = {
+        "sweeps": {k: [list(v) for v in s.values] for k, s in sweeps.items()},
+        "people": {k: np.asarray(people[k]).tolist() for k in sweeps},
+    }
     if tensors and weights in (None, about["checkpoint"]) and asked == {k: about[k] for k in asked}:
         return tensors, about
     if weights is None:
-        raise ValueError(f"run {run}: its errors are of other people or values than asked, and it has no checkpoint to measure again")
+        raise ValueError(
+            f"run {run}: its errors are of other people or values than asked, and it has no checkpoint to measure again"
+        )
     key = hashlib.sha256(repr([config, asked]).encode()).hexdigest()[:8]
-    data = FaceImages(build_sweeps(Path(home) / "datasets" / f"{name}-{config.size}px-{key}", config, sweeps, people, progress=progress), "all")
+    data = FaceImages(
+        build_sweeps(
+            Path(home) / "datasets" / f"{name}-{config.size}px-{key}", config, sweeps, people, progress=progress
+        ),
+        "all",
+    )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     errors, coefficients, rest = measure_sweeps((trained[0].to(device), *trained[1:]), data, sweeps, device)
-    about = {"run": run, "config": asdict(trained[2]), "checkpoint": weights, "commit": commit(), "device": device, "data": sha256(data.folder / "meta.json"), "face_model": population.name, "population": population.sha256,
-             "ranges": {k: trained_range(k, config) for k in sweeps}, **asked}
+    about = {
+        "run": run,
+        "config": asdict(trained[2]),
+        "checkpoint": weights,
+        "commit": commit(),
+        "device": device,
+        "data": sha256(data.folder / "meta.json"),
+        "face_model": population.name,
+        "population": population.sha256,
+        "ranges": {k: trained_range(k, config) for k in sweeps},
+        **asked,
+    }
     if "views" in sweeps:
         coefficients["true"] = trained[1].coefficients(torch.as_tensor(population.faces(people["views"])))[:, :N_MODES]
     of_controls = {f"{c}.{k}": v for c, by_sweep in rest.items() for k, v in by_sweep.items()} if controls else {}
-    save_errors(path, errors | of_controls, about, {k: v for k, v in coefficients.items() if k in ("views", "skin tone", "true")})
+    save_errors(
+        path,
+        errors | of_controls,
+        about,
+        {k: v for k, v in coefficients.items() if k in ("views", "skin tone", "true")},
+    )
     return load_errors(path)
 
 
 def _but_seed(about):
     "What runs of one loss have in common."
-    return [about[k] for k in ("population", "people", "sweeps")] + [{k: v for k, v in about["config"].items() if k not in ("run", "seed")}]
+    return [about[k] for k in ("population", "people", "sweeps")] + [
+        {k: v for k, v in about["config"].items() if k not in ("run", "seed")}
+    ]
 
 
 def _weights(run, home):
@@ -438,7 +525,9 @@ def _weights(run, home):
 # %% ../nbs/32_sweeps.ipynb #4b89723b
 def sweep_runs(
     runs,  # names of folders in results/
-    name, sweeps, choose,  # as in `sweep_run`
+    name,
+    sweeps,
+    choose,  # as in `sweep_run`
     home=HOME,
     progress=True,
 ):  # dict loss -> (tensors with a first axis over seeds, about of the first seed); dict run -> what was wrong with it
@@ -450,16 +539,25 @@ def sweep_runs(
             tensors, about = sweep_run(run, name, sweeps, choose, first, home, progress)
             reference = next(iter(found.values()))[0][1] if found else about
             if differs := [k for k in ("population", "people", "sweeps") if about[k] != reference[k]]:
-                raise ValueError(f"run {run} is of {about['face_model']} with other {' and '.join(differs)} than {reference['run']} ({reference['face_model']}): not the same pictures; draw it alone")
+                raise ValueError(
+                    f"run {run} is of {about['face_model']} with other {' and '.join(differs)} than {reference['run']} ({reference['face_model']}): not the same pictures; draw it alone"
+                )
             found.setdefault(loss_name(run), []).append((tensors, about))
         except (FileNotFoundError, ValueError) as e:
             problems[run] = str(e)
     for loss, measured in found.items():
         have, stem = {about["run"].strip("/") for _, about in measured}, loss.strip("/")
-        others = {str(p.relative_to(top).with_suffix("")): p for top in (ROOT / "results" / name, Path(home) / "results" / name) for p in sorted(top.glob(f"{stem}-*.safetensors"))}
+        others = {
+            str(p.relative_to(top).with_suffix("")): p
+            for top in (ROOT / "results" / name, Path(home) / "results" / name)
+            for p in sorted(top.glob(f"{stem}-*.safetensors"))
+        }
         more = [load_errors(p) for r, p in others.items() if r not in have and loss_name(r) == stem]
         measured += [(t, a) for t, a in more if _but_seed(a) == _but_seed(measured[0][1])]
-    return {loss: ({k: np.stack([t[k] for t, _ in m if k in t]) for k in m[0][0]}, m[0][1] | {"seeds": len(m)}) for loss, m in found.items()}, problems
+    return {
+        loss: ({k: np.stack([t[k] for t, _ in m if k in t]) for k in m[0][0]}, m[0][1] | {"seeds": len(m)})
+        for loss, m in found.items()
+    }, problems
 
 # %% ../nbs/32_sweeps.ipynb #45e5ade8
 def predict_changed(
@@ -481,8 +579,13 @@ def predict_changed(
     inputs = [render_changed(config, change, label | {"K": K[i]}) for i, label in enumerate(labels)]
     with torch.no_grad():
         out = model(torch.from_numpy(np.stack(inputs)).permute(0, 3, 1, 2), K)
-    pictures = [render_changed(replace(config, size=side), change, label | {"K": large[i]}) for i, label in enumerate(labels)]
-    overlays = [mesh_overlay(p, out.x_hat[i], population.face_triangles, large[i], out.q_hat[i], out.t_hat[i]) for i, p in enumerate(pictures)]
+    pictures = [
+        render_changed(replace(config, size=side), change, label | {"K": large[i]}) for i, label in enumerate(labels)
+    ]
+    overlays = [
+        mesh_overlay(p, out.x_hat[i], population.face_triangles, large[i], out.q_hat[i], out.t_hat[i])
+        for i, p in enumerate(pictures)
+    ]
     return out, x, inputs, overlays
 
 

@@ -45,7 +45,9 @@ class StepSampler(torch.utils.data.Sampler):
         for step in range(self.start, self.steps):
             epoch, i = divmod(step, per_epoch)
             if order is None or i == 0:
-                order = torch.randperm(self.n, generator=torch.Generator().manual_seed(self.seed * 100_003 + epoch)).tolist()
+                order = torch.randperm(
+                    self.n, generator=torch.Generator().manual_seed(self.seed * 100_003 + epoch)
+                ).tolist()
             yield order[i * self.batch_size : (i + 1) * self.batch_size]
 
 # %% ../nbs/12_training.ipynb #9ee95539
@@ -57,6 +59,7 @@ def share(whole, fabric):
 
 def of_whole_batch(cameras, fabric):
     "Virtual cameras for this process's images as `cameras` gives them to the images of all processes. Of `x`, `cameras` may use the mean."
+
     def mine(x, q, t, K, views, generator=None):
         whole = [fabric.all_gather(v).flatten(0, 1) for v in (x.mean(-2, keepdim=True), q, t, K)]
         K_v, q_v, t_v = cameras(*whole, views, generator)
@@ -75,14 +78,20 @@ def make_fabric(config, device):
     if config.batch_size % n:
         raise ValueError(f"batch_size must be a multiple of the number of processes ({n}), got {config.batch_size}")
     if n == 1:  # even inside the allocation of a cluster, which Fabric would ask for more
-        return Fabric(accelerator=device.type, devices=1 if device.type == "cpu" else [device.index or 0], plugins=LightningEnvironment())
+        return Fabric(
+            accelerator=device.type,
+            devices=1 if device.type == "cpu" else [device.index or 0],
+            plugins=LightningEnvironment(),
+        )
 
     class Started(DDPStrategy):
         launcher = None  # torchrun was it; with its own, Fabric refuses to run inside a notebook
 
     here = int(os.environ["LOCAL_WORLD_SIZE"])
     strategy = Started(timeout=timedelta(hours=6))  # the others wait while the first process evaluates
-    return Fabric(accelerator=device.type, strategy=strategy, devices=here, num_nodes=n // here, plugins=TorchElasticEnvironment())
+    return Fabric(
+        accelerator=device.type, strategy=strategy, devices=here, num_nodes=n // here, plugins=TorchElasticEnvironment()
+    )
 
 # %% ../nbs/12_training.ipynb #eafad23f
 @torch.no_grad()
@@ -101,7 +110,9 @@ def evaluate(
         batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
         out = model(batch["image"], batch["K"])
         if out[0].shape != batch["x"].shape:
-            raise ValueError(f"the model predicts {out[0].shape[1]} vertices and the faces of {dataset.folder} have {batch['x'].shape[1]}: different face models")
+            raise ValueError(
+                f"the model predicts {out[0].shape[1]} vertices and the faces of {dataset.folder} have {batch['x'].shape[1]}: different face models"
+            )
         parts.append(image_metrics(*out[:3], batch["x"], batch["q"], batch["t"], batch["K"], dataset.config.size))
     if training:
         model.train()
@@ -121,14 +132,21 @@ def evaluate_controls(morphable, q_crop_mean, t_crop_mean, dataset):
 def prepare(config, data_dir, progress=True):
     "Data sets, 3DMM, statistics of the training crops and a freshly initialised model for a configuration."
     folder = dataset_of(config, data_dir, progress)
-    data = {split: FaceImages(folder, split, config.leave_out if split == "train" else "") for split in ("train", "val", "test")}
+    data = {
+        split: FaceImages(folder, split, config.leave_out if split == "train" else "")
+        for split in ("train", "val", "test")
+    }
     if data["train"].config.size != config.image_size:
         raise ValueError(f"image_size={config.image_size}: the images of {folder} have {data['train'].config.size} px")
     if small := [f"{k} has {len(v)}" for k, v in data.items() if len(v) < (config.batch_size if k == "train" else 2)]:
-        raise ValueError(f"{folder} is too small: {', '.join(small)} images, train needs a batch of {config.batch_size} (batch_size) and the others 2")
+        raise ValueError(
+            f"{folder} is too small: {', '.join(small)} images, train needs a batch of {config.batch_size} (batch_size) and the others 2"
+        )
     people = data["train"].labels["identity"][data["train"].index].unique().numpy()
     if len(people) < 2:
-        raise ValueError(f"{folder}: all {len(data['train'])} training images show one person; a 3DMM needs two or more")
+        raise ValueError(
+            f"{folder}: all {len(data['train'])} training images show one person; a 3DMM needs two or more"
+        )
     morphable = morphable_model_of(data["train"].population, people, config.n_components)
     labels = {k: v[data["train"].index] for k, v in data["train"].labels.items()}
     crop_stats = mean_crop(labels["q"], labels["t"], labels["K"], config.image_size)
@@ -182,20 +200,31 @@ def make_optimiser(model, criterion, config):
     "AdamW and a one-cycle schedule: 5 % warm-up, then a cosine to zero. What a criterion learns is not pulled to zero."
     groups = [{"params": list(model.parameters())}, {"params": list(criterion.parameters()), "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, total_steps=config.steps + 1, pct_start=0.05, cycle_momentum=False)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, config.lr, total_steps=config.steps + 1, pct_start=0.05, cycle_momentum=False
+    )
     return optimiser, schedule
 
 # %% ../nbs/12_training.ipynb #824baa54
 def step_loader(config, data, start, fabric):
     "Batches for the steps after `start`, of each this process's part."
     sampler = StepSampler(len(data), config.batch_size, config.steps, config.seed, start)
-    return DataLoader(data, batch_sampler=(share(b, fabric) for b in sampler), collate_fn=lambda b: b, pin_memory=fabric.device.type == "cuda")
+    return DataLoader(
+        data,
+        batch_sampler=(share(b, fabric) for b in sampler),
+        collate_fn=lambda b: b,
+        pin_memory=fabric.device.type == "cuda",
+    )
 
 
 def prepare_fit(config, folder, data, model, fabric):
     "What the loop works with: `(objective, generator of cameras, (model, criterion, optimiser, schedule), first step, history rows)`."
     several = fabric.world_size > 1
-    criterion, cameras = make_criterion(config, partial(of_whole_batch, fabric=fabric), fabric.all_reduce) if several else make_criterion(config)
+    criterion, cameras = (
+        make_criterion(config, partial(of_whole_batch, fabric=fabric), fabric.all_reduce)
+        if several
+        else make_criterion(config)
+    )
     if several and fabric.device.type == "cuda":
         torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place
     model.to(fabric.device, memory_format=torch.channels_last).train()
@@ -210,7 +239,11 @@ def prepare_fit(config, folder, data, model, fabric):
 # %% ../nbs/12_training.ipynb #8ab735ac
 def diverged(config, folder, step, cause):
     "The error that ends a run, with what is left of it."
-    saved = f"the last good checkpoint is {folder / 'checkpoint.safetensors'}" if (folder / "state.pt").exists() else "no checkpoint was written yet"
+    saved = (
+        f"the last good checkpoint is {folder / 'checkpoint.safetensors'}"
+        if (folder / "state.pt").exists()
+        else "no checkpoint was written yet"
+    )
     return FloatingPointError(f"run {config.run} diverged at step {step}: {cause}; {saved}. A smaller lr may help.")
 
 
@@ -230,8 +263,18 @@ def fit(config, folder, data, model, fabric, progress=True):
     objective, cameras, learner, start, rows = prepare_fit(config, folder, data["train"], model, fabric)
     _, _, optimiser, schedule = learner
     lead, device = fabric.is_global_zero, fabric.device
-    bar = tqdm(total=config.steps * config.batch_size, initial=start * config.batch_size, unit="image", desc=config.run, disable=not (progress and lead))
-    total, count, clock = torch.zeros(3, device=device), 0, time.perf_counter()  # of the loss, the gradient's norm, the steps clipped
+    bar = tqdm(
+        total=config.steps * config.batch_size,
+        initial=start * config.batch_size,
+        unit="image",
+        desc=config.run,
+        disable=not (progress and lead),
+    )
+    total, count, clock = (
+        torch.zeros(3, device=device),
+        0,
+        time.perf_counter(),
+    )  # of the loss, the gradient's norm, the steps clipped
     for step, batch in enumerate(step_loader(config, data["train"], start, fabric), start + 1):
         batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
         if cameras is not None:
@@ -245,7 +288,12 @@ def fit(config, folder, data, model, fabric, progress=True):
         bar.update(config.batch_size)
         if lead and (step % 25 == 0 or step == config.steps):
             m = image_metrics(*out[:3], batch["x"], batch["q"], batch["t"], batch["K"], config.image_size)
-            bar.set_postfix(loss=f"{loss.item():.3g}", px=f"{m['reprojection'].mean():.2f}", mm=f"{m['shape'].mean():.2f}", deg=f"{m['camera_rotation'].mean():.2f}")
+            bar.set_postfix(
+                loss=f"{loss.item():.3g}",
+                px=f"{m['reprojection'].mean():.2f}",
+                mm=f"{m['shape'].mean():.2f}",
+                deg=f"{m['camera_rotation'].mean():.2f}",
+            )
         if step % config.eval_every == 0 or step == config.steps:
             speed = count * config.batch_size / (time.perf_counter() - clock)
             mean = fabric.all_reduce(total) / count  # of all processes
@@ -264,7 +312,9 @@ def measure(config, folder, data, model, device, controls):
     for split in ("val", "test") if config.test else ("val",):
         errors = evaluate(model, data[split], device=device)
         metrics[split] = summarize(errors)
-        faces += [{"split": split, **row} for row in face_means(errors, data[split].labels["identity"][data[split].index])]
+        faces += [
+            {"split": split, **row} for row in face_means(errors, data[split].labels["identity"][data[split].index])
+        ]
     write_csv(folder / "faces.csv", faces)
     metrics[f"{split}_controls"] = {name: summarize(m) for name, m in evaluate_controls(*controls, data[split]).items()}
     write_json(folder / "metrics.json", metrics)

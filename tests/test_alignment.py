@@ -50,7 +50,10 @@ def own_faces():
 def test_landmarks_give_the_motion_back(scale):
     rng = np.random.default_rng(0)
     for n in (3, 4, 9):
-        x, T = rng.normal(0, 40, (n, 3)), similarity(rng, rng.uniform(0, 180), 300, rng.uniform(0.5, 2) if scale else 1.0)
+        x, T = (
+            rng.normal(0, 40, (n, 3)),
+            similarity(rng, rng.uniform(0, 180), 300, rng.uniform(0.5, 2) if scale else 1.0),
+        )
         assert np.allclose(fit_similarity(x, move(T, x), scale), T, atol=1e-9)
 
 
@@ -66,7 +69,12 @@ def test_landmarks_that_say_nothing_are_refused():
 def test_distances_are_exact():
     "Against trimesh, on triangles of all shapes that share no vertex."
     rng = np.random.default_rng(3)
-    v, t = (rng.normal(0, 10, (200, 1, 3)) + rng.normal(0, rng.choice([0.1, 3, 20], 200)[:, None, None], (200, 3, 3))).reshape(-1, 3), np.arange(600).reshape(-1, 3)
+    v, t = (
+        (
+            rng.normal(0, 10, (200, 1, 3)) + rng.normal(0, rng.choice([0.1, 3, 20], 200)[:, None, None], (200, 3, 3))
+        ).reshape(-1, 3),
+        np.arange(600).reshape(-1, 3),
+    )
     points = rng.normal(0, 20, (300, 3))
     d, foot, triangle = Surface(v, t).closest(points)
     expected = trimesh.proximity.closest_point(trimesh.Trimesh(v, t, process=False), points)
@@ -78,7 +86,10 @@ def test_triangles_without_area_do_no_harm():
     flat = Surface(np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [5, 5, 5.0]]), np.array([[0, 1, 2], [3, 3, 3]]))
     d, foot, triangle = flat.closest(np.array([[0.2, 0.2, 2.0]]))
     assert d == 2 and (triangle == 0).all() and not flat.on_rim(foot, triangle).any()
-    assert flat.normals(foot, triangle).tolist() == [[0, 0, 1]] and len(welded(flat.vertices, flat.triangles).triangles) == 1
+    assert (
+        flat.normals(foot, triangle).tolist() == [[0, 0, 1]]
+        and len(welded(flat.vertices, flat.triangles).triangles) == 1
+    )
 
 
 @pytest.mark.parametrize("faces", [own_faces, ict_faces])
@@ -102,7 +113,15 @@ def test_scale_is_found():
     scan = as_scan(rng, x, t, 5)
     for distance, pairs in (("plane", "moving"), ("plane", "both"), ("point", "fixed")):
         start = similarity(rng, 5, 5, centre=x.mean(0))
-        found = icp(Surface(x / 1.1, t), scan, start @ np.diag([1.08, 1.08, 1.08, 1]), scale=True, pairs=pairs, distance=distance, iterations=300)
+        found = icp(
+            Surface(x / 1.1, t),
+            scan,
+            start @ np.diag([1.08, 1.08, 1.08, 1]),
+            scale=True,
+            pairs=pairs,
+            distance=distance,
+            iterations=300,
+        )
         assert abs(np.cbrt(np.linalg.det(found.T[:3, :3])) / 1.1 - 1) < 0.01, (distance, pairs)
 
 
@@ -118,7 +137,12 @@ def test_surfaces_that_do_not_meet_are_refused():
     xs, t = own_faces()
     far = Surface(xs[0] + np.float32([0, 0, 5000]), t)
     with pytest.raises(ValueError, match="do not overlap"):
-        icp(Surface(xs[0], t), far, iterations=1, inside=(lambda p: np.arange(len(p)) < 10, lambda p: np.arange(len(p)) < 10))
+        icp(
+            Surface(xs[0], t),
+            far,
+            iterations=1,
+            inside=(lambda p: np.arange(len(p)) < 10, lambda p: np.arange(len(p)) < 10),
+        )
     with pytest.raises(ValueError, match="pairs must be one of"):
         icp(far, far, pairs="all")
 
@@ -127,6 +151,9 @@ def test_thinning_leaves_one_point_per_cube():
     x = np.random.default_rng(0).uniform(0, 20, (1000, 3))
     rows, cube = thin(x, 5.0)
     cells = np.floor((x - x.min(0)) / 5)
-    assert len(np.unique(cells[rows], axis=0)) == len(rows) == len(np.unique(cells, axis=0)) and (cells[rows][cube] == cells).all()
+    assert (
+        len(np.unique(cells[rows], axis=0)) == len(rows) == len(np.unique(cells, axis=0))
+        and (cells[rows][cube] == cells).all()
+    )
     order = np.random.default_rng(1).permutation(len(x))
     assert set(map(tuple, x[order][thin(x[order], 5.0)[0]])) == set(map(tuple, x[rows]))  # whatever their order

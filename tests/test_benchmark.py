@@ -1,4 +1,5 @@
 """Cases, methods, controls: what goes wrong is a row with a reason, and the others go on."""
+
 import json
 
 import numpy as np
@@ -7,7 +8,16 @@ import trimesh
 from test_protocols import face, motion
 
 from mrl.alignment import Surface, move
-from mrl.benchmark import Method, MiccCase, evaluate, folder_predictions, mean_face, methods_of, model_fit, network_predictions, read_face
+from mrl.benchmark import (
+    Method,
+    MiccCase,
+    evaluate,
+    folder_predictions,
+    methods_of,
+    model_fit,
+    network_predictions,
+    read_face,
+)
 from mrl.faces import load_population
 from mrl.micc import IBUG_LANDMARKS, Subject
 from mrl.protocols import PROTOCOLS, Face, find_lips_central
@@ -37,14 +47,26 @@ def test_meshes_are_read_with_their_landmarks(tmp_path):
         got = method.predict(MiccCase(Subject(number, {}, {}, None, None, {}, {})), None, None)
         assert np.allclose(got.surface.vertices, prediction.surface.vertices, atol=1e-4)
         assert all(np.allclose(got.landmarks[k], prediction.landmarks[k], atol=1e-4) for k in POPULATION.landmarks)
-    with pytest.raises(FileNotFoundError, match="no mesh subject_03/Indoor-Cooperative or subject_3/Indoor-Cooperative or subject_03 or subject_3 "):
+    with pytest.raises(
+        FileNotFoundError,
+        match="no mesh subject_03/Indoor-Cooperative or subject_3/Indoor-Cooperative or subject_03 or subject_3 ",
+    ):
         method.predict(MiccCase(Subject(3, {}, {}, None, None, {}, {})), None, None)
     with pytest.raises(FileNotFoundError, match="no such folder"):
         folder_predictions(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("marks, message", [({"right_eye_inner": 99999}, "right_eye_inner is 99999, expected a vertex"), ({"right_eye_inner": [1, 2]}, "or a point"), ({"right_eye_inner": True}, "expected a vertex"),
-                                            ({"right_eye_inner": [1, 2, float("nan")]}, "of finite numbers"), ({"nose_base": 3}, "right_eye_inner, left_eye_inner are missing"), ([1], "an object with names")])
+@pytest.mark.parametrize(
+    "marks, message",
+    [
+        ({"right_eye_inner": 99999}, "right_eye_inner is 99999, expected a vertex"),
+        ({"right_eye_inner": [1, 2]}, "or a point"),
+        ({"right_eye_inner": True}, "expected a vertex"),
+        ({"right_eye_inner": [1, 2, float("nan")]}, "of finite numbers"),
+        ({"nose_base": 3}, "right_eye_inner, left_eye_inner are missing"),
+        ([1], "an object with names"),
+    ],
+)
 def test_bad_landmarks_are_named(tmp_path, marks, message):
     write(tmp_path / "subject_01.obj", face(7), marks)
     with pytest.raises(ValueError, match=message):
@@ -56,24 +78,45 @@ def test_failures_are_rows_and_the_others_go_on(tmp_path):
     scan = face(7, motion(3))
     trimesh.Trimesh(scan.surface.vertices, scan.surface.triangles, process=False).export(tmp_path / "scan.obj")
     rows_of = {k: int(np.linalg.norm(scan.surface.vertices - p, axis=1).argmin()) for k, p in scan.landmarks.items()}
-    authors = {"right_eye_lacrimal": rows_of["right_eye_inner"], "left_eye_lacrimal": rows_of["left_eye_inner"], "nose_base": rows_of["nose_base"], "lips_central": rows_of["lips_central"]}
-    subjects = [Subject(n, {"frontal1": tmp_path / "scan.obj"} if n < 4 else {}, {}, 1, None, authors, {}) for n in (1, 2, 3, 4)]
+    authors = {
+        "right_eye_lacrimal": rows_of["right_eye_inner"],
+        "left_eye_lacrimal": rows_of["left_eye_inner"],
+        "nose_base": rows_of["nose_base"],
+        "lips_central": rows_of["lips_central"],
+    }
+    subjects = [
+        Subject(n, {"frontal1": tmp_path / "scan.obj"} if n < 4 else {}, {}, 1, None, authors, {}) for n in (1, 2, 3, 4)
+    ]
     folder = tmp_path / "predictions"
     folder.mkdir()
     good = points_of(face(7))
     write(folder / "subject_01.obj", face(7), good)
     write(folder / "subject_02.obj", face(7), {k: v for k, v in good.items() if k != "nose_base"})
     write(folder / "subject_04.obj", face(7), good)
-    rows = evaluate(list(map(MiccCase, subjects)), [PROTOCOLS["ramon2019"], PROTOCOLS["now"]], {"theirs": folder_predictions(folder)}, jobs=2)
-    broken = evaluate([MiccCase(subjects[0])], [PROTOCOLS["ramon2019"]], {"fails": Method(lambda case, protocol, scan: 1 / 0), "works": Method(lambda case, protocol, scan: face(7))})
+    rows = evaluate(
+        list(map(MiccCase, subjects)),
+        [PROTOCOLS["ramon2019"], PROTOCOLS["now"]],
+        {"theirs": folder_predictions(folder)},
+        jobs=2,
+    )
+    broken = evaluate(
+        [MiccCase(subjects[0])],
+        [PROTOCOLS["ramon2019"]],
+        {"fails": Method(lambda case, protocol, scan: 1 / 0), "works": Method(lambda case, protocol, scan: face(7))},
+    )
     assert broken[0]["problem"] == "ZeroDivisionError: division by zero" and broken[1]["error"] < 0.1
     ramon = {r["subject"]: r for r in rows if r["protocol"] == "ramon2019"}
     assert ramon[1]["error"] < 0.1 and ramon[1]["scan"] == "frontal1"
     assert "subject_02.obj: landmarks nose_base are missing" in ramon[2]["problem"]
     assert "no mesh subject_03" in ramon[3]["problem"] and "fit no frontal scan" in ramon[4]["problem"]
-    assert all("no landmarks for frontal1" in r["problem"] for r in rows if r["protocol"] == "now" and r["subject"] != 4)
+    assert all(
+        "no landmarks for frontal1" in r["problem"] for r in rows if r["protocol"] == "now" and r["subject"] != 4
+    )
     lines = summarise(rows)
-    assert [(line["protocol"], line["subjects"], line["failed"]) for line in lines] == [("ramon2019", 1, 3), ("now", 0, 4)]
+    assert [(line["protocol"], line["subjects"], line["failed"]) for line in lines] == [
+        ("ramon2019", 1, 3),
+        ("now", 0, 4),
+    ]
     assert [f[0] for f in failures(rows)] == [1, 2, 2, 3, 3, 4, 4] and "ramon2019: theirs" in failures(rows)[1][2]
     assert report_row(lines[0])[-1] == "1 (3 failed)" and report_row(lines[1])[-1] == "0 (4 failed)"
 
@@ -84,7 +127,15 @@ def test_a_global_scale_is_shared_by_all_subjects(tmp_path):
     for n, (i, s) in enumerate(((7, 0.9), (8, 0.9), (9, 0.9), (10, 0.7)), 1):
         scan = face(i)
         trimesh.Trimesh(scan.surface.vertices, scan.surface.triangles, process=False).export(tmp_path / f"{n}.obj")
-        nearest = {k: int(np.linalg.norm(scan.surface.vertices - scan.landmarks[o], axis=1).argmin()) for k, o in (("right_eye_lacrimal", "right_eye_inner"), ("left_eye_lacrimal", "left_eye_inner"), ("nose_base", "nose_base"), ("lips_central", "lips_central"))}
+        nearest = {
+            k: int(np.linalg.norm(scan.surface.vertices - scan.landmarks[o], axis=1).argmin())
+            for k, o in (
+                ("right_eye_lacrimal", "right_eye_inner"),
+                ("left_eye_lacrimal", "left_eye_inner"),
+                ("nose_base", "nose_base"),
+                ("lips_central", "lips_central"),
+            )
+        }
         subjects.append(Subject(n, {"frontal1": tmp_path / f"{n}.obj"}, {}, 1, None, nearest, {}))
         method[n] = face(i, scale=s)
     p, one = [PROTOCOLS["genova2018"]], Method(lambda case, protocol, scan: method[case.name])
@@ -102,9 +153,25 @@ def test_the_better_of_two_scans_counts_and_a_damaged_one_does_not(tmp_path):
     for name, i in IBUG_LANDMARKS.items():
         points[i] = scan.landmarks[name]
     points[[i for i in range(68) if i not in IBUG_LANDMARKS.values()]] = scan.landmarks["lips_central"]
-    subject = Subject(1, {"frontal1": tmp_path / "1.obj", "frontal2": tmp_path / "2.obj"}, {}, 1, None, {}, {"frontal1": points, "frontal2": points})
-    (row,) = evaluate([MiccCase(subject)], [PROTOCOLS["ganfit2019"]], {"m": Method(lambda case, protocol, scan: face(7))})
-    assert row["scan"] == "frontal1" and row["error"] < 0.1 and row["coverage"] == pytest.approx(1) and row["converged"] and "2.obj: has no faces" in row["problem"]
+    subject = Subject(
+        1,
+        {"frontal1": tmp_path / "1.obj", "frontal2": tmp_path / "2.obj"},
+        {},
+        1,
+        None,
+        {},
+        {"frontal1": points, "frontal2": points},
+    )
+    (row,) = evaluate(
+        [MiccCase(subject)], [PROTOCOLS["ganfit2019"]], {"m": Method(lambda case, protocol, scan: face(7))}
+    )
+    assert (
+        row["scan"] == "frontal1"
+        and row["error"] < 0.1
+        and row["coverage"] == pytest.approx(1)
+        and row["converged"]
+        and "2.obj: has no faces" in row["problem"]
+    )
 
 
 def test_a_network_is_asked_for_the_frames_of_a_protocol(monkeypatch):
@@ -119,7 +186,11 @@ def test_a_network_is_asked_for_the_frames_of_a_protocol(monkeypatch):
         if image == 9:
             raise ValueError("no face found in the picture")
         assert focal == 500.0
-        return type("Found", (), dict(x=x[image], triangles=torch.as_tensor(POPULATION.face_triangles), landmarks=POPULATION.landmarks))
+        return type(
+            "Found",
+            (),
+            dict(x=x[image], triangles=torch.as_tensor(POPULATION.face_triangles), landmarks=POPULATION.landmarks),
+        )
 
     class Case:
         name, asked = "anybody", []
@@ -139,21 +210,35 @@ def test_a_network_is_asked_for_the_frames_of_a_protocol(monkeypatch):
 
     monkeypatch.setattr(mrl.photo, "reconstruct", reconstruct)
     protocols = [PROTOCOLS[k] for k in ("ramon2019", "ganfit2019", "deng2019")]
-    rows = evaluate([Case()], protocols, {v: network_predictions(None, v) for v in ("Indoor-Cooperative", "PTZ-Outdoor")})
-    assert [(r["protocol"], r["video"], r["note"]) for r in rows] == [("ramon2019", "Indoor-Cooperative", "")] + [(p, v, "3 of 4 pictures") for p in ("ganfit2019", "deng2019") for v in ("Indoor-Cooperative", "PTZ-Outdoor")]
+    rows = evaluate(
+        [Case()], protocols, {v: network_predictions(None, v) for v in ("Indoor-Cooperative", "PTZ-Outdoor")}
+    )
+    assert [(r["protocol"], r["video"], r["note"]) for r in rows] == [("ramon2019", "Indoor-Cooperative", "")] + [
+        (p, v, "3 of 4 pictures") for p in ("ganfit2019", "deng2019") for v in ("Indoor-Cooperative", "PTZ-Outdoor")
+    ]
     assert rows[0]["error"] < 0.05 < rows[1]["error"] and len(Case.asked) == 5
     mean = network_predictions(None).predict(Case(), PROTOCOLS["deng2019"], None)
     assert np.allclose(mean.surface.vertices, x.double().mean(0), atol=1e-9)
-    with pytest.raises(ValueError, match="anybody, Indoor-Cooperative: no face found in the picture; none in 2 pictures"):
-        network_predictions(None).predict(type("", (Case,), dict(pictures=lambda *_: [(9, None)] * 2))(), PROTOCOLS["deng2019"], None)
+    with pytest.raises(
+        ValueError, match="anybody, Indoor-Cooperative: no face found in the picture; none in 2 pictures"
+    ):
+        network_predictions(None).predict(
+            type("", (Case,), dict(pictures=lambda *_: [(9, None)] * 2))(), PROTOCOLS["deng2019"], None
+        )
 
 
 def test_folders_of_one_name_are_two_methods(tmp_path):
     folders = [tmp_path / a / "meshes" for a in "ab"]
     for folder in folders:
         folder.mkdir(parents=True)
-    assert list(methods_of("", folders)) == [f"meshes in {f}" for f in folders] + ["model fit (anny heads)", "mean face (anny heads)"]
-    assert list(methods_of("", folders[:1], ("PTZ-Indoor", "PTZ-Outdoor")))[:2] == ["meshes in meshes, PTZ-Indoor", "meshes in meshes, PTZ-Outdoor"]
+    assert list(methods_of("", folders)) == [f"meshes in {f}" for f in folders] + [
+        "model fit (anny heads)",
+        "mean face (anny heads)",
+    ]
+    assert list(methods_of("", folders[:1], ("PTZ-Indoor", "PTZ-Outdoor")))[:2] == [
+        "meshes in meshes, PTZ-Indoor",
+        "meshes in meshes, PTZ-Outdoor",
+    ]
 
 
 def test_the_model_fit_finds_what_the_model_can_say():
@@ -165,9 +250,17 @@ def test_the_model_fit_finds_what_the_model_can_say():
     T, marks = motion(5), {k: x[i] for k, i in morphable.landmarks.items()}
     marks["lips_central"] = find_lips_central(x, marks)
     fine = trimesh.Trimesh(x, morphable.triangles.numpy(), process=False).subdivide()
-    scan = Face(Surface(move(T, np.asarray(fine.vertices) + rng.normal(0, 0.1, fine.vertices.shape)), np.asarray(fine.faces)), {k: move(T, p) for k, p in marks.items()}, "scan")
+    scan = Face(
+        Surface(move(T, np.asarray(fine.vertices) + rng.normal(0, 0.1, fine.vertices.shape)), np.asarray(fine.faces)),
+        {k: move(T, p) for k, p in marks.items()},
+        "scan",
+    )
     found = model_fit(morphable).predict(type("Case", (), {"name": 1}), None, scan)
-    assert np.linalg.norm(found.surface.vertices - x, axis=1).mean() < 0.3 < np.linalg.norm(morphable.mean.numpy() - x, axis=1).mean()
+    assert (
+        np.linalg.norm(found.surface.vertices - x, axis=1).mean()
+        < 0.3
+        < np.linalg.norm(morphable.mean.numpy() - x, axis=1).mean()
+    )
 
 
 def torch_tensordot(a, basis):

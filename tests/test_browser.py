@@ -1,4 +1,5 @@
 "Notebooks and figures as people see them: in a browser, with a running kernel, judged by pixels."
+
 import io
 import json
 import os
@@ -21,8 +22,10 @@ from mrl.study import front_figure, load_study
 
 ROOT = Path(__file__).parent.parent
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = ("--no-sandbox --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync "
-         "--use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader")  # the second line draws WebGL without a GPU
+FLAGS = (
+    "--no-sandbox --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync "
+    "--use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader"
+)  # the second line draws WebGL without a GPU
 TWO = "study/long/mrl-0,study/long/camera-alpha1000-beta1-gamma0-0"
 NOTEBOOKS = [  # name, parameters, sliders to move, meshes in space
     ("31_explorers", {}, ["depth (mm)", "shape 1 (sd)"], 3),
@@ -31,7 +34,9 @@ NOTEBOOKS = [  # name, parameters, sliders to move, meshes in space
 ]
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need the package playwright")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="the browser tests need chromium, chromium-browser or google-chrome on the PATH")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="the browser tests need chromium, chromium-browser or google-chrome on the PATH"
+)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +64,17 @@ def page(request, browser, tmp_path):
 def lab(tmp_path_factory):
     "URL and folder of a JupyterLab with settings of its own, whose kernels import this repository."
     home = tmp_path_factory.mktemp("lab")
-    places = {name: str(home / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR")}
+    places = {
+        name: str(home / name)
+        for name in (
+            "JUPYTER_CONFIG_DIR",
+            "JUPYTER_DATA_DIR",
+            "JUPYTER_RUNTIME_DIR",
+            "JUPYTERLAB_SETTINGS_DIR",
+            "JUPYTERLAB_WORKSPACES_DIR",
+            "IPYTHONDIR",
+        )
+    }
     news = home / "JUPYTERLAB_SETTINGS_DIR/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
     news.parent.mkdir(parents=True)
     news.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))  # no question about them either
@@ -67,9 +82,21 @@ def lab(tmp_path_factory):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{s.getsockname()[1]}"
-    options = ["--no-browser", "--allow-root", "--ServerApp.port_retries=0", f"--ServerApp.port={url.split(':')[-1]}", f"--ServerApp.root_dir={home / 'notebooks'}", "--IdentityProvider.token="]
+    options = [
+        "--no-browser",
+        "--allow-root",
+        "--ServerApp.port_retries=0",
+        f"--ServerApp.port={url.split(':')[-1]}",
+        f"--ServerApp.root_dir={home / 'notebooks'}",
+        "--IdentityProvider.token=",
+    ]
     environment = os.environ | places | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    with open(home / "log", "w") as log, subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], env=environment, stdout=log, stderr=log) as server:
+    with (
+        open(home / "log", "w") as log,
+        subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", *options], env=environment, stdout=log, stderr=log
+        ) as server,
+    ):
         try:
             until(lambda: answers(url) or server.poll() is not None, "JupyterLab answers")
             assert server.poll() is None, (home / "log").read_text()
@@ -147,7 +174,9 @@ def test_notebook(page, lab, name, parameters, sliders, meshes):
 
 def test_file_without_server(page, tmp_path):
     "A figure saved as HTML needs neither server nor internet, shows its mesh, and turns under the mouse."
-    mesh_figure(load_population().faces(np.arange(2)), load_population().face_triangles, ["one", "two"]).write_html(tmp_path / "meshes.html", include_plotlyjs=True)
+    mesh_figure(load_population().faces(np.arange(2)), load_population().face_triangles, ["one", "two"]).write_html(
+        tmp_path / "meshes.html", include_plotlyjs=True
+    )
     page.context.set_offline(True)
     page.goto((tmp_path / "meshes.html").as_uri())
     mesh = page.locator(".gl-container canvas").first
@@ -171,7 +200,11 @@ def test_page_of_the_gallery(page, tmp_path):
     until(lambda: abs(np.median(pixels(picture)) - 10) < 3, "the first picture is shown", 60)
     end = page.locator(".slider-rail-touch-rect").bounding_box()
     page.mouse.click(end["x"] + end["width"] - 5, end["y"] + end["height"] / 2)
-    until(lambda: abs(np.median(pixels(page.locator(".plot-container image").first)) - 240) < 3, "the slider shows the last picture", 30)
+    until(
+        lambda: abs(np.median(pixels(page.locator(".plot-container image").first)) - 240) < 3,
+        "the slider shows the last picture",
+        30,
+    )
 
 
 def test_a_point_of_the_study_opens_its_configuration(page, tmp_path):
@@ -185,4 +218,7 @@ def test_a_point_of_the_study_opens_its_configuration(page, tmp_path):
     with page.expect_popup() as opened:
         page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     opened.value.wait_for_load_state()
-    assert opened.value.url.endswith("/results/study/rivals/mrl/config.json") and '"run": "study/rivals/mrl"' in opened.value.content()
+    assert (
+        opened.value.url.endswith("/results/study/rivals/mrl/config.json")
+        and '"run": "study/rivals/mrl"' in opened.value.content()
+    )

@@ -1,4 +1,5 @@
 "Hard tests of mrl.data: truth that belongs to its image, the same bytes however they were rendered (tests/test_store.py has the store's own)."
+
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,18 @@ import mrl.data as data
 import mrl.store as store
 from mrl.appearance import sample_appearance, switch_off
 from mrl.camera import project, resize_intrinsics
-from mrl.data import DataConfig, FaceImages, batches, build_dataset, dataset_folder, detector_crop, distribution, distribution_figure, plan_labels, sample_cameras
+from mrl.data import (
+    DataConfig,
+    FaceImages,
+    batches,
+    build_dataset,
+    dataset_folder,
+    detector_crop,
+    distribution,
+    distribution_figure,
+    plan_labels,
+    sample_cameras,
+)
 from mrl.faces import load_population, split_identities
 from mrl.files import load_tensors, read_json, save_tensors, write_json
 from mrl.populations import population_file
@@ -40,7 +52,9 @@ def test_rendered_by_a_process_that_is_killed_and_by_a_dask_cluster(built, tmp_p
     code = f"from mrl.data import *; build_dataset({str(folder)!r}, {CONFIG!r}, jobs=1, progress=False)"
     process = subprocess.Popen([sys.executable, "-c", code])
     try:
-        on_record = lambda: (folder / "progress.json").exists() and shard_path(folder, 0).name in (folder / "progress.json").read_text()  # noqa: E731
+        on_record = lambda: (
+            (folder / "progress.json").exists() and shard_path(folder, 0).name in (folder / "progress.json").read_text()
+        )
         while not on_record() and process.poll() is None:
             time.sleep(0.01)
     finally:
@@ -90,11 +104,18 @@ def test_truth_belongs_to_its_image(built):
 
 
 def test_splits_share_nobody(built):
-    people = {s: set(FaceImages(built, s).labels["identity"][FaceImages(built, s).index].tolist()) for s in ("train", "val", "test")}
+    people = {
+        s: set(FaceImages(built, s).labels["identity"][FaceImages(built, s).index].tolist())
+        for s in ("train", "val", "test")
+    }
     expected = split_identities(len(load_population()))
     for s, members in people.items():
         assert members <= set(expected[s].tolist())
-    assert not people["train"] & people["val"] and not people["train"] & people["test"] and not people["val"] & people["test"]
+    assert (
+        not people["train"] & people["val"]
+        and not people["train"] & people["test"]
+        and not people["val"] & people["test"]
+    )
 
 
 def test_images_show_the_face_where_the_labels_say(tmp_path):
@@ -126,7 +147,9 @@ def render_again(renderer, population, config, i, labels, head, noise=True):
     identity = int(labels["identity"][i])
     appearance = sample_appearance(rng, {k: v[identity] for k, v in population.labels.items()})
     appearance.film[3] *= noise
-    return renderer.image(head, *(np.asarray(labels[k][i], np.float64) for k in ("K", "q", "t")), appearance, config.size, rng)
+    return renderer.image(
+        head, *(np.asarray(labels[k][i], np.float64) for k in ("K", "q", "t")), appearance, config.size, rng
+    )
 
 
 def test_the_same_scene_at_another_size():
@@ -165,7 +188,9 @@ def test_all_is_every_image(built):
 def test_an_effect_left_out_changes_only_the_picture():
     "`without` keeps people, cameras and crops; its order and spaces do not matter."
     config = replace(CONFIG, n_images=2, size=48)
-    assert DataConfig(without=" noise,hair ,").without == "hair,noise" == DataConfig(without="hair, noise, hair").without
+    assert (
+        DataConfig(without=" noise,hair ,").without == "hair,noise" == DataConfig(without="hair, noise, hair").without
+    )
     labels = plan_labels(config, load_population())
     other = plan_labels(replace(config, without="hair"), load_population())
     assert all(torch.equal(labels[k], other[k]) for k in labels)
@@ -176,18 +201,25 @@ def test_an_effect_left_out_changes_only_the_picture():
     rng = np.random.default_rng([config.seed, 0, 1, 1])
     identity = int(one["identity"])
     bald = switch_off(sample_appearance(rng, {k: v[identity] for k, v in population.labels.items()}), ["hair", "noise"])
-    expected = renderer.image(population.heads(identity), *(one[k].double().numpy() for k in ("K", "q", "t")), bald, 48, rng)
+    expected = renderer.image(
+        population.heads(identity), *(one[k].double().numpy() for k in ("K", "q", "t")), bald, 48, rng
+    )
     assert np.array_equal(data.render_image(replace(config, without="noise,hair"), 1, one), expected)
     assert not np.array_equal(data.render_image(config, 1, one), expected)
 
 
-@pytest.mark.parametrize("change", [{"n_images": 0}, {"size": 4}, {"yaw": -1.0}, {"near": 10.0}, {"far": 400.0}, {"margin": 0.5}, {"jitter": 2.0}])
+@pytest.mark.parametrize(
+    "change",
+    [{"n_images": 0}, {"size": 4}, {"yaw": -1.0}, {"near": 10.0}, {"far": 400.0}, {"margin": 0.5}, {"jitter": 2.0}],
+)
 def test_configuration_out_of_range(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         replace(CONFIG, **change)
 
 
-@pytest.mark.parametrize("change", [{"near": 150, "off_axis": 30}, {"near": 150, "off_axis": 60.0}, {"near": 250, "off_axis": 45}])
+@pytest.mark.parametrize(
+    "change", [{"near": 150, "off_axis": 30}, {"near": 150, "off_axis": 60.0}, {"near": 250, "off_axis": 45}]
+)
 def test_a_camera_in_the_face(change):
     with pytest.raises(ValueError, match="near and off_axis: with .* depth of .* must be at least 145 mm"):
         DataConfig(**change)
@@ -202,7 +234,17 @@ def test_the_nearest_cameras_see_the_whole_face():
         detector_crop(np.random.default_rng(0), 2 * x, q, t, config)
 
 
-@pytest.mark.parametrize("change", [{"n_images": 2.5}, {"n_images": True}, {"yaw": "60"}, {"face_model": 3}, {"without": None}, {"without": ("hair",)}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"n_images": 2.5},
+        {"n_images": True},
+        {"yaw": "60"},
+        {"face_model": 3},
+        {"without": None},
+        {"without": ("hair",)},
+    ],
+)
 def test_configuration_of_the_wrong_type(change):
     name, value = next(iter(change.items()))
     with pytest.raises(ValueError, match=f"{name} must be of type .*, got"):
@@ -226,14 +268,26 @@ def test_another_population(tmp_path):
     build_dataset(tmp_path / "data", config, jobs=1, progress=False)
     data = FaceImages(tmp_path / "data", "all")
     assert len(data.population) == 30 and data.config == config and data.labels["identity"].max() < 30
-    assert data.population.sha256 != load_population().sha256 == read_json(build_dataset(tmp_path / "anny", replace(config, face_model="anny"), jobs=1, progress=False) / "config.json")["population"]
+    assert (
+        data.population.sha256
+        != load_population().sha256
+        == read_json(
+            build_dataset(tmp_path / "anny", replace(config, face_model="anny"), jobs=1, progress=False) / "config.json"
+        )["population"]
+    )
     with pytest.raises(ValueError, match="face_model: .* another population"):
         build_dataset(tmp_path / "data", replace(config, face_model="anny"))
-    save_tensors(tmp_path / "few.safetensors", {**tensors, "coefficients": tensors["coefficients"] * 2}, "mrl.faces", about)
+    save_tensors(
+        tmp_path / "few.safetensors", {**tensors, "coefficients": tensors["coefficients"] * 2}, "mrl.faces", about
+    )
     with pytest.raises(ValueError, match="shows another population than"):
         FaceImages(tmp_path / "data", "all")
-    build_dataset(tmp_path / "other", config, jobs=1, progress=False)  # no worker renders the population as it was before
-    assert not np.array_equal(FaceImages(tmp_path / "other", "all").shards[0], np.load(shard_path(tmp_path / "data", 0)))
+    build_dataset(
+        tmp_path / "other", config, jobs=1, progress=False
+    )  # no worker renders the population as it was before
+    assert not np.array_equal(
+        FaceImages(tmp_path / "other", "all").shards[0], np.load(shard_path(tmp_path / "data", 0))
+    )
 
 
 def test_the_population_outlives_its_source(tmp_path, monkeypatch):
@@ -245,16 +299,27 @@ def test_the_population_outlives_its_source(tmp_path, monkeypatch):
     save_tensors(source, few, "mrl.faces", about)
     digest, whole = load_population(source).sha256, source.read_bytes()
     kept = tmp_path / "home" / "populations"
-    save_tensors(kept / "few-000000000000.safetensors", {**few, "coefficients": few["coefficients"] * 2}, "mrl.faces", about)
-    folder = build_dataset(tmp_path / "data", DataConfig(n_images=12, size=16, face_model=str(source)), jobs=1, progress=False)
+    save_tensors(
+        kept / "few-000000000000.safetensors", {**few, "coefficients": few["coefficients"] * 2}, "mrl.faces", about
+    )
+    folder = build_dataset(
+        tmp_path / "data", DataConfig(n_images=12, size=16, face_model=str(source)), jobs=1, progress=False
+    )
     x = FaceImages(folder, "all").x
     for spoil in (lambda: save_tensors(source, tensors, "mrl.faces", about), source.unlink):
         spoil()
-        with pytest.raises(ValueError, match=f"shows another population than .*few.safetensors .*home/populations has its hash .{digest[:12]}.*copy the population's file there"):
+        with pytest.raises(
+            ValueError,
+            match=f"shows another population than .*few.safetensors .*home/populations has its hash .{digest[:12]}.*copy the population's file there",
+        ):
             FaceImages(folder, "all")
         (kept / "any.safetensors").write_bytes(whole)
         found = FaceImages(folder, "all")
-        assert found.population.sha256 == digest and found.population.path == kept / "any.safetensors" and torch.equal(found.x, x)
+        assert (
+            found.population.sha256 == digest
+            and found.population.path == kept / "any.safetensors"
+            and torch.equal(found.x, x)
+        )
         (kept / "any.safetensors").unlink()
 
 
@@ -262,14 +327,23 @@ def test_a_relative_face_model_is_found_from_another_folder(tmp_path, monkeypatc
     "Also through '..', and by a name that differs from its file's only in the folder."
     (tmp_path / "a").mkdir()
     tensors, about = load_tensors(population_file("anny"), "mrl.faces")
-    save_tensors(tmp_path / "few.safetensors", {k: v[:30] if k == "coefficients" or k.startswith("label.") else v for k, v in tensors.items()}, "mrl.faces", about)
+    save_tensors(
+        tmp_path / "few.safetensors",
+        {k: v[:30] if k == "coefficients" or k.startswith("label.") else v for k, v in tensors.items()},
+        "mrl.faces",
+        about,
+    )
     monkeypatch.chdir(tmp_path / "a")
     config = DataConfig(n_images=2, size=16, face_model="../few.safetensors")
     folder = build_dataset(dataset_folder(config, tmp_path), config, jobs=1, progress=False)
     assert folder == tmp_path / "faces-few-2-16px-0"
     monkeypatch.chdir("/")
     assert len(FaceImages(folder, "all")) == 2
-    assert config == DataConfig(n_images=2, size=16, face_model=str(tmp_path / "few.safetensors")) == build_again(folder).config
+    assert (
+        config
+        == DataConfig(n_images=2, size=16, face_model=str(tmp_path / "few.safetensors"))
+        == build_again(folder).config
+    )
     for name in ("anny", "ict", "bfm", "flame", "sfm"):
         assert DataConfig(face_model=name).face_model == name
 
@@ -296,13 +370,18 @@ def test_distribution_against_the_cameras_that_were_drawn():
     drawn = [rng.uniform(-getattr(CONFIG, k), getattr(CONFIG, k), SHARD) for k in ("yaw", "pitch", "roll")]
     for name, angles in zip(("yaw", "pitch", "roll"), drawn):
         assert np.abs(np.abs(columns[f"{name} (deg)"][:SHARD]) - np.abs(angles)).max() < 0.01
-    assert np.allclose(columns["distance (mm)"], labels["t"].norm(dim=-1)) and columns["images per identity"].sum() == CONFIG.n_images
+    assert (
+        np.allclose(columns["distance (mm)"], labels["t"].norm(dim=-1))
+        and columns["images per identity"].sum() == CONFIG.n_images
+    )
     x = torch.as_tensor(population.faces(labels["identity"][300:301].numpy()))[0]
     uv = project(x, *(labels[k][300] for k in ("K", "q", "t")))
     assert np.isclose(columns["face (share of the crop)"][300], (uv.amax(0) - uv.amin(0)).max() / CONFIG.size)
     assert len(distribution_figure(labels, population, CONFIG.size).data) == len(columns)
     bare = replace(population, labels={"name": np.array(["a"] * len(population)), "age": np.ones(len(population))})
-    assert columns.keys() - distribution(labels, bare, CONFIG.size).keys() == {"age (years)", *columns} - {*list(columns)[:11]}
+    assert columns.keys() - distribution(labels, bare, CONFIG.size).keys() == {"age (years)", *columns} - {
+        *list(columns)[:11]
+    }
 
 
 def test_a_column_that_is_constant_up_to_rounding(monkeypatch):

@@ -1,4 +1,5 @@
 "Two processes against one: the same batch at every step, the same network at the end, and nothing left behind."
+
 import json
 import os
 import shutil
@@ -15,11 +16,26 @@ from mrl.results import read_history
 from mrl.training import train
 
 ROOT = Path(__file__).parent.parent
-MRL = TrainConfig(run="mrl", n_images=256, image_size=32, n_components=8, width=0.06, batch_norm=False, steps=8, batch_size=16, eval_every=4, device="cpu", precision="fp32")
-RUNS = {"mrl": MRL, "orbits": replace(MRL, run="orbits", cameras="true+uniform", camera_distance=1.5, unit=1000.0),
-        "homoscedastic": replace(MRL, run="homoscedastic", loss="homoscedastic", clip=1.0),
-        "log_terms": replace(MRL, run="log_terms", loss="log_terms"),
-        "logarithms": replace(MRL, run="logarithms", disentangled=True, parts=3, logarithms=True)}
+MRL = TrainConfig(
+    run="mrl",
+    n_images=256,
+    image_size=32,
+    n_components=8,
+    width=0.06,
+    batch_norm=False,
+    steps=8,
+    batch_size=16,
+    eval_every=4,
+    device="cpu",
+    precision="fp32",
+)
+RUNS = {
+    "mrl": MRL,
+    "orbits": replace(MRL, run="orbits", cameras="true+uniform", camera_distance=1.5, unit=1000.0),
+    "homoscedastic": replace(MRL, run="homoscedastic", loss="homoscedastic", clip=1.0),
+    "log_terms": replace(MRL, run="log_terms", loss="log_terms"),
+    "logarithms": replace(MRL, run="logarithms", disentangled=True, parts=3, logarithms=True),
+}
 SCRIPT = """
 import json, os, signal, sys
 from pathlib import Path
@@ -48,9 +64,28 @@ for config in configs:
 
 def torchrun(*command, home, options=()):
     "Run a command in two processes; its exit status and what it wrote."
-    env = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")} | {"OMP_NUM_THREADS": "1", "MRL_HOME": str(home), "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *options, *map(str, command)],
-                               env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    env = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")} | {
+        "OMP_NUM_THREADS": "1",
+        "MRL_HOME": str(home),
+        "PYTHONPATH": str(ROOT),
+    }
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            "2",
+            *options,
+            *map(str, command),
+        ],
+        env=env,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     try:
         return process.communicate(timeout=240)[0], process.returncode
     finally:
@@ -114,7 +149,12 @@ def test_a_killed_run_resumes_with_one_process_and_with_two_notebooks(alone, hom
     out = script(home, "killed", config)
     assert "Signal 9 (SIGKILL)" in out
     folder = home / "results/killed"
-    assert sorted(p.name for p in folder.iterdir()) == ["checkpoint.safetensors", "config.json", "morphable.safetensors", "state.pt"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "checkpoint.safetensors",
+        "config.json",
+        "morphable.safetensors",
+        "state.pt",
+    ]
     shutil.copytree(folder, home / "one/killed")
     one = train(config, home / "one", home / "datasets", progress=False)
     parameters = [word for k, v in asdict(config).items() if v != getattr(TrainConfig, k) for word in ("-p", k, str(v))]
@@ -127,8 +167,12 @@ def test_a_killed_run_resumes_with_one_process_and_with_two_notebooks(alone, hom
         record = read_json(resumed / "config.json")
         assert record["processes"] == 2 and record.get("resumed", [{}])[0].get("processes", 2) == processes
     for rank in (0, 1):
-        outputs = [o for c in json.loads((home / f"out-{rank}.ipynb").read_text())["cells"] for o in c.get("outputs", [])]
-        assert sum("application/vnd.plotly.v1+json" in o.get("data", {}) for o in outputs) == 4  # every process has the figures
+        outputs = [
+            o for c in json.loads((home / f"out-{rank}.ipynb").read_text())["cells"] for o in c.get("outputs", [])
+        ]
+        assert (
+            sum("application/vnd.plotly.v1+json" in o.get("data", {}) for o in outputs) == 4
+        )  # every process has the figures
 
 
 def test_import_does_not_need_lightning():

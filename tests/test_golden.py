@@ -35,7 +35,7 @@ def scenes():
     "Images 0 to 11 of `CONFIG`, then the eyes of the first four: (index, label)."
     population, _ = renderer_of(CONFIG.face_model)
     labels = plan_labels(CONFIG, population)
-    each = lambda i: {name: v[i] for name, v in labels.items()}  # noqa: E731
+    each = lambda i: {name: v[i] for name, v in labels.items()}
     return [(i, each(i)) for i in WHOLE] + [(i, close_up(each(i), population, CONFIG.size)) for i in CLOSE]
 
 
@@ -54,7 +54,11 @@ def changed(a, b):
 def write():
     "Store today's pictures and labels as those of `DATA_VERSION`."
     Image.fromarray(sheet()).save(GOLDEN / f"pictures-{DATA_VERSION}.png")
-    save_tensors(GOLDEN / f"labels-{DATA_VERSION}.safetensors", plan_labels(CONFIG, renderer_of(CONFIG.face_model)[0]), "mrl.labels")
+    save_tensors(
+        GOLDEN / f"labels-{DATA_VERSION}.safetensors",
+        plan_labels(CONFIG, renderer_of(CONFIG.face_model)[0]),
+        "mrl.labels",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +68,9 @@ def golden():
 
 def test_pictures_are_those_of_the_version(golden):
     difference = changed(sheet(), golden)
-    assert difference < CHANGED, f"{difference:.1%} of the colour values changed; raise mrl.data.DATA_VERSION and run python {Path(__file__).name}"
+    assert difference < CHANGED, (
+        f"{difference:.1%} of the colour values changed; raise mrl.data.DATA_VERSION and run python {Path(__file__).name}"
+    )
 
 
 def test_labels_are_those_of_the_version():
@@ -76,7 +82,10 @@ def test_labels_are_those_of_the_version():
 
 
 def test_only_the_present_version_is_stored():
-    assert sorted(p.name for p in GOLDEN.iterdir()) == [f"labels-{DATA_VERSION}.safetensors", f"pictures-{DATA_VERSION}.png"]
+    assert sorted(p.name for p in GOLDEN.iterdir()) == [
+        f"labels-{DATA_VERSION}.safetensors",
+        f"pictures-{DATA_VERSION}.png",
+    ]
 
 
 @pytest.mark.parametrize("effect", EFFECTS)

@@ -1,4 +1,5 @@
 "H3DS through its authors' package, or a stand-in for it."
+
 import re
 import sys
 import types
@@ -21,7 +22,14 @@ def population():
     return load_population()
 
 
-H3DS_MARKS = {"right_eye": "right_eye_inner", "left_eye": "left_eye_inner", "nose_tip": "nose_tip", "nose_base": "nose_base", "right_lips": "mouth_right", "left_lips": "mouth_left"}
+H3DS_MARKS = {
+    "right_eye": "right_eye_inner",
+    "left_eye": "left_eye_inner",
+    "nose_tip": "nose_tip",
+    "nose_base": "nose_base",
+    "right_lips": "mouth_right",
+    "left_lips": "mouth_left",
+}
 
 
 @pytest.fixture
@@ -30,24 +38,39 @@ def h3ds_folder(tmp_path, population):
     for k, scene in enumerate(("1b2a8613401e42a8", "3b5a2eb92a501d54")):
         x, folder = population.faces(k), tmp_path / "data" / scene
         save_mesh(folder / "full_head.obj", x, population.face_triangles)
-        (folder / "landmarks.txt").write_text("".join(f"{theirs} {population.landmarks[ours]}\n" for theirs, ours in H3DS_MARKS.items()))
-    (tmp_path / "config.toml").write_text('version = 0.4\n[scenes]\n' + "".join(f"[scenes.{s}]\ntags = ['x']\nviews = 1\n[scenes.{s}.default_views_configs]\n1 = [0]\n"
-                                                                           for s in ("1b2a8613401e42a8", "3b5a2eb92a501d54", "5ae021f2805c0854")))
+        (folder / "landmarks.txt").write_text(
+            "".join(f"{theirs} {population.landmarks[ours]}\n" for theirs, ours in H3DS_MARKS.items())
+        )
+    (tmp_path / "config.toml").write_text(
+        "version = 0.4\n[scenes]\n"
+        + "".join(
+            f"[scenes.{s}]\ntags = ['x']\nviews = 1\n[scenes.{s}.default_views_configs]\n1 = [0]\n"
+            for s in ("1b2a8613401e42a8", "3b5a2eb92a501d54", "5ae021f2805c0854")
+        )
+    )
     return tmp_path
 
 
 def fake_h3ds(monkeypatch):
     "The part of the package's interface that we use, for machines without it."
+
     class H3DS:
         def __init__(self, path, config_path=None, config_id="config_v2"):
-            self.helper = types.SimpleNamespace(scene_mesh=lambda s: f"{path}/{s}/full_head.obj", scene_landmarks=lambda s: f"{path}/{s}/landmarks.txt")
-            self.names = re.findall(r"\[scenes\.(\w+)\]", Path(config_path).read_text()) if config_path else ["1b2a8613401e42a8"]
+            self.helper = types.SimpleNamespace(
+                scene_mesh=lambda s: f"{path}/{s}/full_head.obj", scene_landmarks=lambda s: f"{path}/{s}/landmarks.txt"
+            )
+            self.names = (
+                re.findall(r"\[scenes\.(\w+)\]", Path(config_path).read_text()) if config_path else ["1b2a8613401e42a8"]
+            )
 
         def scenes(self):
             return self.names
 
         def load_landmarks(self, scene):
-            return {k: int(i) for k, i in (line.split() for line in Path(self.helper.scene_landmarks(scene)).read_text().splitlines())}
+            return {
+                k: int(i)
+                for k, i in (line.split() for line in Path(self.helper.scene_landmarks(scene)).read_text().splitlines())
+            }
 
     for name, module in (("h3ds", types.ModuleType("h3ds")), ("h3ds.dataset", types.SimpleNamespace(H3DS=H3DS))):
         monkeypatch.setitem(sys.modules, name, module)
@@ -65,7 +88,9 @@ def test_h3ds(h3ds_folder, population, monkeypatch, package):
     assert [c.name for c in cases] == ["1b2a8613401e42a8", "3b5a2eb92a501d54"] and eye_corner(cases) == "inner"
     for k, case in enumerate(cases):
         x, marks = population.faces(k), case.scan().landmarks
-        assert np.abs(case.scan().surface.vertices - x).max() < 1e-4 and set(marks) == set(H3DS_MARKS.values()) | {"lips_central"}
+        assert np.abs(case.scan().surface.vertices - x).max() < 1e-4 and set(marks) == set(H3DS_MARKS.values()) | {
+            "lips_central"
+        }
         assert all(np.abs(marks[ours] - x[population.landmarks[ours]]).max() < 1e-4 for ours in H3DS_MARKS.values())
     with pytest.raises(FileNotFoundError, match="none of the 3 scenes of H3DS"):
         read_h3ds(h3ds_folder / "nowhere", config)
@@ -74,7 +99,10 @@ def test_h3ds(h3ds_folder, population, monkeypatch, package):
 def test_outer_corners_of_the_eyes_are_noticed(h3ds_folder, population, monkeypatch):
     fake_h3ds(monkeypatch)
     file = h3ds_folder / "data" / "3b5a2eb92a501d54" / "landmarks.txt"
-    inner, outer = (f"right_eye {population.landmarks[f'right_eye_{k}']}\nleft_eye {population.landmarks[f'left_eye_{k}']}\n" for k in ("inner", "outer"))
+    inner, outer = (
+        f"right_eye {population.landmarks[f'right_eye_{k}']}\nleft_eye {population.landmarks[f'left_eye_{k}']}\n"
+        for k in ("inner", "outer")
+    )
     file.write_text(file.read_text().replace(inner, outer))
     with pytest.warns(UserWarning):
         case = read_h3ds(h3ds_folder / "data", h3ds_folder / "config.toml")[1]
@@ -84,7 +112,14 @@ def test_outer_corners_of_the_eyes_are_noticed(h3ds_folder, population, monkeypa
     assert compare(h3ds_protocol("outer"), face, case.scan()).error < 1e-3
 
 
-@pytest.mark.parametrize("scale, text, message", [(1, "nose_tip 999999\n", "right_eye, left_eye, nose_base, right_lips, left_lips are missing"), (0.001, None, "the eyes are 0.0.* apart, expected 20 to 50 mm"), (1, "", "are missing")])
+@pytest.mark.parametrize(
+    "scale, text, message",
+    [
+        (1, "nose_tip 999999\n", "right_eye, left_eye, nose_base, right_lips, left_lips are missing"),
+        (0.001, None, "the eyes are 0.0.* apart, expected 20 to 50 mm"),
+        (1, "", "are missing"),
+    ],
+)
 def test_a_bad_scene_is_a_row(h3ds_folder, population, monkeypatch, scale, text, message):
     fake_h3ds(monkeypatch)
     folder = h3ds_folder / "data" / "3b5a2eb92a501d54"
@@ -93,8 +128,15 @@ def test_a_bad_scene_is_a_row(h3ds_folder, population, monkeypatch, scale, text,
         (folder / "landmarks.txt").write_text(text)
     with pytest.warns(UserWarning):
         cases = read_h3ds(h3ds_folder / "data", h3ds_folder / "config.toml")
-    good, bad = evaluate(cases, [h3ds_protocol()], {"mean face": mean_face(morphable_model_of(population, np.arange(20), 4))})
-    assert good["error"] > 0 and bad["error"] is None and re.search(message, bad["problem"]) and "3b5a2eb92a501d54" in bad["problem"]
+    good, bad = evaluate(
+        cases, [h3ds_protocol()], {"mean face": mean_face(morphable_model_of(population, np.arange(20), 4))}
+    )
+    assert (
+        good["error"] > 0
+        and bad["error"] is None
+        and re.search(message, bad["problem"])
+        and "3b5a2eb92a501d54" in bad["problem"]
+    )
 
 
 def test_against_the_authors_evaluator(h3ds_folder, population, monkeypatch):
@@ -112,9 +154,13 @@ def test_against_the_authors_evaluator(h3ds_folder, population, monkeypatch):
         (folder / "regions" / f"{region}.txt").write_text("\n".join(map(str, near)))
     data, mesh = h3ds.H3DS(str(h3ds_folder / "data"), config_path=str(h3ds_folder / "config.toml")), h3ds.Mesh()
     y = population.faces(7).astype(float)
-    own = trimesh.Trimesh(y, population.face_triangles, process=False).subdivide().subdivide()  # they measure to vertices
+    own = (
+        trimesh.Trimesh(y, population.face_triangles, process=False).subdivide().subdivide()
+    )  # they measure to vertices
     mesh.vertices, mesh.faces = np.asarray(own.vertices), np.asarray(own.faces)
-    theirs = data.evaluate_scene(folder.name, mesh, {k: population.landmarks[v] for k, v in H3DS_MARKS.items()}, "face_sphere")[0].mean()
+    theirs = data.evaluate_scene(
+        folder.name, mesh, {k: population.landmarks[v] for k, v in H3DS_MARKS.items()}, "face_sphere"
+    )[0].mean()
     face = named_face(Mesh(mesh.vertices, mesh.faces, "own"), {k: y[i] for k, i in population.landmarks.items()})
     with pytest.warns(UserWarning):
         case = read_h3ds(h3ds_folder / "data", h3ds_folder / "config.toml")[1]

@@ -1,4 +1,5 @@
 "Hard tests of mrl.losses: independent oracles, invariances over many draws, points behind cameras, bad input."
+
 import numpy as np
 import pytest
 import torch
@@ -6,10 +7,21 @@ from scipy.spatial.transform import Rotation
 
 from mrl.camera import intrinsics, invert_pose, look_at, pose_matrix, project
 from mrl.losses import (
-    GeometricAlignmentLoss, MultiTermLoss, MultiviewReprojectionLoss, ReprojectionLoss,
-    batch_cameras, centred_pixels, near_depth, geometric_alignment, multi_term, multiview_reprojection, orbit_cameras, reprojection, true_and_batch_cameras,
+    GeometricAlignmentLoss,
+    MultiTermLoss,
+    MultiviewReprojectionLoss,
+    ReprojectionLoss,
+    batch_cameras,
+    centred_pixels,
+    geometric_alignment,
+    multi_term,
+    multiview_reprojection,
+    near_depth,
+    orbit_cameras,
+    reprojection,
+    true_and_batch_cameras,
 )
-from mrl.rotation import quaternion_multiply, quaternion_to_matrix, random_quaternion, random_quaternion_within, rotate
+from mrl.rotation import quaternion_multiply, random_quaternion, random_quaternion_within, rotate
 
 K = intrinsics(640.0, 224).double()
 
@@ -17,12 +29,16 @@ K = intrinsics(640.0, 224).double()
 def sample(B=3, N=25, V=2, seed=0, error=1.0):
     "Truth, prediction with errors in all parts, and virtual cameras that look at the face."
     g = torch.Generator().manual_seed(seed)
-    r = lambda *s: torch.randn(*s, generator=g, dtype=torch.float64)  # noqa: E731
+    r = lambda *s: torch.randn(*s, generator=g, dtype=torch.float64)
     x = r(B, N, 3) * torch.tensor([35.0, 45, 25])
     origin = torch.zeros(3, dtype=torch.float64)
     t, t_v = (v / v.norm(dim=-1, keepdim=True) * (700 + 60 * r(*v.shape[:-1], 1)) for v in (r(B, 3), r(B, V, 3)))
     q, q_v = look_at(t, origin), look_at(t_v, origin)
-    q_hat = quaternion_multiply(random_quaternion_within(min(0.15 * error, 3.0), (B,), generator=g, dtype=torch.float64), q) if error else q
+    q_hat = (
+        quaternion_multiply(random_quaternion_within(min(0.15 * error, 3.0), (B,), generator=g, dtype=torch.float64), q)
+        if error
+        else q
+    )
     return (x + 3 * error * r(B, N, 3), q_hat, t + 20 * error * r(B, 3), x, q, t), (K, q_v, t_v)
 
 
@@ -61,7 +77,9 @@ def test_squared_norm_is_the_released_codes():
     "Their reading of the formula: P = K C^-1 per view, squared residuals, means over coordinates, points, views and images in turn."
     batch, (K, q_v, t_v) = sample(B=4, V=3)
     x_hat, q_hat, t_hat, x, q, t = (v.numpy() for v in batch)
-    pose = lambda q, t: np.block([[Rotation.from_quat(q, scalar_first=True).as_matrix(), t[:, None]], [np.zeros((1, 3)), np.ones((1, 1))]])  # noqa: E731
+    pose = lambda q, t: np.block(
+        [[Rotation.from_quat(q, scalar_first=True).as_matrix(), t[:, None]], [np.zeros((1, 3)), np.ones((1, 1))]]
+    )
     images = []
     for b in range(4):
         views = []
@@ -83,14 +101,18 @@ def test_gauge_and_double_cover(seed):
     moved = (rotate(G[:, None], x_hat) + shift[:, None], -quaternion_multiply(G, q_hat), rotate(G, t_hat) + shift)
     for loss in (lambda *b: multiview_reprojection(*b, *cameras), lambda *b: reprojection(*b, K), geometric_alignment):
         assert loss(*moved, *truth).item() == pytest.approx(loss(*batch).item(), rel=1e-8)
-    assert multi_term(*moved, *truth).item() != pytest.approx(multi_term(*batch).item(), rel=1e-2)  # no gauge: it has weights instead
+    assert multi_term(*moved, *truth).item() != pytest.approx(
+        multi_term(*batch).item(), rel=1e-2
+    )  # no gauge: it has weights instead
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_zero_when_camera_frame_geometry_agrees(seed):
     (x_hat, q_hat, t_hat, x, q, t), cameras = sample(seed=seed)
     in_camera = rotate((q * torch.tensor([1.0, -1, -1, -1]))[:, None], x - t[:, None])
-    other_world = rotate(q_hat[:, None], in_camera) + t_hat[:, None]  # wrong shape and wrong pose, same geometry in the camera
+    other_world = (
+        rotate(q_hat[:, None], in_camera) + t_hat[:, None]
+    )  # wrong shape and wrong pose, same geometry in the camera
     assert (other_world - x).abs().max() > 1
     assert multiview_reprojection(other_world, q_hat, t_hat, x, q, t, *cameras) < 1e-8
     assert multiview_reprojection(x, q_hat, t_hat, x, q, t, *cameras) > 1  # right shape, wrong camera
@@ -147,7 +169,12 @@ def test_half_precision_predictions_are_widened(dtype):
     truth = [v.float() for v in batch[3:]]
     loss = multiview_reprojection(x_hat, q_hat, t_hat, *truth, K, q_v, t_v)  # K and cameras in double, as well
     assert loss.dtype == torch.float32
-    assert loss.item() == pytest.approx(multiview_reprojection(x_hat.float(), q_hat.float(), t_hat.float(), *truth, K.float(), q_v.float(), t_v.float()).item(), rel=1e-5)
+    assert loss.item() == pytest.approx(
+        multiview_reprojection(
+            x_hat.float(), q_hat.float(), t_hat.float(), *truth, K.float(), q_v.float(), t_v.float()
+        ).item(),
+        rel=1e-5,
+    )
     everything = [v.to(dtype) for v in batch]
     assert torch.isfinite(MultiviewReprojectionLoss(K)(*everything))
 
@@ -185,7 +212,16 @@ def test_any_batch_shape(shape):
     assert reprojection(*cut[:6], K).item() == pytest.approx(reprojection(*(v[:n] for v in batch), K).item())
 
 
-@pytest.mark.parametrize("criterion", [MultiviewReprojectionLoss(K), MultiviewReprojectionLoss(K, cameras="uniform", views=3), ReprojectionLoss(K), GeometricAlignmentLoss(), MultiTermLoss(2.0, 0.1, 0.01)])
+@pytest.mark.parametrize(
+    "criterion",
+    [
+        MultiviewReprojectionLoss(K),
+        MultiviewReprojectionLoss(K, cameras="uniform", views=3),
+        ReprojectionLoss(K),
+        GeometricAlignmentLoss(),
+        MultiTermLoss(2.0, 0.1, 0.01),
+    ],
+)
 def test_gradcheck(criterion):
     batch, _ = sample(N=4)
     leaves = [v.clone().requires_grad_() for v in batch[:3]]
@@ -226,16 +262,19 @@ def test_batch_cameras_are_never_ones_own_and_keep_their_intrinsics():
     assert torch.equal(q_v[:, 0], q) and q_v.shape == (7, 4, 4)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({0: lambda v: v[:, :-1]}, "x_hat: shape"),
-    ({1: lambda v: v[:, :3]}, "q_hat: shape"),
-    ({2: lambda v: v[:1]}, "t_hat: shape"),
-    ({3: lambda v: v[..., :2]}, "x: shape"),
-    ({4: lambda v: v * 0}, "zero|norm"),
-    ({1: lambda v: v * 0}, "zero|norm"),
-    ({0: lambda v: v * torch.inf}, "x_hat holds values that are not finite"),
-    ({5: lambda v: v * torch.nan}, "t holds values that are not finite"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({0: lambda v: v[:, :-1]}, "x_hat: shape"),
+        ({1: lambda v: v[:, :3]}, "q_hat: shape"),
+        ({2: lambda v: v[:1]}, "t_hat: shape"),
+        ({3: lambda v: v[..., :2]}, "x: shape"),
+        ({4: lambda v: v * 0}, "zero|norm"),
+        ({1: lambda v: v * 0}, "zero|norm"),
+        ({0: lambda v: v * torch.inf}, "x_hat holds values that are not finite"),
+        ({5: lambda v: v * torch.nan}, "t holds values that are not finite"),
+    ],
+)
 def test_bad_input_is_named(change, message):
     batch, cameras = sample()
     batch = [change.get(i, lambda v: v)(v) for i, v in enumerate(batch)]
@@ -243,10 +282,21 @@ def test_bad_input_is_named(change, message):
         multiview_reprojection(*batch, *cameras)
 
 
-@pytest.mark.parametrize(("K", "message"), [
-    (None, "K: a tensor"), ([[600.0]], "K: a tensor"), (torch.eye(4), "K: a tensor"), (torch.eye(3).expand(5, 3, 3), "K: "),
-    (K * torch.nan, "positive focal|K holds"), (K * 0, "positive focal"), (K.clone().index_put_((torch.tensor(0), torch.tensor(2)), torch.tensor(torch.inf, dtype=torch.float64)), "K holds"),
-])
+@pytest.mark.parametrize(
+    ("K", "message"),
+    [
+        (None, "K: a tensor"),
+        ([[600.0]], "K: a tensor"),
+        (torch.eye(4), "K: a tensor"),
+        (torch.eye(3).expand(5, 3, 3), "K: "),
+        (K * torch.nan, "positive focal|K holds"),
+        (K * 0, "positive focal"),
+        (
+            K.clone().index_put_((torch.tensor(0), torch.tensor(2)), torch.tensor(torch.inf, dtype=torch.float64)),
+            "K holds",
+        ),
+    ],
+)
 def test_bad_intrinsics_are_named(K, message):
     batch, (_, q_v, t_v) = sample()
     with pytest.raises(ValueError, match=message):
@@ -255,8 +305,13 @@ def test_bad_intrinsics_are_named(K, message):
 
 def test_bad_cameras_are_named():
     batch, (K, q_v, t_v) = sample()
-    for q_wrong, t_wrong, message in ((q_v[:2], t_v[:2], "q_v: shape"), (q_v, t_v[:, :1], "t_v: shape"), (q_v[:, 0], t_v[:, 0], "q_v: shape"),
-                                      (q_v, t_v * torch.nan, "t_v holds"), (q_v, batch[3].mean(1)[:, None].expand_as(t_v), "away from the middle")):
+    for q_wrong, t_wrong, message in (
+        (q_v[:2], t_v[:2], "q_v: shape"),
+        (q_v, t_v[:, :1], "t_v: shape"),
+        (q_v[:, 0], t_v[:, 0], "q_v: shape"),
+        (q_v, t_v * torch.nan, "t_v holds"),
+        (q_v, batch[3].mean(1)[:, None].expand_as(t_v), "away from the middle"),
+    ):
         with pytest.raises(ValueError, match=message):
             multiview_reprojection(*batch, K, q_wrong, t_wrong)
     with pytest.raises(ValueError, match="more than 3 images"):
@@ -271,5 +326,7 @@ def test_bad_cameras_are_named():
 def test_cuda_agrees_with_cpu():
     batch, cameras = sample()
     gpu = [v.cuda() for v in (*batch, *cameras)]
-    assert multiview_reprojection(*gpu).item() == pytest.approx(multiview_reprojection(*batch, *cameras).item(), rel=1e-9)
+    assert multiview_reprojection(*gpu).item() == pytest.approx(
+        multiview_reprojection(*batch, *cameras).item(), rel=1e-9
+    )
     assert torch.isfinite(MultiviewReprojectionLoss(K.cuda())(*gpu[:6]))

@@ -1,4 +1,5 @@
 "Hard tests of mrl.micc and mrl.lookalike: no vertex shifted, no frame missed, every fault named with its file and subject."
+
 import hashlib
 import io
 import json
@@ -15,7 +16,18 @@ from PIL import Image
 from mrl.faces import load_population, split_identities
 from mrl.files import ROOT
 from mrl.lookalike import ABOUT, _landmarks, build_lookalike
-from mrl.micc import AUTHORS_LANDMARKS, IBUG_LANDMARKS, SCANS, VIDEOS, annotated_scan, check_units, read_frame, read_mesh, read_micc, scan_landmarks
+from mrl.micc import (
+    AUTHORS_LANDMARKS,
+    IBUG_LANDMARKS,
+    SCANS,
+    VIDEOS,
+    annotated_scan,
+    check_units,
+    read_frame,
+    read_mesh,
+    read_micc,
+    scan_landmarks,
+)
 
 REAL = ROOT.parent / "shared/data/micc-annotations/data/micc"
 
@@ -57,12 +69,26 @@ def faces(form):
     return "".join("f " + " ".join(form.format(v=i + 1, n=i - len(X), k=7 * i + 1) for i in t) + "\n" for t in T)
 
 
-@pytest.mark.parametrize("text", [
-    V + faces("{v}"), V + "vt 0 0\n" * 50 + faces("{v}/{k}"), V + "vn 0 0 1\n" * 50 + faces("{v}//{k}"), V + faces("{v}/{k}/{k}"), V + faces("{n}"), V + faces("{n}/{n}/{n}"),
-    "# comment\nmtllib nowhere.mtl\no head\n" + V.replace("\n", " # a point\n") + "usemtl skin\ns off\n" + faces("{v}"),
-    V.replace("\n", "\r\n") + faces("{v}/{k}").replace("\n", "\r\n"), re.sub(r"\n", " 0.5 0.25 1\n", V) + faces("{v}"), "  " + V.replace("\nv ", "\n \tv\t") + faces("{v} "),
-    V + faces("{v}").replace("f 1 3 2", "f 1 \\\n3 2").rstrip("\n"), V.replace("10.5", "1.05E+01") + "l 1 2\np 1\ng a b\n" + faces("{v}"),
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        V + faces("{v}"),
+        V + "vt 0 0\n" * 50 + faces("{v}/{k}"),
+        V + "vn 0 0 1\n" * 50 + faces("{v}//{k}"),
+        V + faces("{v}/{k}/{k}"),
+        V + faces("{n}"),
+        V + faces("{n}/{n}/{n}"),
+        "# comment\nmtllib nowhere.mtl\no head\n"
+        + V.replace("\n", " # a point\n")
+        + "usemtl skin\ns off\n"
+        + faces("{v}"),
+        V.replace("\n", "\r\n") + faces("{v}/{k}").replace("\n", "\r\n"),
+        re.sub(r"\n", " 0.5 0.25 1\n", V) + faces("{v}"),
+        "  " + V.replace("\nv ", "\n \tv\t") + faces("{v} "),
+        V + faces("{v}").replace("f 1 3 2", "f 1 \\\n3 2").rstrip("\n"),
+        V.replace("10.5", "1.05E+01") + "l 1 2\np 1\ng a b\n" + faces("{v}"),
+    ],
+)
 def test_obj_as_programs_write_it(tmp_path, text):
     (tmp_path / "a.obj").write_bytes(text.encode())
     mesh = read_mesh(tmp_path / "a.obj")
@@ -80,15 +106,27 @@ def ply(form, vertex="float x\nfloat y\nfloat z", lists="uchar int vertex_indice
     order = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}[form]
     kinds = {"float": "f4", "double": "f8", "uchar": "u1"}
     names = [line.split() for line in vertex.split("\n")]
-    head = f"ply\nformat {form} 1.0\ncomment x\nelement vertex {len(x)}\n" + "".join(f"property {line}\n" for line in vertex.split("\n"))
-    head += f"element face {len(t)}\n" + "".join(f"property list {line}\n" for line in lists.split("\n")) + "end_header\n"
+    head = f"ply\nformat {form} 1.0\ncomment x\nelement vertex {len(x)}\n" + "".join(
+        f"property {line}\n" for line in vertex.split("\n")
+    )
+    head += (
+        f"element face {len(t)}\n" + "".join(f"property list {line}\n" for line in lists.split("\n")) + "end_header\n"
+    )
     columns = {"x": x[:, 0], "y": x[:, 1], "z": x[:, 2]}
     n, kind = {"uchar": "u1", "int": "i4", "uint": "u4"}, [line.split() for line in lists.split("\n")]
     values = [[t[i] if "vertex" in name else [0.5] * 6 for _, _, name in kind] for i in range(len(t))]
     if form == "ascii":
-        body = "".join(" ".join(str(columns.get(k, np.full(len(x), 7))[i]) for _, k in names) + "\n" for i in range(len(x)))
-        return (head + body + "".join(" ".join(f"{len(v)} " + " ".join(map(str, v)) for v in row) + "\n" for row in values)).encode()
-    body = b"".join(np.array(columns.get(k, np.full(len(x), 7))[i], order + kinds[c]).tobytes() for i in range(len(x)) for c, k in names)
+        body = "".join(
+            " ".join(str(columns.get(k, np.full(len(x), 7))[i]) for _, k in names) + "\n" for i in range(len(x))
+        )
+        return (
+            head + body + "".join(" ".join(f"{len(v)} " + " ".join(map(str, v)) for v in row) + "\n" for row in values)
+        ).encode()
+    body = b"".join(
+        np.array(columns.get(k, np.full(len(x), 7))[i], order + kinds[c]).tobytes()
+        for i in range(len(x))
+        for c, k in names
+    )
     for row in values:
         for v, (length, item, _) in zip(row, kind):
             body += np.array(len(v), order + n[length]).tobytes() + np.array(v, order + {**n, **kinds}[item]).tobytes()
@@ -97,7 +135,14 @@ def ply(form, vertex="float x\nfloat y\nfloat z", lists="uchar int vertex_indice
 
 @pytest.mark.parametrize("form", ["ascii", "binary_little_endian", "binary_big_endian"])
 @pytest.mark.parametrize("vertex", ["float x\nfloat y\nfloat z", "uchar red\ndouble z\ndouble y\ndouble x\nfloat nx"])
-@pytest.mark.parametrize("lists", ["uchar int vertex_indices", "int uint vertex_index\nuchar float texcoord", "uchar float texcoord\nuchar int vertex_indices"])
+@pytest.mark.parametrize(
+    "lists",
+    [
+        "uchar int vertex_indices",
+        "int uint vertex_index\nuchar float texcoord",
+        "uchar float texcoord\nuchar int vertex_indices",
+    ],
+)
 def test_ply_as_programs_write_it(tmp_path, form, vertex, lists):
     (tmp_path / "a.ply").write_bytes(ply(form, vertex, lists))
     mesh = read_mesh(tmp_path / "a.ply")
@@ -123,7 +168,9 @@ def test_two_libraries_agree(tmp_path, built):
 @pytest.mark.parametrize("text", ["OFF\n# c\n\n6 5 0\n{x}{t}", "OFF 6 5 0\n{x}{t}", "COFF\n6 5 9\n{c}{t}"])
 def test_off(tmp_path, text):
     x = "".join(f"{a} {b} {c}\n" for a, b, c in X)
-    (tmp_path / "a.off").write_text(text.format(x=x, c=x.replace("\n", " 255 0 0 255\n"), t="".join(f"3 {a} {b} {c} 200 0 0\n" for a, b, c in T)))
+    (tmp_path / "a.off").write_text(
+        text.format(x=x, c=x.replace("\n", " 255 0 0 255\n"), t="".join(f"3 {a} {b} {c} 200 0 0\n" for a, b, c in T))
+    )
     mesh = read_mesh(tmp_path / "a.off")
     assert np.array_equal(mesh.vertices, X) and np.array_equal(mesh.triangles, T)
 
@@ -132,40 +179,59 @@ QUAD, PENTAGON = [0, 1, 2, 4], [0, 1, 2, 4, 5]
 TRIANGULATE = "there are faces with {} corners; triangulate the mesh, since a surface through 4 points is not defined"
 
 
-@pytest.mark.parametrize("name, data, expected", [
-    ("a.obj", V.encode(), "has no faces; a surface is expected, not points"),
-    ("a.obj", b"", "has no vertices"),
-    ("a.obj", b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "has no vertices"),
-    ("a.obj", (V + "f 1 2 3 5\n").encode(), TRIANGULATE.format(4)),
-    ("a.obj", (V + "f 1 2 3 5 6\nf 1 2\nf 1 2 3\n").encode(), TRIANGULATE.format("2, 5")),
-    ("a.obj", (V + "f 1 2 7\n").encode(), "faces name vertices 0 to 6 (counted from 0), expected 0 to 5"),
-    ("a.obj", (V + "f 1 2 -9\n").encode(), "faces name vertices -3 to 1"),
-    ("a.obj", (V + "f 0 1 2\n").encode(), "a face names vertex 0, but OBJ counts from 1"),
-    ("a.obj", (V + "f 1 2 x\n").encode(), "invalid literal for int"),
-    ("a.obj", (V.replace("10.5", "NaN") + "f 1 2 3\n").encode(), "1 of 6 vertices are not finite (NaN or infinite)"),
-    ("a.obj", (V.replace("10.5", "inf") + "f 1 2 3\n").encode(), "1 of 6 vertices are not finite (NaN or infinite)"),
-    ("a.obj", (V.replace("10.5", "10,5") + "f 1 2 3\n").encode(), "could not convert string to float: b'10,5'"),
-    ("a.obj", (V + "v 1 2\nf 1 2 3\n").encode(), "1 of 7 vertices have fewer than 3 coordinates"),
-    ("a.ply", b"solid", "not a PLY file"),
-    ("a.ply", ply("ascii", t=[QUAD, *T]), TRIANGULATE.format(4)),
-    ("a.ply", ply("ascii", t=[*T, QUAD]), TRIANGULATE.format(4)),
-    ("a.ply", ply("binary_little_endian", t=[QUAD] * 9), TRIANGULATE.format(4)),
-    ("a.ply", ply("binary_little_endian", t=[*T, PENTAGON, *T]), TRIANGULATE.format(5)),
-    ("a.ply", ply("binary_big_endian", t=[*T, QUAD], lists="uchar int vertex_indices\nuchar float texcoord"), TRIANGULATE.format(4)),
-    ("a.ply", ply("binary_little_endian")[:-5], "buffer is smaller than requested size"),
-    ("a.ply", ply("ascii")[:-30], ""),
-    ("a.ply", ply("ascii", t=[[0, 1, 6]]), "faces name vertices 0 to 6"),
-    ("a.ply", ply("binary_little_endian", t=[]), "has no faces"),
-    ("a.ply", ply("binary_little_endian", x=X * [[np.nan], [1], [1], [1], [1], [1]]), "1 of 6 vertices are not finite"),
-    ("a.ply", ply("ascii").replace(b"float z", b"float w"), "vertices with x, y, z and faces"),
-    ("a.ply", ply("ascii").replace(b"float z", b"half z"), "damaged (KeyError"),
-    ("a.ply", ply("ascii").replace(b"ascii", b"zip"), "PLY format 'zip' is not known"),
-    ("a.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n4 0 1 2 0\n", TRIANGULATE.format(4)),
-    ("a.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n", "3 vertices and 1 faces are announced, there are 3 lines"),
-    ("a.off", b"OFF BINARY\n", "not an OFF file in text"),
-    ("a.off", b"", "not an OFF file in text"),
-    ("a.stl", b"solid", ".stl, expected a mesh as .obj, .ply or .off"),
-])
+@pytest.mark.parametrize(
+    "name, data, expected",
+    [
+        ("a.obj", V.encode(), "has no faces; a surface is expected, not points"),
+        ("a.obj", b"", "has no vertices"),
+        ("a.obj", b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "has no vertices"),
+        ("a.obj", (V + "f 1 2 3 5\n").encode(), TRIANGULATE.format(4)),
+        ("a.obj", (V + "f 1 2 3 5 6\nf 1 2\nf 1 2 3\n").encode(), TRIANGULATE.format("2, 5")),
+        ("a.obj", (V + "f 1 2 7\n").encode(), "faces name vertices 0 to 6 (counted from 0), expected 0 to 5"),
+        ("a.obj", (V + "f 1 2 -9\n").encode(), "faces name vertices -3 to 1"),
+        ("a.obj", (V + "f 0 1 2\n").encode(), "a face names vertex 0, but OBJ counts from 1"),
+        ("a.obj", (V + "f 1 2 x\n").encode(), "invalid literal for int"),
+        (
+            "a.obj",
+            (V.replace("10.5", "NaN") + "f 1 2 3\n").encode(),
+            "1 of 6 vertices are not finite (NaN or infinite)",
+        ),
+        (
+            "a.obj",
+            (V.replace("10.5", "inf") + "f 1 2 3\n").encode(),
+            "1 of 6 vertices are not finite (NaN or infinite)",
+        ),
+        ("a.obj", (V.replace("10.5", "10,5") + "f 1 2 3\n").encode(), "could not convert string to float: b'10,5'"),
+        ("a.obj", (V + "v 1 2\nf 1 2 3\n").encode(), "1 of 7 vertices have fewer than 3 coordinates"),
+        ("a.ply", b"solid", "not a PLY file"),
+        ("a.ply", ply("ascii", t=[QUAD, *T]), TRIANGULATE.format(4)),
+        ("a.ply", ply("ascii", t=[*T, QUAD]), TRIANGULATE.format(4)),
+        ("a.ply", ply("binary_little_endian", t=[QUAD] * 9), TRIANGULATE.format(4)),
+        ("a.ply", ply("binary_little_endian", t=[*T, PENTAGON, *T]), TRIANGULATE.format(5)),
+        (
+            "a.ply",
+            ply("binary_big_endian", t=[*T, QUAD], lists="uchar int vertex_indices\nuchar float texcoord"),
+            TRIANGULATE.format(4),
+        ),
+        ("a.ply", ply("binary_little_endian")[:-5], "buffer is smaller than requested size"),
+        ("a.ply", ply("ascii")[:-30], ""),
+        ("a.ply", ply("ascii", t=[[0, 1, 6]]), "faces name vertices 0 to 6"),
+        ("a.ply", ply("binary_little_endian", t=[]), "has no faces"),
+        (
+            "a.ply",
+            ply("binary_little_endian", x=X * [[np.nan], [1], [1], [1], [1], [1]]),
+            "1 of 6 vertices are not finite",
+        ),
+        ("a.ply", ply("ascii").replace(b"float z", b"float w"), "vertices with x, y, z and faces"),
+        ("a.ply", ply("ascii").replace(b"float z", b"half z"), "damaged (KeyError"),
+        ("a.ply", ply("ascii").replace(b"ascii", b"zip"), "PLY format 'zip' is not known"),
+        ("a.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n4 0 1 2 0\n", TRIANGULATE.format(4)),
+        ("a.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n", "3 vertices and 1 faces are announced, there are 3 lines"),
+        ("a.off", b"OFF BINARY\n", "not an OFF file in text"),
+        ("a.off", b"", "not an OFF file in text"),
+        ("a.stl", b"solid", ".stl, expected a mesh as .obj, .ply or .off"),
+    ],
+)
 def test_a_faulty_mesh_is_named(tmp_path, name, data, expected):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(ValueError) as e:
@@ -178,7 +244,16 @@ def test_no_such_mesh(tmp_path):
         read_mesh(tmp_path / "a.obj")
 
 
-@pytest.mark.parametrize("factor, expected", [(1e-3, "metres. multiply by 1000"), (0.1, "centimetres. multiply by 10"), (1e3, "micrometres. multiply by 0.001"), (0, "another unit"), (3, "another unit")])
+@pytest.mark.parametrize(
+    "factor, expected",
+    [
+        (1e-3, "metres. multiply by 1000"),
+        (0.1, "centimetres. multiply by 10"),
+        (1e3, "micrometres. multiply by 0.001"),
+        (0, "another unit"),
+        (3, "another unit"),
+    ],
+)
 def test_units(factor, expected):
     eyes = {"right_eye_inner": np.array([-15.0, 3, 0]), "left_eye_inner": np.array([15.0, 3, 0])}
     check_units("a.obj", eyes)
@@ -190,6 +265,7 @@ def test_units(factor, expected):
 
 # ---- the data set
 
+
 def test_the_authors_annotation(tmp_path):
     "In its real form: 52 frames, subject 30 reported as a copy of subject 1."
     if not REAL.is_dir():
@@ -200,10 +276,18 @@ def test_the_authors_annotation(tmp_path):
     assert [s.number for s in subjects] == list(range(1, 54))
     framed = [s for s in subjects if s.frame]
     assert len(framed) == 52 and {len(s.vertex_landmarks) for s in framed} == {4} and subjects[0].frame == 890
-    assert subjects[0].vertex_landmarks == {"right_eye_lacrimal": 24302, "left_eye_lacrimal": 24086, "nose_base": 9561, "lips_central": 12514}
+    assert subjects[0].vertex_landmarks == {
+        "right_eye_lacrimal": 24302,
+        "left_eye_lacrimal": 24086,
+        "nose_base": 9561,
+        "lips_central": 12514,
+    }
     assert subjects[29].frame is None and not subjects[29].vertex_landmarks
     said = rows(problems, 30)
-    assert "malformed: '950 24302'" in said["vertex landmarks"] and "those of subject 1: a copy" in said["vertex landmarks"]
+    assert (
+        "malformed: '950 24302'" in said["vertex landmarks"]
+        and "those of subject 1: a copy" in said["vertex landmarks"]
+    )
     assert said["frontal2"] == "missing (the data set has none)" and said["frame"] == "names no frame of this subject"
     assert {row["what"] for row in problems} == {*SCANS, *VIDEOS, "vertex landmarks", "frame", "landmarks"}
     assert not [row for row in problems if row["what"] == "vertex landmarks" and row["subject"] != 30]
@@ -212,11 +296,21 @@ def test_the_authors_annotation(tmp_path):
 def test_the_lookalike_is_read(built):
     subjects, problems = read(built[0])
     assert list(subjects) == [1, 28, 30]
-    assert all(list(s.scans) == [k for k in SCANS if (n, k) != (30, "frontal2")] and list(s.videos) == list(VIDEOS) for n, s in subjects.items())
-    assert {row["subject"] for row in problems} == {30} and set(rows(problems, 30)) == {"frontal2", "frame", "vertex landmarks"}
+    assert all(
+        list(s.scans) == [k for k in SCANS if (n, k) != (30, "frontal2")] and list(s.videos) == list(VIDEOS)
+        for n, s in subjects.items()
+    )
+    assert {row["subject"] for row in problems} == {30} and set(rows(problems, 30)) == {
+        "frontal2",
+        "frame",
+        "vertex landmarks",
+    }
     for number in (1, 28):
         about = built[1]["subjects"][str(number)]
-        assert subjects[number].frame == about["frame"] and subjects[number].vertex_landmarks == about["scans"][about["annotated"]]["vertices"]
+        assert (
+            subjects[number].frame == about["frame"]
+            and subjects[number].vertex_landmarks == about["scans"][about["annotated"]]["vertices"]
+        )
         assert annotated_scan(subjects[number]) == about["annotated"]
     assert {built[1]["subjects"][n]["annotated"] for n in ("1", "28")} == {"frontal1", "frontal2"}
     with pytest.raises(ValueError, match="subject 30: no vertices by the authors"):
@@ -228,18 +322,27 @@ def test_what_is_missing_is_said_and_the_rest_goes_on(copy):
     shutil.rmtree(micc / "subject_01/Model/frontal1")
     next((micc / "subject_01/Video").glob("Indoor-Coop*")).unlink()
     next((micc / "subject_28/Model/sidel/obj").glob("*.obj")).write_bytes(b"")
-    shutil.copy(*[next((micc / "subject_28/Model/sider/obj").glob("*.obj")), micc / "subject_28/Model/sider/obj/zz.obj"])
+    shutil.copy(
+        *[next((micc / "subject_28/Model/sider/obj").glob("*.obj")), micc / "subject_28/Model/sider/obj/zz.obj"]
+    )
     (micc / "subject_028").mkdir()
     shutil.rmtree(copy / "ganfit/subject_30")
     (micc / "notes.txt").write_text("mine")
     subjects, problems = read(copy)
-    assert rows(problems, 1) == {"frontal1": "missing", "Indoor-Cooperative": "missing"} and "frontal1" not in subjects[1].point_landmarks
+    assert (
+        rows(problems, 1) == {"frontal1": "missing", "Indoor-Cooperative": "missing"}
+        and "frontal1" not in subjects[1].point_landmarks
+    )
     said = rows(problems, 28)
     assert said["subject"].startswith("2 folders") or subjects[28].scans
     shutil.rmtree(micc / "subject_028")
     subjects, problems = read(copy)
     said = rows(problems, 28)
-    assert said["sidel"] == "an empty file" and said["sider"] == "2 files, the first by name is taken; the others: zz.obj" and set(subjects[28].scans) == {"frontal1", "frontal2", "sider"}
+    assert (
+        said["sidel"] == "an empty file"
+        and said["sider"] == "2 files, the first by name is taken; the others: zz.obj"
+        and set(subjects[28].scans) == {"frontal1", "frontal2", "sider"}
+    )
     assert subjects[28].scans["sider"].stem.isdigit() and rows(problems, 30)["landmarks"].startswith("none: neither")
     assert all(set(row) == {"subject", "what", "file", "problem"} for row in problems)
     shutil.rmtree(micc / "subject_28")
@@ -265,40 +368,71 @@ def test_letter_cases_and_unpadded_folders(copy):
     (video / "film/x.MPEG").rename(video / "film/x.mjpeg")
     (video / "film").rename(video / "Indoor-Cooperative")
     subjects, problems = read(copy)
-    assert not rows(problems, 1) and subjects[1].scans["frontal1"].suffix == ".OBJ" and subjects[1].videos["Indoor-Cooperative"].name == "x.mjpeg"
+    assert (
+        not rows(problems, 1)
+        and subjects[1].scans["frontal1"].suffix == ".OBJ"
+        and subjects[1].videos["Indoor-Cooperative"].name == "x.mjpeg"
+    )
     assert read_frame(subjects[1]).shape == (240, 320, 3)
 
 
-@pytest.mark.parametrize("change, expected", {
-    "no such file": lambda f: (f / "annotations.json").unlink(),
-    "not a JSON file": lambda f: (f / "annotations.json").write_text("{"),
-    "keys missing: cases": lambda f: (f / "annotations.json").write_text("{}"),
-    "a list of cases with frame and correspondences is expected": lambda f: (f / "annotations.json").write_text('{"cases": [3]}'),
-}.items())
+@pytest.mark.parametrize(
+    "change, expected",
+    {
+        "no such file": lambda f: (f / "annotations.json").unlink(),
+        "not a JSON file": lambda f: (f / "annotations.json").write_text("{"),
+        "keys missing: cases": lambda f: (f / "annotations.json").write_text("{}"),
+        "a list of cases with frame and correspondences is expected": lambda f: (f / "annotations.json").write_text(
+            '{"cases": [3]}'
+        ),
+    }.items(),
+)
 def test_an_annotation_that_cannot_be_used(copy, change, expected):
     change, expected = expected, change
     change(copy / "annotations")
     subjects, problems = read(copy)
     assert len(subjects) == 3 and all(s.frame is None and s.point_landmarks for s in subjects.values())
-    assert any(row["subject"] is None and expected in row["problem"] and "annotations.json" in row["file"] for row in problems)
+    assert any(
+        row["subject"] is None and expected in row["problem"] and "annotations.json" in row["file"] for row in problems
+    )
 
 
-@pytest.mark.parametrize("text, expected", [
-    ("950 7\n4507 3\n16 9\n53 2\n", "malformed: '950 7'"), ("", "malformed: no right_eye_lacrimal"), ("nose_base 3\nlips_central 4\nleft_eye_lacrimal 1\n", "malformed: no right_eye_lacrimal"),
-    ("nose_base -3\n", "malformed: 'nose_base -3'"), ("nose_base 3.5\n", "malformed"), ("nose 3\n", "malformed: 'nose 3', expected one of right_eye_lacrimal"), ("nose_base\n", "malformed"), (None, "missing"),
-])
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("950 7\n4507 3\n16 9\n53 2\n", "malformed: '950 7'"),
+        ("", "malformed: no right_eye_lacrimal"),
+        ("nose_base 3\nlips_central 4\nleft_eye_lacrimal 1\n", "malformed: no right_eye_lacrimal"),
+        ("nose_base -3\n", "malformed: 'nose_base -3'"),
+        ("nose_base 3.5\n", "malformed"),
+        ("nose 3\n", "malformed: 'nose 3', expected one of right_eye_lacrimal"),
+        ("nose_base\n", "malformed"),
+        (None, "missing"),
+    ],
+)
 def test_malformed_correspondences(copy, text, expected):
     path = copy / "annotations/cases/subject_1/correspondences.txt"
     path.write_text(text) if text is not None else path.unlink()
     subjects, problems = read(copy)
-    assert rows(problems, 1)["vertex landmarks"].startswith(expected) and not subjects[1].vertex_landmarks and subjects[1].frame
-    assert len(scan_landmarks(subjects[1], "frontal1", read_mesh(subjects[1].scans["frontal1"]))) == 10      # GANFit's take their place
+    assert (
+        rows(problems, 1)["vertex landmarks"].startswith(expected)
+        and not subjects[1].vertex_landmarks
+        and subjects[1].frame
+    )
+    assert (
+        len(scan_landmarks(subjects[1], "frontal1", read_mesh(subjects[1].scans["frontal1"]))) == 10
+    )  # GANFit's take their place
 
 
 def test_cases_that_contradict_themselves(copy):
     path = copy / "annotations/annotations.json"
     cases = json.loads(path.read_text())["cases"]
-    wrong = [{"frame": "./cases/subject_1/frame5.jpg", "correspondences": "./cases/subject_28/correspondences.txt"}, {"frame": "video.mov", "correspondences": ""}, cases[1], cases[1]]
+    wrong = [
+        {"frame": "./cases/subject_1/frame5.jpg", "correspondences": "./cases/subject_28/correspondences.txt"},
+        {"frame": "video.mov", "correspondences": ""},
+        cases[1],
+        cases[1],
+    ]
     path.write_text(json.dumps({"cases": wrong}))
     subjects, problems = read(copy)
     assert "of another subject? not used" in rows(problems, 1)["annotation"] and subjects[1].frame is None
@@ -307,6 +441,7 @@ def test_cases_that_contradict_themselves(copy):
 
 
 # ---- landmarks
+
 
 def truth_marks(population, about, scan):
     "Landmarks of an identity in the frame of a scan, from truth.json alone."
@@ -329,18 +464,30 @@ def test_landmarks_are_where_the_identity_has_them(built, population):
                 assert max(np.linalg.norm(marks[k] - truth[k]) for k in marks) < 2.5
 
 
-@pytest.mark.parametrize("factor, expected", [(1e-3, "metres. multiply by 1000"), (0.1, "centimetres. multiply by 10"), (1e3, "micrometres. multiply by 0.001")])
+@pytest.mark.parametrize(
+    "factor, expected",
+    [(1e-3, "metres. multiply by 1000"), (0.1, "centimetres. multiply by 10"), (1e3, "micrometres. multiply by 0.001")],
+)
 def test_scans_in_another_unit(copy, factor, expected):
     "Both scans of a subject; found by the authors' vertices, which have no unit, and by points that came along."
     for path in (copy / "micc/subject_01").rglob("*.obj"):
         lines = path.read_text().split("\n")
-        path.write_text("\n".join("v " + " ".join(repr(float(c) * factor) for c in line.split()[1:]) if line.startswith("v ") else line for line in lines))
+        path.write_text(
+            "\n".join(
+                "v " + " ".join(repr(float(c) * factor) for c in line.split()[1:]) if line.startswith("v ") else line
+                for line in lines
+            )
+        )
     s = read(copy)[0][1]
     mesh = read_mesh(s.scans["frontal1"])
     with pytest.raises(ValueError, match=f"subject 1, {mesh.path}.*{expected}"):
         scan_landmarks(s, "frontal1", mesh)
     with pytest.raises(ValueError, match=f"subject 1, {mesh.path}, its 68 points.*{expected}"):
-        scan_landmarks(replace(s, vertex_landmarks={}, point_landmarks={"frontal1": s.point_landmarks["frontal1"] * factor}), "frontal1", mesh)
+        scan_landmarks(
+            replace(s, vertex_landmarks={}, point_landmarks={"frontal1": s.point_landmarks["frontal1"] * factor}),
+            "frontal1",
+            mesh,
+        )
     with pytest.raises(ValueError, match=f"subject 1, {mesh.path}: the 68 points are .* a scan that is not in mm"):
         scan_landmarks(replace(s, vertex_landmarks={}), "frontal1", mesh)
 
@@ -349,28 +496,36 @@ def test_an_annotation_of_another_subject(built):
     subjects, _ = read(built[0])
     one, two = subjects[1], subjects[28]
     mesh = read_mesh(one.scans["frontal1"])
-    for bare in (replace(one, vertex_landmarks=two.vertex_landmarks, point_landmarks={}), replace(one, vertex_landmarks={}, point_landmarks=two.point_landmarks)):
+    for bare in (
+        replace(one, vertex_landmarks=two.vertex_landmarks, point_landmarks={}),
+        replace(one, vertex_landmarks={}, point_landmarks=two.point_landmarks),
+    ):
         with pytest.raises(ValueError, match=f"subject 1, {mesh.path}: .*annotation of another scan or subject"):
             scan_landmarks(bare, "frontal1", mesh)
     with pytest.raises(ValueError, match="subject 1: the authors' vertices fit no frontal scan .*frontal1.*frontal2"):
         annotated_scan(replace(one, vertex_landmarks=two.vertex_landmarks))
-    missing = replace(one, vertex_landmarks=one.vertex_landmarks | {"nose_base": len(mesh.vertices)}, point_landmarks={})
-    with pytest.raises(ValueError, match=f"subject 1, {mesh.path}: nose_base is vertex {len(mesh.vertices)}, but the scan has {len(mesh.vertices)}"):
+    missing = replace(
+        one, vertex_landmarks=one.vertex_landmarks | {"nose_base": len(mesh.vertices)}, point_landmarks={}
+    )
+    with pytest.raises(
+        ValueError,
+        match=f"subject 1, {mesh.path}: nose_base is vertex {len(mesh.vertices)}, but the scan has {len(mesh.vertices)}",
+    ):
         scan_landmarks(missing, "frontal1", mesh)
     assert len(scan_landmarks(replace(missing, point_landmarks=one.point_landmarks), "frontal1", mesh)) == 10
 
 
 def test_vertices_of_the_other_scan_are_not_used(built, tmp_path):
-    s = read(built[0])[0][28]                                                                   # annotated on frontal2
+    s = read(built[0])[0][28]  # annotated on frontal2
     bare = replace(s, point_landmarks={})
     assert len(scan_landmarks(bare, "frontal2", read_mesh(s.scans["frontal2"]))) == 4
     with pytest.raises(ValueError, match="subject 28, .*frontal1.*: annotation of another scan or subject"):
         scan_landmarks(bare, "frontal1", read_mesh(s.scans["frontal1"]))
-    both = replace(bare, scans=bare.scans | {"frontal1": s.scans["frontal2"]})                  # plausible on both: frontal1
+    both = replace(bare, scans=bare.scans | {"frontal1": s.scans["frontal2"]})  # plausible on both: frontal1
     assert annotated_scan(both) == "frontal1"
     with pytest.raises(ValueError, match="those of the other frontal scan"):
         scan_landmarks(both, "frontal2", read_mesh(s.scans["frontal2"]))
-    metres = tmp_path / "m.ply"                                                                 # ... of human size, if one is
+    metres = tmp_path / "m.ply"  # ... of human size, if one is
     mesh = read_mesh(s.scans["frontal2"])
     trimesh.Trimesh(mesh.vertices / 1000, mesh.triangles, process=False).export(metres)
     assert annotated_scan(replace(bare, scans=bare.scans | {"frontal1": metres})) == "frontal2"
@@ -384,7 +539,9 @@ def test_left_and_right(built):
     s = read(built[0])[0][30]
     mesh, p = read_mesh(s.scans["frontal1"]), s.point_landmarks["frontal1"].copy()
     p[[36, 39, 48, 42, 45, 54]] = p[[45, 42, 54, 39, 36, 48]]
-    with pytest.raises(ValueError, match="subject 30, .*the nose points into the head, so left and right are exchanged"):
+    with pytest.raises(
+        ValueError, match="subject 30, .*the nose points into the head, so left and right are exchanged"
+    ):
         scan_landmarks(replace(s, point_landmarks={"frontal1": p}), "frontal1", mesh)
     p = s.point_landmarks["frontal1"]
     with pytest.raises(ValueError, match="subject 30, .*annotation of another scan or subject"):
@@ -394,20 +551,29 @@ def test_left_and_right(built):
         scan_landmarks(replace(s, point_landmarks={"frontal1": p + 15 * far / np.linalg.norm(far)}), "frontal1", mesh)
 
 
-@pytest.mark.parametrize("points, expected", [
-    ([[0.0, 0, 0]] * 67, "68 points of three finite numbers are expected, got 67 x 3"), ([[0.0, 0, None]] * 68, "68 points of three numbers are expected"), ([[0.0, 0, float("nan")]] * 68, "not all finite"),
-    ([[0.0, 0]] * 68, "got 68 x 2"), ([["a", 0, 0]] * 68, "could not convert|68 points"), (7, "68 points of three numbers"), ([[0, 0, 0], [0, 0]], "68 points|inhomogeneous"),
-])
+@pytest.mark.parametrize(
+    "points, expected",
+    [
+        ([[0.0, 0, 0]] * 67, "68 points of three finite numbers are expected, got 67 x 3"),
+        ([[0.0, 0, None]] * 68, "68 points of three numbers are expected"),
+        ([[0.0, 0, float("nan")]] * 68, "not all finite"),
+        ([[0.0, 0]] * 68, "got 68 x 2"),
+        ([["a", 0, 0]] * 68, "could not convert|68 points"),
+        (7, "68 points of three numbers"),
+        ([[0, 0, 0], [0, 0]], "68 points|inhomogeneous"),
+    ],
+)
 def test_faulty_points(copy, points, expected):
     path = next((copy / "ganfit/subject_01/Model/frontal1/obj").glob("*.ljson"))
     path.write_text(json.dumps({"version": 3, "groups": {"LJSON": {"landmarks": {"points": points}}}}))
     subjects, problems = read(copy)
-    row, = (row for row in problems if row["subject"] == 1)
+    (row,) = (row for row in problems if row["subject"] == 1)
     assert row["what"] == "points of frontal1" and row["file"] == str(path) and re.search(expected, row["problem"])
     assert list(subjects[1].point_landmarks) == ["frontal2"]
 
 
 # ---- frames
+
 
 def picture(number):
     "A picture that tells its number in bars."
@@ -432,7 +598,9 @@ def filmed(s, path, frame):
     return replace(s, videos=s.videos | {"Indoor-Cooperative": path}, frame=frame, frame_path=None)
 
 
-@pytest.mark.parametrize("name, codec", [("a.mjpg", None), ("a.MJPEG", None), ("a.mpg", None), ("b.mpg", "PIM1"), ("c.mjpg", "MJPG")])
+@pytest.mark.parametrize(
+    "name, codec", [("a.mjpg", None), ("a.MJPEG", None), ("a.mpg", None), ("b.mpg", "PIM1"), ("c.mjpg", "MJPG")]
+)
 def test_the_frame_that_is_named_and_no_other(built, tmp_path, name, codec):
     "JPEG after JPEG, MPEG-1 with frames predicted from others, MJPEG in AVI: frame k is the k-th picture."
     import cv2
@@ -450,7 +618,9 @@ def test_the_frame_that_is_named_and_no_other(built, tmp_path, name, codec):
     s = read(built[0])[0][1]
     for frame in (1, 2, 13, 39, 40):
         assert number_of(read_frame(filmed(s, path, frame))) == frame
-    with pytest.raises(ValueError, match=f"subject 1, {path}: has only 40 frames that can be decoded, frame 41 is asked for"):
+    with pytest.raises(
+        ValueError, match=f"subject 1, {path}: has only 40 frames that can be decoded, frame 41 is asked for"
+    ):
         read_frame(filmed(s, path, 41))
 
 
@@ -483,7 +653,7 @@ def test_extracted_frames(copy, where, name):
         Image.fromarray(picture(k)).save(copy / where / name.format(k), quality=95)
     s = read(copy)[0][1]
     assert s.frame_path.name == name.format(frame) and number_of(read_frame(s)) == frame
-    assert read_frame(s, frame=frame).shape == (240, 320, 3)                                    # asked for by number: the film's
+    assert read_frame(s, frame=frame).shape == (240, 320, 3)  # asked for by number: the film's
     s.frame_path.write_bytes(b"no picture")
     with pytest.raises(ValueError, match=f"subject 1, {s.frame_path}: cannot be decoded"):
         read_frame(s)
@@ -491,8 +661,13 @@ def test_extracted_frames(copy, where, name):
 
 # ---- the look-alike
 
+
 def digest(folder):
-    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
 
 
 def test_the_lookalike_is_the_same_every_time(tmp_path, population):
@@ -500,8 +675,14 @@ def test_the_lookalike_is_the_same_every_time(tmp_path, population):
     for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
         build_lookalike(tmp_path / folder, 2, seed, **small)
     a, b, c = (digest(tmp_path / k) for k in "abc")
-    assert a == b and set(a) == set(c) and not set(a.values()) & set(c[k] for k in c if k.endswith((".obj", ".mjpg", ".MJPG", ".ljson")))
-    build_lookalike(tmp_path / "c", 1, 0, missing=["subject_01/Model/sidel", "subject_01/Video/PTZ-Indoor"], **small)        # an earlier one is replaced
+    assert (
+        a == b
+        and set(a) == set(c)
+        and not set(a.values()) & set(c[k] for k in c if k.endswith((".obj", ".mjpg", ".MJPG", ".ljson")))
+    )
+    build_lookalike(
+        tmp_path / "c", 1, 0, missing=["subject_01/Model/sidel", "subject_01/Video/PTZ-Indoor"], **small
+    )  # an earlier one is replaced
     assert not (tmp_path / "c/micc/subject_30").exists()
     assert rows(read(tmp_path / "c")[1], 1) == {"sidel": "missing", "PTZ-Indoor": "missing"}
     (tmp_path / "c/truth.json").unlink()
@@ -525,14 +706,24 @@ def test_scans_are_of_the_identity(built, population):
         face = population.faces(about["identity"])
         for scan, said in about["scans"].items():
             mesh, M = read_mesh(built[0] / said["file"]), np.array(said["head_to_scan"])
-            assert np.allclose(M[:3, :3] @ M[:3, :3].T, np.eye(3)) and np.linalg.det(M[:3, :3]) > 0 and np.linalg.norm(M[:3, 3]) > 5
+            assert (
+                np.allclose(M[:3, :3] @ M[:3, :3].T, np.eye(3))
+                and np.linalg.det(M[:3, :3]) > 0
+                and np.linalg.norm(M[:3, 3]) > 5
+            )
             x = (mesh.vertices - M[:3, 3]) @ M[:3, :3]
             some = np.random.default_rng(0).choice(np.flatnonzero((x[:, 1] < 30) & (x[:, 2] > 20)), 300, replace=False)
             away = trimesh.proximity.closest_point(head, x[some])[1]
-            assert 0.05 < np.median(away) < 0.25 and np.quantile(away, 0.95) < 0.6 and np.linalg.norm(x - face[population.landmarks["nose_tip"]], axis=1).max() > 120
-            assert x[:, 1].min() > face[population.landmarks["chin"], 1] - 75                                   # shoulders are cut off
-            edges, uses = np.unique(np.sort(mesh.triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), 1), axis=0, return_counts=True)
-            assert uses.max() == 2 and len(x) - len(edges) + len(mesh.triangles) != 1                           # a surface with holes
+            assert (
+                0.05 < np.median(away) < 0.25
+                and np.quantile(away, 0.95) < 0.6
+                and np.linalg.norm(x - face[population.landmarks["nose_tip"]], axis=1).max() > 120
+            )
+            assert x[:, 1].min() > face[population.landmarks["chin"], 1] - 75  # shoulders are cut off
+            edges, uses = np.unique(
+                np.sort(mesh.triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), 1), axis=0, return_counts=True
+            )
+            assert uses.max() == 2 and len(x) - len(edges) + len(mesh.triangles) != 1  # a surface with holes
             side = (x[:, 0] > 30).sum() / (x[:, 0] < -30).sum()
             assert (side > 3) if scan == "sidel" else (side < 1 / 3) if scan == "sider" else 0.6 < side < 1.6
 
@@ -541,7 +732,11 @@ def test_the_named_frame_is_frontal(built):
     "It is in the middle third of the film; (0, 1, 0, 0) is the frontal camera."
     for about in built[1]["subjects"].values():
         q, t = np.array(about["q"]), np.array(about["t"])
-        assert np.degrees(2 * np.arccos(abs(q[1]))) < 12 and np.degrees(np.arctan2(np.hypot(*t[:2]), t[2])) < 8 and about["frame"] in range(3, 6)
+        assert (
+            np.degrees(2 * np.arccos(abs(q[1]))) < 12
+            and np.degrees(np.arctan2(np.hypot(*t[:2]), t[2])) < 8
+            and about["frame"] in range(3, 6)
+        )
 
 
 def test_the_film_shows_the_head_where_its_camera_says(built, population):
@@ -558,5 +753,5 @@ def test_the_film_shows_the_head_where_its_camera_says(built, population):
         eye, skin = np.isin(seen, (1, 2)), seen == 0
         assert eye.sum() > 30
         around = skin & (np.abs(np.arange(240)[:, None] - np.nonzero(eye)[0].mean()) < 12)
-        red = image[..., 0] - image[..., 2]                                                     # eyes are whiter than skin
+        red = image[..., 0] - image[..., 2]  # eyes are whiter than skin
         assert red[eye].mean() < red[around].mean() - 5

@@ -1,4 +1,5 @@
 "The notebooks that do work, as their users run them (papermill, tiny), and the repository's own order."
+
 import json
 import re
 import shutil
@@ -30,7 +31,9 @@ def source(name):
 
 def run(tmp_path, monkeypatch, name="train", **parameters):
     monkeypatch.setenv("MRL_HOME", str(tmp_path))
-    papermill.execute_notebook(ROOT / f"nbs/{name}.ipynb", tmp_path / "out.ipynb", parameters, progress_bar=False, kernel_name="python3")
+    papermill.execute_notebook(
+        ROOT / f"nbs/{name}.ipynb", tmp_path / "out.ipynb", parameters, progress_bar=False, kernel_name="python3"
+    )
     return json.loads((tmp_path / "out.ipynb").read_text())
 
 
@@ -38,7 +41,9 @@ def test_train_notebook(tmp_path, monkeypatch):
     notebook = run(tmp_path, monkeypatch, loss="mrl", **TINY)
     outputs = [o for c in notebook["cells"] for o in c.get("outputs", [])]
     assert not [o for o in outputs if o["output_type"] == "error"]
-    assert sum("application/vnd.plotly.v1+json" in o.get("data", {}) for o in outputs) == 4  # curves, table, overlays, meshes
+    assert (
+        sum("application/vnd.plotly.v1+json" in o.get("data", {}) for o in outputs) == 4
+    )  # curves, table, overlays, meshes
     assert (tmp_path / "out.ipynb").stat().st_size < 2_000_000
     run_folder = tmp_path / "results/mrl-0"
     config, metrics = read_json(run_folder / "config.json"), read_json(run_folder / "metrics.json")
@@ -47,11 +52,17 @@ def test_train_notebook(tmp_path, monkeypatch):
     assert (run_folder / "checkpoint.safetensors").exists()
 
 
-@pytest.mark.parametrize(("parameters", "message"), [
-    ({"stepz": 3}, "unknown parameter stepz; valid ones are run, loss, views"),
-    ({"lr": "abc"}, "lr must be of type float, got 'abc'"),
-    ({"loss": "mse"}, "loss must be one of mrl, reprojection, geometric_alignment, pixel_alignment, multi_term, homoscedastic, log_terms; got 'mse'"),
-])
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"stepz": 3}, "unknown parameter stepz; valid ones are run, loss, views"),
+        ({"lr": "abc"}, "lr must be of type float, got 'abc'"),
+        (
+            {"loss": "mse"},
+            "loss must be one of mrl, reprojection, geometric_alignment, pixel_alignment, multi_term, homoscedastic, log_terms; got 'mse'",
+        ),
+    ],
+)
 def test_wrong_parameters_stop_it_at_once(tmp_path, monkeypatch, parameters, message):
     with pytest.raises(papermill.PapermillExecutionError, match=re.escape(message)):
         run(tmp_path, monkeypatch, **parameters)
@@ -75,7 +86,22 @@ def test_committed_measurements_are_drawn(tmp_path, monkeypatch, name):
     assert sum("application/vnd.plotly.v1+json" in o.get("data", {}) for o in outputs) >= 2
 
 
-@pytest.mark.parametrize("name", ["train", "build_data", "study", "realism", "throughput", "figures", "evaluate_micc", "evaluate_h3ds", "photo", "pose_robustness", "face_diversity"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "train",
+        "build_data",
+        "study",
+        "realism",
+        "throughput",
+        "figures",
+        "evaluate_micc",
+        "evaluate_h3ds",
+        "photo",
+        "pose_robustness",
+        "face_diversity",
+    ],
+)
 def test_every_notebook_checks_its_parameters(name):
     "Its first three cells, with what papermill would put between the second and the third."
     before, parameters, check = ["".join(c["source"]) for c in source(name) if c["cell_type"] == "code"][:3]
@@ -95,10 +121,13 @@ def test_every_notebook_checks_its_parameters(name):
             assert re.match(f"{valid[0]} must be of type .*, got None$" if injected else "$", said)
 
 
-@pytest.mark.parametrize(("name", "config", "others"), [
-    ("train", TrainConfig, {}),
-    ("build_data", DataConfig, {"n_images": 50_000, "size": 128, "folder": "", "jobs": -1, "scheduler": ""}),
-])
+@pytest.mark.parametrize(
+    ("name", "config", "others"),
+    [
+        ("train", TrainConfig, {}),
+        ("build_data", DataConfig, {"n_images": 50_000, "size": 128, "folder": "", "jobs": -1, "scheduler": ""}),
+    ],
+)
 def test_parameters_cell_is_the_configuration(name, config, others):
     cell = next(c for c in source(name) if "parameters" in c["metadata"].get("tags", []))
     names = {}
@@ -108,14 +137,19 @@ def test_parameters_cell_is_the_configuration(name, config, others):
     assert all("#" in line for line in cell["source"])  # each is explained
 
 
-@pytest.mark.parametrize(("name", "sizes"), [("pose_robustness", dict(people=2, grid_people=1, poses="60")), ("face_diversity", dict(per_cell=1))])
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [("pose_robustness", dict(people=2, grid_people=1, poses="60")), ("face_diversity", dict(per_cell=1))],
+)
 def test_robustness_notebooks(tmp_path, monkeypatch, name, sizes):
     "A kept network on few people; with it a run that is not there, which is said, and the rest drawn."
     notebook = run(tmp_path, monkeypatch, name, run="study/long/mrl-0,nobody-0", **sizes)
     outputs = [o for c in notebook["cells"] for o in c.get("outputs", [])]
     assert not [o for o in outputs if o["output_type"] == "error"]
     figures = [d for o in outputs if (d := o.get("data", {}).get("application/vnd.plotly.v1+json"))]
-    assert any(t["type"] == "mesh3d" for f in figures for t in f["data"]) and any(f["layout"].get("sliders") for f in figures)
+    assert any(t["type"] == "mesh3d" for f in figures for t in f["data"]) and any(
+        f["layout"].get("sliders") for f in figures
+    )
     assert "left out: run nobody-0: no config.json" in "".join("".join(o.get("text", "")) for o in outputs)
     assert (tmp_path / "out.ipynb").stat().st_size < 1_000_000 and max(len(json.dumps(f)) for f in figures) < 300_000
     assert (tmp_path / f"results/{name}/study/long/mrl-0.safetensors").exists()
@@ -131,8 +165,16 @@ def test_study_of_somebody_else(tmp_path, monkeypatch):
     metrics["val"]["shape"]["mean"] = 1.0  # after as many steps, MRL has learned the shape
     write_json(theirs / "rivals/mrl/metrics.json", metrics)
     notebook = run(tmp_path, monkeypatch, "study", run=True)
-    said = [line for c in notebook["cells"] for o in c.get("outputs", []) for line in "".join(o.get("data", {}).get("text/markdown", "")).split("\n")]
-    assert any(re.match(r"- Not in these runs: <s>\*\*Pixels first, shape last\.\*\*.* \(1\.00 mm against .*</s>$", line) for line in said)
+    said = [
+        line
+        for c in notebook["cells"]
+        for o in c.get("outputs", [])
+        for line in "".join(o.get("data", {}).get("text/markdown", "")).split("\n")
+    ]
+    assert any(
+        re.match(r"- Not in these runs: <s>\*\*Pixels first, shape last\.\*\*.* \(1\.00 mm against .*</s>$", line)
+        for line in said
+    )
     assert any(line.startswith("- **The deck's pattern appears.**") for line in said)
 
 
@@ -143,20 +185,51 @@ def test_evaluate_micc_notebook(tmp_path, monkeypatch):
     population = load_population()
     meshes = tmp_path / "meshes"
     meshes.mkdir()
-    trimesh.Trimesh(population.faces(truth["1"]["identity"]), population.face_triangles, process=False).export(meshes / "subject_01.obj")
+    trimesh.Trimesh(population.faces(truth["1"]["identity"]), population.face_triangles, process=False).export(
+        meshes / "subject_01.obj"
+    )
     write_json(meshes / "landmarks.json", {k: int(i) for k, i in population.landmarks.items()})
-    notebook = run(tmp_path, monkeypatch, "evaluate_micc", micc_dir=str(look / "micc"), annotations_dir=str(look / "annotations"), ganfit_dir=str(look / "ganfit"), protocol="tran2017,now", predictions_dir=str(meshes))
+    notebook = run(
+        tmp_path,
+        monkeypatch,
+        "evaluate_micc",
+        micc_dir=str(look / "micc"),
+        annotations_dir=str(look / "annotations"),
+        ganfit_dir=str(look / "ganfit"),
+        protocol="tran2017,now",
+        predictions_dir=str(meshes),
+    )
     outputs = [o for c in notebook["cells"] for o in c.get("outputs", [])]
     assert not [o for o in outputs if o["output_type"] == "error"]
-    assert any(t["type"] == "mesh3d" for o in outputs for t in o.get("data", {}).get("application/vnd.plotly.v1+json", {"data": []})["data"])
+    assert any(
+        t["type"] == "mesh3d"
+        for o in outputs
+        for t in o.get("data", {}).get("application/vnd.plotly.v1+json", {"data": []})["data"]
+    )
     record = read_json(tmp_path / "results/micc/summary.json", ["parameters", "commit", "problems"])
     lines = {(line["protocol"], line["method"].split(" (")[0]): line for line in record["summary"]}
     for protocol in ("tran2017", "now"):
-        assert lines[protocol, "meshes in meshes"]["mean"] < lines[protocol, "mean face"]["mean"] and lines[protocol, "meshes in meshes"]["failed"] == 1
+        assert (
+            lines[protocol, "meshes in meshes"]["mean"] < lines[protocol, "mean face"]["mean"]
+            and lines[protocol, "meshes in meshes"]["failed"] == 1
+        )
     text = (tmp_path / "results/micc/errors.csv").read_text()
     assert "no mesh subject_30" in text and text.count("\n") == 1 + 2 * 2 * 3
-    assert {"subject 1, frontal1", "meshes/subject_01.obj", "meshes/landmarks.json", "annotations/annotations.json"} <= set(record["sha256"]) and record["protocols"][0]["steps"]["error"].startswith("root mean square")
-    run(tmp_path, monkeypatch, "evaluate_micc", micc_dir=str(look / "micc"), ganfit_dir=str(look / "ganfit"), protocol="now", subset=1)  # papermill -p subset 1 is a number
+    assert {
+        "subject 1, frontal1",
+        "meshes/subject_01.obj",
+        "meshes/landmarks.json",
+        "annotations/annotations.json",
+    } <= set(record["sha256"]) and record["protocols"][0]["steps"]["error"].startswith("root mean square")
+    run(
+        tmp_path,
+        monkeypatch,
+        "evaluate_micc",
+        micc_dir=str(look / "micc"),
+        ganfit_dir=str(look / "ganfit"),
+        protocol="now",
+        subset=1,
+    )  # papermill -p subset 1 is a number
     assert read_json(tmp_path / "results/micc/summary.json")["subjects"] == [1]
     with pytest.raises(papermill.PapermillExecutionError, match="protocol must be all, or some of ramon2019"):
         run(tmp_path, monkeypatch, "evaluate_micc", protocol="micc")
@@ -177,18 +250,41 @@ class H3DS:
     def load_landmarks(self, scene):
         return {k: int(i) for k, i in (line.split() for line in open(self.helper.scene_landmarks(scene)))}
 """)
-    names = {"right_eye": "right_eye_inner", "left_eye": "left_eye_inner", "nose_tip": "nose_tip", "nose_base": "nose_base", "right_lips": "mouth_right", "left_lips": "mouth_left"}
+    names = {
+        "right_eye": "right_eye_inner",
+        "left_eye": "left_eye_inner",
+        "nose_tip": "nose_tip",
+        "nose_base": "nose_base",
+        "right_lips": "mouth_right",
+        "left_lips": "mouth_left",
+    }
     for i, scene in enumerate("ab"):
         (tmp_path / "data" / scene).mkdir(parents=True)
-        trimesh.Trimesh(population.faces(i), population.face_triangles, process=False).export(tmp_path / "data" / scene / "full_head.obj")
-        (tmp_path / "data" / scene / "landmarks.txt").write_text("".join(f"{theirs} {population.landmarks[ours]}\n" for theirs, ours in names.items()))
+        trimesh.Trimesh(population.faces(i), population.face_triangles, process=False).export(
+            tmp_path / "data" / scene / "full_head.obj"
+        )
+        (tmp_path / "data" / scene / "landmarks.txt").write_text(
+            "".join(f"{theirs} {population.landmarks[ours]}\n" for theirs, ours in names.items())
+        )
     (tmp_path / "meshes").mkdir()
     trimesh.Trimesh(population.faces(0), population.face_triangles, process=False).export(tmp_path / "meshes" / "a.obj")
     write_json(tmp_path / "meshes" / "landmarks.json", {k: int(i) for k, i in population.landmarks.items()})
     monkeypatch.setenv("PYTHONPATH", f"{package.parent}:{ROOT}")
-    run(tmp_path, monkeypatch, "evaluate_h3ds", h3ds_dir=str(tmp_path / "data"), predictions_dir=str(tmp_path / "meshes"))
-    lines = {line["method"].split(" (")[0]: line for line in read_json(tmp_path / "results/h3ds/summary.json", ["protocols", "sha256"])["summary"]}
-    assert lines["meshes in meshes"]["mean"] < 0.01 < lines["model fit"]["mean"] < lines["mean face"]["mean"] and lines["meshes in meshes"]["failed"] == 1
+    run(
+        tmp_path,
+        monkeypatch,
+        "evaluate_h3ds",
+        h3ds_dir=str(tmp_path / "data"),
+        predictions_dir=str(tmp_path / "meshes"),
+    )
+    lines = {
+        line["method"].split(" (")[0]: line
+        for line in read_json(tmp_path / "results/h3ds/summary.json", ["protocols", "sha256"])["summary"]
+    }
+    assert (
+        lines["meshes in meshes"]["mean"] < 0.01 < lines["model fit"]["mean"] < lines["mean face"]["mean"]
+        and lines["meshes in meshes"]["failed"] == 1
+    )
     with pytest.raises(papermill.PapermillExecutionError, match="h3ds_dir is needed"):
         run(tmp_path, monkeypatch, "evaluate_h3ds")
 
@@ -211,42 +307,74 @@ def test_readme_headline_is_the_long_runs():
     readme = (ROOT / "README.md").read_text()
     study = load_study(ROOT / "results/study")
     for name, row in headline(study).items():
-        cells = " | ".join(f"{mean:.2f} [{low:.2f}, {high:.2f}]" for mean, low, high in (row[k] for k in ("reprojection", "shape", "camera_position", "camera_rotation")))
+        cells = " | ".join(
+            f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+            for mean, low, high in (row[k] for k in ("reprojection", "shape", "camera_position", "camera_rotation"))
+        )
         assert f"| {name.split(' (')[0]} | {cells} | {row['seeds']} |" in readme
     for name in ("mean face, mean pose", "mean face, true pose"):
         control = study["long/mrl-0"]["metrics"]["test_controls"][name]
-        assert f"| {name} | " + " | ".join(f"{control[k]['mean']:.2f}" for k in ("reprojection", "shape", "camera_position", "camera_rotation")) + " | |" in readme
+        assert (
+            f"| {name} | "
+            + " | ".join(
+                f"{control[k]['mean']:.2f}" for k in ("reprojection", "shape", "camera_position", "camera_rotation")
+            )
+            + " | |"
+            in readme
+        )
 
 
 def test_readme_says_what_the_study_says():
     "The sentences below the table, from the same files."
     study = load_study(ROOT / "results/study")
     rows = {name.split(" (")[0]: row for name, row in headline(study).items()}
-    value = lambda row, k: rows[row][k][0]  # noqa: E731
+    value = lambda row, k: rows[row][k][0]
     px, mm, pos, deg = "reprojection", "shape", "camera_position", "camera_rotation"
-    log, terms, space, space_log = (next(r for r in rows if r.startswith(start)) for start in ("MRL, log", "Logarithms", "3D distance in", "3D distance, log"))
+    log, terms, space, space_log = (
+        next(r for r in rows if r.startswith(start))
+        for start in ("MRL, log", "Logarithms", "3D distance in", "3D distance, log")
+    )
     knows_nothing = study["long/mrl-0"]["metrics"]["test_controls"]["mean face, mean pose"][mm]["mean"]
-    assert 0.08 < 1 - value("MRL", px) / value("Best pose", px) < 0.12 and abs(value("MRL", mm) - value("Best pose", mm)) < 0.1 and all(value("MRL", k) > 1.1 * value("Best pose", k) for k in (pos, deg))
+    assert (
+        0.08 < 1 - value("MRL", px) / value("Best pose", px) < 0.12
+        and abs(value("MRL", mm) - value("Best pose", mm)) < 0.1
+        and all(value("MRL", k) > 1.1 * value("Best pose", k) for k in (pos, deg))
+    )
     assert 0.1 < 1 - value("MRL", mm) / knows_nothing < 0.15 and 0.1 < 1 - value("Best pose", mm) / knows_nothing < 0.15
     assert abs(value(space, px) - value("Best pose", px)) < 0.1
-    long = lambda run, k: study[f"long/{run}-0"]["metrics"]["test"][k]["mean"]  # noqa: E731
+    long = lambda run, k: study[f"long/{run}-0"]["metrics"]["test"][k]["mean"]
     assert all(abs(long("alignment-pixels-depth0.45", k) / long("mrl", k) - 1) < 0.1 for k in (px, mm, pos, deg))
     assert 2.7 < long("alpha1000-beta1-gamma0", px) / long("mrl", px) < 3  # the same weights, translation in the world
-    assert abs(long("camera-alpha100-beta0.1-gamma0", px) / long("mrl", px) - 1.1) < 0.02 and abs(long("camera-alpha100-beta0.1-gamma0", mm) / long("mrl", mm) - 7 / 8) < 0.02
+    assert (
+        abs(long("camera-alpha100-beta0.1-gamma0", px) / long("mrl", px) - 1.1) < 0.02
+        and abs(long("camera-alpha100-beta0.1-gamma0", mm) / long("mrl", mm) - 7 / 8) < 0.02
+    )
     assert all(long("camera-alpha100-beta0.1-gamma0", k) < 0.9 * long("mrl", k) for k in (pos, deg))
-    assert value("MRL", px) < value(terms, px) < 1.02 * value("MRL", px) and all(value(terms, k) < 0.85 * value("MRL", k) for k in (mm, pos, deg))
+    assert value("MRL", px) < value(terms, px) < 1.02 * value("MRL", px) and all(
+        value(terms, k) < 0.85 * value("MRL", k) for k in (mm, pos, deg)
+    )
     assert value(log, px) == min(value(r, px) for r in rows)
-    assert all(abs(value(r, k) / value(terms, k) - 1) < 0.05 for r in (log, space_log) for k in (mm, pos, deg)) and value(space_log, px) > 1.02 * value(log, px)
-    short = lambda run, k=px: study[run]["metrics"]["val"][k]["mean"]  # noqa: E731
-    low = {t: min(short(r) for r, s in study.items() if r.startswith("grid/") and s["config"]["translation"] == t) for t in ("world", "camera")}
+    assert all(
+        abs(value(r, k) / value(terms, k) - 1) < 0.05 for r in (log, space_log) for k in (mm, pos, deg)
+    ) and value(space_log, px) > 1.02 * value(log, px)
+    short = lambda run, k=px: study[run]["metrics"]["val"][k]["mean"]
+    low = {
+        t: min(short(r) for r, s in study.items() if r.startswith("grid/") and s["config"]["translation"] == t)
+        for t in ("world", "camera")
+    }
     assert low["world"] > 2.5 * short("rivals/mrl") and low["camera"] < 1.2 * short("rivals/mrl")
     seeds = [short(f"chance/mrl-{s}") for s in range(1, 10)]
-    assert all(min(seeds) <= short(f"rescaled/mrl-{u}") <= max(seeds) for u in ("metres", "focal")) and 1.4 < short("rescaled/multi_term-metres") / short("grid/alpha100-beta0.1-gamma0") < 1.6
+    assert (
+        all(min(seeds) <= short(f"rescaled/mrl-{u}") <= max(seeds) for u in ("metres", "focal"))
+        and 1.4 < short("rescaled/multi_term-metres") / short("grid/alpha100-beta0.1-gamma0") < 1.6
+    )
     angles = [15, 30, 60, 90, 180]
     for k, order in ((px, angles), (mm, angles[::-1])):
-        assert sorted(angles, key=lambda a: short(f"hidden/uniform-{a}", k)) == order  # noqa: B023
+        assert sorted(angles, key=lambda a: short(f"hidden/uniform-{a}", k)) == order
     assert short("hidden/batch") > 1.2 * short("rivals/mrl") and short("hidden/views-16") > 1.05 * short("rivals/mrl")
-    assert all(abs(short(f"hidden/{n}") / short("rivals/mrl") - 1) < 0.03 for n in ("l2", "huber")) and short("hidden/squared") > 1.15 * short("rivals/mrl")
+    assert all(abs(short(f"hidden/{n}") / short("rivals/mrl") - 1) < 0.03 for n in ("l2", "huber")) and short(
+        "hidden/squared"
+    ) > 1.15 * short("rivals/mrl")
 
 
 def test_import_is_light():

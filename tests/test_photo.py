@@ -1,9 +1,9 @@
 "From a picture to a face and its files: determinism, turned and damaged pictures, crops, NoW."
+
 import json
 import re
 import sys
 import types
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +17,17 @@ from mrl.faces import load_population, split_identities
 from mrl.files import ROOT
 from mrl.morphable import morphable_model_of
 from mrl.network import Reconstructor
-from mrl.photo import crop_of_box, detect_face, export_now, face_of_windows, face_windows, look, read_picture, reconstruct, save_mesh
+from mrl.photo import (
+    crop_of_box,
+    detect_face,
+    export_now,
+    face_of_windows,
+    face_windows,
+    look,
+    read_picture,
+    reconstruct,
+    save_mesh,
+)
 from mrl.protocols import NOW_LANDMARKS
 
 SIZE = 256
@@ -44,7 +54,11 @@ def scene(population):
     identity = int(split_identities(len(population))["val"][3])
     K = intrinsics(torch.tensor(420.0, dtype=torch.float64), SIZE)
     uv = project(torch.as_tensor(population.faces(np.array([identity]))).double(), K, q, t)[0]
-    return render_image(config, 5, {"identity": identity, "K": K, "q": q[0], "t": t[0]}), K, (*uv.amin(0).tolist(), *uv.amax(0).tolist())
+    return (
+        render_image(config, 5, {"identity": identity, "K": K, "q": q[0], "t": t[0]}),
+        K,
+        (*uv.amin(0).tolist(), *uv.amax(0).tolist()),
+    )
 
 
 def iou(a, b):
@@ -67,7 +81,9 @@ def test_face_is_found_the_same_every_time_at_any_place_and_size(scene):
         cv2.setNumThreads(threads)
     moved = detect_face(np.pad(image, ((30, 0), (60, 0), (0, 0)), mode="edge"))
     assert iou(np.subtract(moved, (60, 30, 60, 30)), box) > 0.8
-    large = detect_face(np.asarray(Image.fromarray(image).resize((4 * SIZE, 4 * SIZE))))  # shrunk again before the cascades see it
+    large = detect_face(
+        np.asarray(Image.fromarray(image).resize((4 * SIZE, 4 * SIZE)))
+    )  # shrunk again before the cascades see it
     assert iou(np.array(large) / 4, box) > 0.75
     mirrored = detect_face(np.ascontiguousarray(image[:, ::-1]))
     assert iou((SIZE - mirrored[2], mirrored[1], SIZE - mirrored[0], mirrored[3]), box) > 0.75
@@ -116,7 +132,9 @@ def test_crop_is_that_of_training(population):
     for i in range(20):
         K = torch.tensor([[900.0 + 40 * i, 0, 512 - 9 * i], [0, 900 + 40 * i, 300], [0, 0, 1]], dtype=torch.float64)
         uv = project(x[i], K, q[i], t[i])
-        assert torch.allclose(crop_of_box((*uv.amin(0).tolist(), *uv.amax(0).tolist()), K, 64), expected[i], rtol=1e-9, atol=1e-7)
+        assert torch.allclose(
+            crop_of_box((*uv.amin(0).tolist(), *uv.amax(0).tolist()), K, 64), expected[i], rtol=1e-9, atol=1e-7
+        )
 
 
 def test_network_is_given_training_pixels(population, run):
@@ -126,7 +144,9 @@ def test_network_is_given_training_pixels(population, run):
     x = torch.as_tensor(population.faces(np.array([11]))).double()
     label = {"identity": 11, "K": intrinsics(torch.tensor(500.0, dtype=torch.float64), 320), "q": q[0], "t": t[0]}
     uv = project(x[0], label["K"], q[0], t[0])
-    _, crop, K_crop = look(run[0], render_image(config, 0, label), label["K"], (*uv.amin(0).tolist(), *uv.amax(0).tolist()))
+    _, crop, K_crop = look(
+        run[0], render_image(config, 0, label), label["K"], (*uv.amin(0).tolist(), *uv.amax(0).tolist())
+    )
     rendered = render_image(DataConfig(**{**vars(config), "size": 32}), 0, label | {"K": K_crop})
     inner = np.s_[6:26, 8:24]
     assert np.abs(crop[inner].astype(float) - rendered[inner]).mean() < 12
@@ -141,7 +161,9 @@ def test_second_look_is_made_around_the_prediction(run, scene):
     second = reconstruct(run, image, focal=420.0, box=(left + shift, top, right + shift, bottom))
     assert first.box == (left + shift, top, right + shift, bottom)
     seen = photo.box_of(first.x, first.K, first.q, first.t)
-    assert np.allclose(second.box, seen, atol=1e-3) and torch.allclose(second.K_crop, crop_of_box(seen, K, 32).float(), atol=1e-3)
+    assert np.allclose(second.box, seen, atol=1e-3) and torch.allclose(
+        second.K_crop, crop_of_box(seen, K, 32).float(), atol=1e-3
+    )
 
 
 def test_a_network_that_sees_the_face_elsewhere_is_not_followed(run, scene):
@@ -178,8 +200,16 @@ def test_focal_length(run, scene, tmp_path):
 def test_pictures_lying_on_their_side_are_turned(tmp_path, orientation):
     rng = np.random.default_rng(0)
     upright = np.kron(rng.integers(0, 255, (6, 9, 3)), np.ones((8, 8, 1))).astype(np.uint8)
-    turns = {1: None, 2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
-             6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_270}  # how the camera stored it
+    turns = {
+        1: None,
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }  # how the camera stored it
     stored = Image.fromarray(upright)
     stored = stored.transpose(turns[orientation]) if turns[orientation] is not None else stored
     exif = Image.Exif()
@@ -203,16 +233,33 @@ def test_kinds_of_pictures(tmp_path):
         read_picture(tmp_path / "cut.jpg")
 
 
-@pytest.mark.parametrize("image", [np.zeros((5, 5), np.uint8), np.zeros((5, 5, 4), np.uint8), np.zeros((0, 5, 3), np.uint8), np.zeros((5, 5, 3)), None, 3])
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((5, 5), np.uint8),
+        np.zeros((5, 5, 4), np.uint8),
+        np.zeros((0, 5, 3), np.uint8),
+        np.zeros((5, 5, 3)),
+        None,
+        3,
+    ],
+)
 def test_not_an_image(run, image):
     with pytest.raises(ValueError, match=re.escape("image (H, W, 3) uint8 RGB expected, got")):
         reconstruct(run, image, box=(0, 0, 5, 5))
 
 
-@pytest.mark.parametrize(("box", "message"), [
-    ((1, 2, 3), "box (left, top, right, bottom)"), ((50, 50, 40, 90), "expected; got"), ((0, 0, float("nan"), 9), "expected; got"), ((0, 0, 9e9, 9), "expected; got"),
-    ((SIZE + 1, 0, SIZE + 90, 90), "lies outside the picture"), ((-90, 0, -1, 90), "lies outside the picture"),
-])
+@pytest.mark.parametrize(
+    ("box", "message"),
+    [
+        ((1, 2, 3), "box (left, top, right, bottom)"),
+        ((50, 50, 40, 90), "expected; got"),
+        ((0, 0, float("nan"), 9), "expected; got"),
+        ((0, 0, 9e9, 9), "expected; got"),
+        ((SIZE + 1, 0, SIZE + 90, 90), "lies outside the picture"),
+        ((-90, 0, -1, 90), "lies outside the picture"),
+    ],
+)
 def test_boxes_that_are_none(run, scene, box, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         reconstruct(run, scene[0], box=box)
@@ -230,8 +277,16 @@ def test_meshes_are_read_by_others(run, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.PLY", "a.landmarks.json", "a.obj"]
     loose = np.concatenate([x.numpy(), [[0, 0, 500.0]]])  # a vertex that no triangle uses keeps its place
     save_mesh(tmp_path / "b.obj", loose, triangles)
-    assert sum(line.startswith("v ") for line in (tmp_path / "b.obj").read_text().splitlines()) == len(loose) and not (tmp_path / "b.landmarks.json").exists()
-    for kw, wrong in (({"vertices": x * torch.nan}, "finite vertices"), ({"landmarks": {"chin": len(x)}}, "within 0 to"), ({"triangles": triangles - 1}, "within 0 to"), ({"triangles": triangles[:0]}, "finite vertices")):
+    assert (
+        sum(line.startswith("v ") for line in (tmp_path / "b.obj").read_text().splitlines()) == len(loose)
+        and not (tmp_path / "b.landmarks.json").exists()
+    )
+    for kw, wrong in (
+        ({"vertices": x * torch.nan}, "finite vertices"),
+        ({"landmarks": {"chin": len(x)}}, "within 0 to"),
+        ({"triangles": triangles - 1}, "within 0 to"),
+        ({"triangles": triangles[:0]}, "finite vertices"),
+    ):
         with pytest.raises(ValueError, match=f"c.obj: .*{wrong}"):
             save_mesh(tmp_path / "c.obj", **{"vertices": x, "triangles": triangles, **kw})
     assert not (tmp_path / "c.obj").exists()
@@ -246,7 +301,12 @@ def test_our_own_evaluator_reads_the_mesh(run, tmp_path):
 
 def test_now(run, scene, tmp_path):
     image, _, truth = scene
-    lines = ["S_01/multiview_neutral/IMG_0001.png", "S_01/selfie/IMG_2.png", "S_02/selfie/IMG_2.png", "S_03/selfie/none.png"]
+    lines = [
+        "S_01/multiview_neutral/IMG_0001.png",
+        "S_01/selfie/IMG_2.png",
+        "S_02/selfie/IMG_2.png",
+        "S_03/selfie/none.png",
+    ]
     for line, pixels in zip(lines, (image, image[:, ::-1], np.full((40, 50, 3), 99, np.uint8))):
         (tmp_path / "pictures" / line).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(tmp_path / "pictures" / line)
@@ -255,11 +315,21 @@ def test_now(run, scene, tmp_path):
     (out / "S_02" / "selfie").mkdir(parents=True)
     (out / "S_02" / "selfie" / "IMG_2.npy").write_bytes(b"of an earlier export")
     problems = export_now(run, tmp_path / "list.txt", tmp_path / "pictures", out, progress=False)
-    assert [p["image"] for p in problems] == lines[2:] and "no face found" in problems[0]["problem"] and "no such file" in problems[1]["problem"]
-    assert sorted(str(p.relative_to(out)) for p in out.rglob("*.*")) == sorted(f"{line[:-4]}.{s}" for line in lines[:2] for s in ("npy", "obj"))
+    assert (
+        [p["image"] for p in problems] == lines[2:]
+        and "no face found" in problems[0]["problem"]
+        and "no such file" in problems[1]["problem"]
+    )
+    assert sorted(str(p.relative_to(out)) for p in out.rglob("*.*")) == sorted(
+        f"{line[:-4]}.{s}" for line in lines[:2] for s in ("npy", "obj")
+    )
     seven = np.load(out / "S_01" / "multiview_neutral" / "IMG_0001.npy", allow_pickle=False)
-    assert seven.dtype == np.float64 and np.allclose(seven, run[1].mean[[run[1].landmarks[k] for k in NOW_LANDMARKS]], atol=1e-4)
-    again = export_now(run, tmp_path / "list.txt", tmp_path / "pictures", out, boxes={lines[2]: (5, 5, 35, 35)}, progress=False)
+    assert seven.dtype == np.float64 and np.allclose(
+        seven, run[1].mean[[run[1].landmarks[k] for k in NOW_LANDMARKS]], atol=1e-4
+    )
+    again = export_now(
+        run, tmp_path / "list.txt", tmp_path / "pictures", out, boxes={lines[2]: (5, 5, 35, 35)}, progress=False
+    )
     assert [p["image"] for p in again] == lines[3:] and (out / "S_02" / "selfie" / "IMG_2.obj").is_file()
     for bad in ("../../etc/IMG.png", "IMG.png", "/S/selfie/IMG.png", "S/selfie/../IMG.png"):
         (tmp_path / "bad.txt").write_text(bad)
@@ -275,9 +345,15 @@ def test_measurements_are_whole():
     import csv
 
     folder = ROOT / "results" / "detector_crop"
-    scenes, boxes, looks = (list(csv.DictReader(open(folder / f"{name}.csv", newline=""))) for name in ("scenes", "boxes", "looks"))
+    scenes, boxes, looks = (
+        list(csv.DictReader(open(folder / f"{name}.csv", newline=""))) for name in ("scenes", "boxes", "looks")
+    )
     numbers = [row["scene"] for row in scenes]
-    assert numbers == [str(i) for i in range(len(scenes))] and {row["scene"] for row in boxes} <= set(numbers) and {row["cascade"] for row in boxes} == set(photo.CASCADES)
+    assert (
+        numbers == [str(i) for i in range(len(scenes))]
+        and {row["scene"] for row in boxes} <= set(numbers)
+        and {row["cascade"] for row in boxes} == set(photo.CASCADES)
+    )
     assert [row["crop"] for row in looks] == ["training", "1", "2", "3"] * (len(looks) // 4)
 
 
@@ -296,7 +372,19 @@ def test_notebook(run, scene, tmp_path, monkeypatch):
     save_tensors(folder / "checkpoint.safetensors", run[0].state_dict(), "mrl.checkpoint", {"step": 0})
     Image.fromarray(scene[0]).save(tmp_path / "me.png")
     monkeypatch.setenv("MRL_HOME", str(tmp_path))
-    papermill.execute_notebook(ROOT / "nbs/photo.ipynb", tmp_path / "out.ipynb", {"photo": str(tmp_path / "me.png"), "run": "tiny"}, progress_bar=False, kernel_name="python3")
-    outputs = [o.get("data", {}) for c in json.loads((tmp_path / "out.ipynb").read_text())["cells"] for o in c.get("outputs", [])]
+    papermill.execute_notebook(
+        ROOT / "nbs/photo.ipynb",
+        tmp_path / "out.ipynb",
+        {"photo": str(tmp_path / "me.png"), "run": "tiny"},
+        progress_bar=False,
+        kernel_name="python3",
+    )
+    outputs = [
+        o.get("data", {})
+        for c in json.loads((tmp_path / "out.ipynb").read_text())["cells"]
+        for o in c.get("outputs", [])
+    ]
     assert sum("application/vnd.plotly.v1+json" in o for o in outputs) == 2
-    assert (tmp_path / "me.obj").is_file() and json.loads((tmp_path / "me.landmarks.json").read_text()) == run[1].landmarks
+    assert (tmp_path / "me.obj").is_file() and json.loads((tmp_path / "me.landmarks.json").read_text()) == run[
+        1
+    ].landmarks

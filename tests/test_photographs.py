@@ -1,4 +1,5 @@
 "Hard tests of mrl.photographs: nothing lost between a photograph and its crop, every usual mistake caught and named."
+
 import csv
 import json
 import re
@@ -48,15 +49,26 @@ def pictures(tmp_path_factory, truth):
     for i in range(N):
         K = truth["K"][i]
         image = render_image(DataConfig(size=400), i, {k: v[i] for k, v in truth.items()} | {"K": K})[:HEIGHT]
-        Image.fromarray(image).save(folder / (f"{i}.png" if i else "0.jpg"), **({} if i else {"quality": 97, "subsampling": 0}))
+        Image.fromarray(image).save(
+            folder / (f"{i}.png" if i else "0.jpg"), **({} if i else {"quality": 97, "subsampling": 0})
+        )
     return folder
 
 
 def transforms(truth, H=None):
     H = np.eye(4) if H is None else H
-    frames = [{"file_path": f"./{i}" if i else "0.jpg", "scan": int(truth["identity"][i]), "fl_x": K[0, 0].item(), "fl_y": K[1, 1].item(), "cx": K[0, 2].item(),
-               "cy": K[1, 2].item(), "transform_matrix": (H @ pose_matrix(truth["q"][i], truth["t"][i]).numpy() @ OPENGL).tolist()}
-              for i, K in enumerate(truth["K"])]
+    frames = [
+        {
+            "file_path": f"./{i}" if i else "0.jpg",
+            "scan": int(truth["identity"][i]),
+            "fl_x": K[0, 0].item(),
+            "fl_y": K[1, 1].item(),
+            "cx": K[0, 2].item(),
+            "cy": K[1, 2].item(),
+            "transform_matrix": (H @ pose_matrix(truth["q"][i], truth["t"][i]).numpy() @ OPENGL).tolist(),
+        }
+        for i, K in enumerate(truth["K"])
+    ]
     return {"w": WIDTH, "h": HEIGHT, "head_to_world": H.tolist(), "frames": frames}
 
 
@@ -78,11 +90,23 @@ def write_csv(folder, truth):
     (folder / "transforms.json").unlink()
     with open(folder / "images.csv", "w", newline="") as f:
         writer = csv.writer(f)
-        writer.writerow("image scan fx fy cx cy qw qx qy qz tx ty tz units".split())
+        writer.writerow(["image", "scan", "fx", "fy", "cx", "cy", "qw", "qx", "qy", "qz", "tx", "ty", "tz", "units"])
         for i in range(N):
             K, R = truth["K"][i].numpy(), pose_matrix(truth["q"][i], truth["t"][i]).numpy()[:3, :3]
             q = -Rotation.from_matrix(R).as_quat(scalar_first=True)
-            writer.writerow([f"{i}.png" if i else "0.jpg", int(truth["identity"][i]), K[0, 0], K[1, 1], K[0, 2], K[1, 2], *q, *(truth["t"][i] / 10).tolist(), "cm"])
+            writer.writerow(
+                [
+                    f"{i}.png" if i else "0.jpg",
+                    int(truth["identity"][i]),
+                    K[0, 0],
+                    K[1, 1],
+                    K[0, 2],
+                    K[1, 2],
+                    *q,
+                    *(truth["t"][i] / 10).tolist(),
+                    "cm",
+                ]
+            )
 
 
 def read(folder):
@@ -110,7 +134,9 @@ def test_nothing_is_lost(source, truth, population, form):
     x, K = batch["x"].double(), batch["K"].double()
     in_photograph = project(x, truth["K"], truth["q"], truth["t"])
     in_crop = project(x, K, batch["q"].double(), batch["t"].double())
-    back = (in_crop - K[:, None, :2, 2]) / K[:, None, [0, 1], [0, 1]] * truth["K"][:, None, [0, 1], [0, 1]] + truth["K"][:, None, :2, 2]
+    back = (in_crop - K[:, None, :2, 2]) / K[:, None, [0, 1], [0, 1]] * truth["K"][:, None, [0, 1], [0, 1]] + truth[
+        "K"
+    ][:, None, :2, 2]
     assert (back - in_photograph).norm(dim=-1).max() < 0.01  # pixels of the photograph
     assert torch.allclose(K[:, 0, 0], K[:, 1, 1]) and (in_crop > 0).all() and (in_crop < 96).all()
     share = (in_crop.amax(1) - in_crop.amin(1)).amax(-1) / 96
@@ -119,7 +145,10 @@ def test_nothing_is_lost(source, truth, population, form):
         straight = render_image(DataConfig(size=96), i, {k: batch[k][i] for k in ("identity", "K", "q", "t")})
         marks = in_crop[i, [population.landmarks[k] for k in LANDMARKS]]
         box = (*(marks.amin(0).int() - 4).tolist(), *(marks.amax(0).int() + 4).tolist())
-        a, b = (np.ravel(Image.fromarray(v).crop(box).reduce(2)) for v in (straight, batch["image"][i].permute(1, 2, 0).numpy()))
+        a, b = (
+            np.ravel(Image.fromarray(v).crop(box).reduce(2))
+            for v in (straight, batch["image"][i].permute(1, 2, 0).numpy())
+        )
         assert np.corrcoef(a, b)[0, 1] > 0.95
 
 
@@ -134,7 +163,9 @@ def test_a_crop_shows_what_its_intrinsics_say(zoom):
     i, j = np.mgrid[:64, :64] + 0.5
     u, v = (j - 23.4) / zoom + 211.3, (i - 31.7) / zoom * 480 / 500 + 148.9
     inside = (u > 12) & (u < 408) & (v > 12) & (v < 288)
-    assert abs((crop[..., 0] * 2 + 1 - u)[inside].mean()) < 0.12 and abs((crop[..., 1] * 2 + 1 - v)[inside].mean()) < 0.12
+    assert (
+        abs((crop[..., 0] * 2 + 1 - u)[inside].mean()) < 0.12 and abs((crop[..., 1] * 2 + 1 - v)[inside].mean()) < 0.12
+    )
     assert abs(crop[..., 0] * 2 + 1 - u)[inside].max() < 2.1
     assert (crop[(u < -12) | (v < -12) | (u > 432) | (v > 312)] == 0).all()
 
@@ -185,8 +216,12 @@ def test_skipped_files_are_listed(source):
 
 def matrix(change):
     "A change of frame 2's transform_matrix."
+
     def apply(cameras):
-        cameras["frames"][2]["transform_matrix"] = np.asarray(change(np.array(cameras["frames"][2]["transform_matrix"]))).tolist()
+        cameras["frames"][2]["transform_matrix"] = np.asarray(
+            change(np.array(cameras["frames"][2]["transform_matrix"]))
+        ).tolist()
+
     return apply
 
 
@@ -206,7 +241,9 @@ def turn(axis, degrees):
 
 def frontal(cameras, T):
     "Frame 2 straight ahead of the face, in a world moved by T."
-    cameras["frames"][2]["transform_matrix"] = (T @ np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 700], [0, 0, 0, 1.0]])).tolist()
+    cameras["frames"][2]["transform_matrix"] = (
+        T @ np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 700], [0, 0, 0, 1.0]])
+    ).tolist()
 
 
 MIRROR = np.diag([-1.0, 1, 1, 1])
@@ -238,7 +275,9 @@ FAULTS = {
     r"units must be one of mm, cm, m; got \['mm'\]": frame(units=["mm"]),
     "File name too long": frame(file_path="x" * 300),
     "fl_x: a number is expected, got 1000": frame(fl_x=10**400),
-    "camera_angle_x: radians between 0 and pi": lambda c: c["frames"][2].pop("fl_x") and c["frames"][2].update(camera_angle_x=0),
+    "camera_angle_x: radians between 0 and pi": lambda c: (
+        c["frames"][2].pop("fl_x") and c["frames"][2].update(camera_angle_x=0)
+    ),
     "unknown scan 3.5": frame(scan=3.5),
     "camera_model 'OPENCV_FISHEYE': only OPENCV": frame(camera_model="OPENCV_FISHEYE"),
     "camera_model 'EQUIRECTANGULAR'": frame(camera_model="EQUIRECTANGULAR"),
@@ -247,8 +286,12 @@ FAULTS = {
     "applied_scale: a number": frame(applied_scale="big"),
     "applied_transform: 4 x 4": frame(applied_transform=[[1, 0], [0, 1], [0, 0]]),
     "applied_transform: left-handed": frame(applied_transform=MIRROR[:3].tolist()),
-    "seen from behind, 1[0-9]+ degrees.*if the world is turned by 180 degrees about y": matrix(lambda M: turn("y", 180) @ M),
-    "upside down, rolled by 1[0-9]+ degrees .*if the world is turned by 180 degrees about z": matrix(lambda M: turn("z", 180) @ M),
+    "seen from behind, 1[0-9]+ degrees.*if the world is turned by 180 degrees about y": matrix(
+        lambda M: turn("y", 180) @ M
+    ),
+    "upside down, rolled by 1[0-9]+ degrees .*if the world is turned by 180 degrees about z": matrix(
+        lambda M: turn("z", 180) @ M
+    ),
     "seen from behind.*if the world is turned by 180 degrees about x": matrix(lambda M: turn("x", 180) @ M),
     "seen from below.*if the world is turned by 90 degrees about x": lambda c: frontal(c, turn("x", 90)),
     "0.[0-9]+ mm from .* lengths are in m: factor 1000, write units = m": matrix(lambda M: M * lengths(1e-3)),
@@ -257,7 +300,9 @@ FAULTS = {
     "would be behind the camera .it would fit if the camera axes are OpenCV's": matrix(lambda M: M @ OPENGL),
     "it would fit if the pose is world-to-camera.$": matrix(np.linalg.inv),
     "it would fit if the pose is world-to-camera with OpenCV's axes": matrix(lambda M: np.linalg.inv(M @ OPENGL)),
-    r"\d of 9 landmarks would lie outside the picture of 400 x 360: right_eye_outer at": frame(fl_x=9000.0, fl_y=9000.0),
+    r"\d of 9 landmarks would lie outside the picture of 400 x 360: right_eye_outer at": frame(
+        fl_x=9000.0, fl_y=9000.0
+    ),
 }
 
 
@@ -271,13 +316,20 @@ def test_a_fault_is_named_with_its_file(source, population, expected):
     assert re.search(expected, fault), fault
 
 
-@pytest.mark.parametrize("expected, spoil", {
-    "cannot be read as a picture": lambda p: p.write_bytes(b"GIF89a"),
-    "cannot be read as a picture .*truncated": lambda p: p.write_bytes(p.read_bytes()[:3000]),
-    "turned by its EXIF orientation": lambda p: (exif := Image.Exif()).update({274: 6}) or Image.open(p).copy().save(p, exif=exif),
-    "pixels of kind I;16; save it with 8 bits": lambda p: Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint16)).save(p),
-    "h is 360, but the picture is 360 x 400|w is 400": lambda p: Image.open(p).rotate(90, expand=True).save(p),
-}.items())
+@pytest.mark.parametrize(
+    "expected, spoil",
+    {
+        "cannot be read as a picture": lambda p: p.write_bytes(b"GIF89a"),
+        "cannot be read as a picture .*truncated": lambda p: p.write_bytes(p.read_bytes()[:3000]),
+        "turned by its EXIF orientation": lambda p: (
+            (exif := Image.Exif()).update({274: 6}) or Image.open(p).copy().save(p, exif=exif)
+        ),
+        "pixels of kind I;16; save it with 8 bits": lambda p: Image.fromarray(
+            np.zeros((HEIGHT, WIDTH), np.uint16)
+        ).save(p),
+        "h is 360, but the picture is 360 x 400|w is 400": lambda p: Image.open(p).rotate(90, expand=True).save(p),
+    }.items(),
+)
 def test_a_faulty_picture_is_named(source, population, expected, spoil):
     spoil(source / "2.png")
     good, ((name, fault),) = read_photographs(source, population)
@@ -289,7 +341,9 @@ def test_csv_in_the_other_convention_is_caught(source, truth, population):
     write_csv(source, truth)
     rows = list(csv.DictReader(open(source / "images.csv")))
     for row in rows:
-        q = Rotation.from_quat([float(row[k]) for k in ("qw", "qx", "qy", "qz")], scalar_first=True) * Rotation.from_euler("x", 180, degrees=True)
+        q = Rotation.from_quat(
+            [float(row[k]) for k in ("qw", "qx", "qy", "qz")], scalar_first=True
+        ) * Rotation.from_euler("x", 180, degrees=True)
         row.update(zip(("qw", "qx", "qy", "qz"), q.as_quat(scalar_first=True)))
     rows[1]["qw"] = 7
     rows[2]["fx"] = ""
@@ -298,7 +352,12 @@ def test_csv_in_the_other_convention_is_caught(source, truth, population):
         writer.writeheader()
         writer.writerows(rows)
     good, faults = read_photographs(source, population)
-    assert not good and "the camera axes are OpenGL's" in faults[0][1] and "quaternion of length" in faults[1][1] and "fl_x is missing (fx in a CSV)" in faults[2][1]
+    assert (
+        not good
+        and "the camera axes are OpenGL's" in faults[0][1]
+        and "quaternion of length" in faults[1][1]
+        and "fl_x is missing (fx in a CSV)" in faults[2][1]
+    )
 
 
 def nerfstudio(cameras):
@@ -315,11 +374,14 @@ def nerfstudio(cameras):
 @pytest.mark.parametrize("rows, scale", [(3, None), (4, None), (3, 0.02)])
 def test_nerfstudio_moves_the_world(source, truth, population, rows, scale):
     "applied_transform and applied_scale are undone; without them frontal faces are refused and the turn is named."
+
     def change(cameras):
         A = nerfstudio(cameras)
         for f in cameras["frames"]:
             f["transform_matrix"] = (np.array(f["transform_matrix"]) * lengths(scale or 1)).tolist()
-        cameras.update(camera_model="OPENCV", applied_transform=np.vstack([A, [0, 0, 0, 1]])[:rows].tolist(), applied_scale=scale)
+        cameras.update(
+            camera_model="OPENCV", applied_transform=np.vstack([A, [0, 0, 0, 1]])[:rows].tolist(), applied_scale=scale
+        )
 
     write(source, change)
     good, faults = read_photographs(source, population)
@@ -330,7 +392,9 @@ def test_nerfstudio_moves_the_world(source, truth, population, rows, scale):
     ahead = [i for i, t in enumerate(truth["t"]) if t[2] / t.norm() > 0.87]
     assert ahead and {f"./{i}" if i else "0.jpg" for i in ahead} <= {name for name, _ in faults}
     if scale is None:
-        assert all("from above" in fault and "the world is turned by -90 degrees about x" in fault for _, fault in faults)
+        assert all(
+            "from above" in fault and "the world is turned by -90 degrees about x" in fault for _, fault in faults
+        )
 
 
 @pytest.mark.parametrize("encoding, delimiter", [("utf-8-sig", ","), ("utf-8", ";"), ("utf-8-sig", "\t")])
@@ -339,11 +403,15 @@ def test_csv_as_spreadsheets_write_it(source, truth, population, encoding, delim
     rows = list(csv.reader(open(source / "images.csv")))
     rows[1:] = [[row[0], row[1] + ".0", *row[2:]] for row in rows[1:]]
     with open(source / "images.csv", "w", newline="", encoding=encoding) as f:
-        csv.writer(f, delimiter=delimiter).writerows([[" image", *rows[0][1:]], *rows[1:3], [" "] * len(rows[0]), [], *rows[3:], [""] * 40])
+        csv.writer(f, delimiter=delimiter).writerows(
+            [[" image", *rows[0][1:]], *rows[1:3], [" "] * len(rows[0]), [], *rows[3:], [""] * 40]
+        )
     good, faults = read_photographs(source, population)
     assert not faults and [p.identity for p in good] == truth["identity"].tolist()
     (source / "images.csv").write_text("image;scan;fx;qw\n0.jpg;1;2;3\n")
-    with pytest.raises(ValueError, match="images.csv: columns missing: qx, qy, qz, tx, ty, tz; the header is 'image;scan;fx;qw'"):
+    with pytest.raises(
+        ValueError, match="images.csv: columns missing: qx, qy, qz, tx, ty, tz; the header is 'image;scan;fx;qw'"
+    ):
         read_cameras(source)
     (source / "images.csv").write_bytes("image,scan,größe\n".encode("latin-1"))
     with pytest.raises(ValueError, match="images.csv: not a CSV file in UTF-8"):
@@ -357,7 +425,9 @@ def test_names_and_numbers_as_tools_write_them(source, truth, population, tmp_pa
     (source / "2.png").rename(tmp_path / "2.png")
 
     def change(cameras):
-        for f, values in zip(cameras["frames"], ({}, {"file_path": "images\\1"}, {"file_path": str((tmp_path / "2.png").resolve())})):
+        for f, values in zip(
+            cameras["frames"], ({}, {"file_path": "images\\1"}, {"file_path": str((tmp_path / "2.png").resolve())})
+        ):
             f.update(values, scan=float(f["scan"]), w=None, units=None, applied_transform=None)
 
     write(source, change)
@@ -378,7 +448,11 @@ def test_many_faults_in_one_table(source):
     with pytest.raises(ValueError) as e:
         import_photographs(source / "out", source)
     lines = str(e.value).splitlines()
-    assert "5 of 5 photographs are faulty" in lines[0] and len(lines) == 6 and lines[5].startswith("./4    unknown scan 'person 4'")
+    assert (
+        "5 of 5 photographs are faulty" in lines[0]
+        and len(lines) == 6
+        and lines[5].startswith("./4    unknown scan 'person 4'")
+    )
     assert fault_table([("a.png", "fault")] * 100).endswith("and 60 more")
 
 
@@ -409,7 +483,14 @@ def test_which_file(source, truth, tmp_path):
     with pytest.raises(FileNotFoundError, match="2 found"):
         read_cameras(source)
     assert len(read_cameras(source / "images.csv")[1]) == len(read_cameras(source / "keep.json")[1]) == N
-    for content, message in (("{", "not a JSON file"), ("{}", "keys missing: frames"), ('{"frames": []}', "no photographs"), ('{"frames": 3}', "list of objects"), ('{"frames": [1]}', "list of objects"), ("[]", "frames")):
+    for content, message in (
+        ("{", "not a JSON file"),
+        ("{}", "keys missing: frames"),
+        ('{"frames": []}', "no photographs"),
+        ('{"frames": 3}', "list of objects"),
+        ('{"frames": [1]}', "list of objects"),
+        ("[]", "frames"),
+    ):
         (source / "keep.json").write_text(content)
         with pytest.raises(ValueError, match=message):
             read_cameras(source / "keep.json")
@@ -417,8 +498,8 @@ def test_which_file(source, truth, tmp_path):
 
 def test_training_code_reads_photographs(source):
     "The evaluation of a network, on photographs."
-    from mrl.morphable import morphable_model_of
     from mrl.metrics import mean_crop
+    from mrl.morphable import morphable_model_of
     from mrl.network import Reconstructor
     from mrl.training import evaluate
 
@@ -445,13 +526,17 @@ def test_cameras_in_the_frames_of_the_scans(tmp_path, population, moved):
         eye, down = front - 500 * z / np.linalg.norm(z), base - front
         R = np.stack([np.cross(down, z), down - z * (down @ z) / (z @ z), z], 1)
         C = np.eye(4)
-        C[:3, :3], C[:3, 3] = R / np.linalg.norm(R, axis=0), eye                                # OpenCV axes
+        C[:3, :3], C[:3, 3] = R / np.linalg.norm(R, axis=0), eye  # OpenCV axes
         W = np.eye(4)
-        if moved: W[:3, :3], W[:3, 3] = Rotation.random(random_state=50 + i).as_matrix(), [1000, -50, 3]
+        if moved:
+            W[:3, :3], W[:3, 3] = Rotation.random(random_state=50 + i).as_matrix(), [1000, -50, 3]
         Image.fromarray(rng.integers(0, 255, (200, 300, 3), np.uint8)).save(tmp_path / f"{i}.png")
         world = W @ C @ OPENGL
         metres = np.array([[1, 1, 1, 1e-3]] * 3 + [[1] * 4])
-        frames.append({"file_path": f"{i}.png", "scan": f"{i:02d}.ply", "transform_matrix": (world * metres).tolist()} | ({"scan_to_world": (W * metres).tolist()} if moved else {}))
+        frames.append(
+            {"file_path": f"{i}.png", "scan": f"{i:02d}.ply", "transform_matrix": (world * metres).tolist()}
+            | ({"scan_to_world": (W * metres).tolist()} if moved else {})
+        )
     (tmp_path / "scans.json").write_text(json.dumps({"units": "m", "landmarks": population.landmarks}))
     (tmp_path / "transforms.json").write_text(json.dumps({"fl_x": 400, "units": "m", "frames": frames}))
     people = load_population(population_file(str(scans), tmp_path / "populations"))
@@ -460,13 +545,21 @@ def test_cameras_in_the_frames_of_the_scans(tmp_path, population, moved):
     K = np.array([[400, 0, 150], [0, 400, 100], [0, 0, 1.0]])
     for i, frame in enumerate(frames):
         x = trimesh.load(scans / frame["scan"], process=False).vertices * 1000
-        C = np.linalg.inv(np.array(frame.get("scan_to_world", np.eye(4)))) @ np.array(frame["transform_matrix"]) @ OPENGL
+        C = (
+            np.linalg.inv(np.array(frame.get("scan_to_world", np.eye(4))))
+            @ np.array(frame["transform_matrix"])
+            @ OPENGL
+        )
         x_cam = (x - 1000 * C[:3, 3]) @ C[:3, :3]
         truth_px = x_cam[:, :2] / x_cam[:, 2:] * 400 + K[:2, 2]
         k = batch["K"][i].double().numpy()
-        crop = project(batch["x"][i].double(), batch["K"][i].double(), batch["q"][i].double(), batch["t"][i].double()).numpy()
-        there = (crop - k[:2, 2]) / k[0, 0] * 400 + K[:2, 2]                                    # back in the photograph's pixels
+        crop = project(
+            batch["x"][i].double(), batch["K"][i].double(), batch["q"][i].double(), batch["t"][i].double()
+        ).numpy()
+        there = (crop - k[:2, 2]) / k[0, 0] * 400 + K[:2, 2]  # back in the photograph's pixels
         assert np.abs(there - truth_px).max() < 0.1
     with pytest.raises(ValueError, match="scan_to_world: give it"):
-        (tmp_path / "transforms.json").write_text(json.dumps({"fl_x": 400, "frames": [frames[0] | {"scan": 0, "scan_to_world": np.eye(4).tolist()}]}))
+        (tmp_path / "transforms.json").write_text(
+            json.dumps({"fl_x": 400, "frames": [frames[0] | {"scan": 0, "scan_to_world": np.eye(4).tolist()}]})
+        )
         import_photographs(tmp_path / "other", tmp_path, progress=False)

@@ -1,4 +1,5 @@
 """Rotations against SciPy and RoMa, at the singular angles, with gradients, in every batch shape."""
+
 import math
 
 import mpmath
@@ -9,12 +10,26 @@ import torch
 from scipy import stats
 from scipy.spatial.transform import Rotation
 
-from mrl.rotation import (_haar_angle, axis_angle_to_quaternion, broadcast_batch, check_rotation_matrix, check_shape, geodesic_angle,
-                          matrix_to_quaternion, normalize_quaternion, quaternion_inverse, quaternion_multiply,
-                          quaternion_to_matrix, random_quaternion, random_quaternion_within, rotate, slerp)
+from mrl.rotation import (
+    _haar_angle,
+    axis_angle_to_quaternion,
+    broadcast_batch,
+    check_rotation_matrix,
+    check_shape,
+    geodesic_angle,
+    matrix_to_quaternion,
+    normalize_quaternion,
+    quaternion_inverse,
+    quaternion_multiply,
+    quaternion_to_matrix,
+    random_quaternion,
+    random_quaternion_within,
+    rotate,
+    slerp,
+)
 
 BATCHES = [(), (0,), (1,), (5,), (2, 0, 3), (2, 1, 3)]
-IDENTITY = torch.tensor([1., 0, 0, 0], dtype=torch.float64)
+IDENTITY = torch.tensor([1.0, 0, 0, 0], dtype=torch.float64)
 close = torch.testing.assert_close
 
 
@@ -33,7 +48,7 @@ def to_scipy(q):
 
 def grid_axes():
     "The 26 directions to the neighbours of a cube: every sign, and every tie between entries."
-    axes = torch.cartesian_prod(*[torch.tensor([-1., 0, 1], dtype=torch.float64)] * 3)
+    axes = torch.cartesian_prod(*[torch.tensor([-1.0, 0, 1], dtype=torch.float64)] * 3)
     axes = axes[axes.norm(dim=-1) > 0]
     return axes / axes.norm(dim=-1, keepdim=True)
 
@@ -78,7 +93,9 @@ def test_batches_broadcast(rng):
 def test_group_laws(rng):
     p, q, r = randn(3, 50, 4, rng=rng)
     close(quaternion_multiply(quaternion_multiply(p, q), r), quaternion_multiply(p, quaternion_multiply(q, r)))
-    close(quaternion_inverse(quaternion_multiply(p, q)), quaternion_multiply(quaternion_inverse(q), quaternion_inverse(p)))
+    close(
+        quaternion_inverse(quaternion_multiply(p, q)), quaternion_multiply(quaternion_inverse(q), quaternion_inverse(p))
+    )
     close(quaternion_multiply(q, quaternion_inverse(q)), IDENTITY.expand(50, 4))
     close(quaternion_inverse(quaternion_inverse(q)), q)
     close(quaternion_to_matrix(quaternion_multiply(p, q)), quaternion_to_matrix(p) @ quaternion_to_matrix(q))
@@ -93,7 +110,7 @@ def test_sign_and_norm_do_not_matter(scale, rng):
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 4e-7), (torch.float64, 8e-16)])
-@pytest.mark.parametrize("gap", [0, 1e-12, 1e-8, 1e-6, 1e-4, 1e-2, .5, math.pi - 1e-6, math.pi])
+@pytest.mark.parametrize("gap", [0, 1e-12, 1e-8, 1e-6, 1e-4, 1e-2, 0.5, math.pi - 1e-6, math.pi])
 def test_matrix_to_quaternion_at_every_angle(gap, dtype, tolerance, rng):
     axes = torch.cat([grid_axes(), torch.nn.functional.normalize(randn(200, 3, rng=rng), dim=-1)])
     half = (math.pi - gap) / 2
@@ -113,9 +130,18 @@ def test_matrix_to_quaternion_takes_drifted_rotations(rng):
     close(quaternion_to_matrix(q), R, rtol=0, atol=2e-3)
 
 
-@pytest.mark.parametrize("matrix", [
-    torch.diag(torch.tensor([1., 1, -1])), -torch.eye(3), torch.zeros(3, 3), 1.01 * torch.eye(3),
-    torch.tensor([[1., .1, 0], [0, 1, 0], [0, 0, 1]]), torch.full((3, 3), math.nan), torch.full((3, 3), math.inf)])
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        torch.diag(torch.tensor([1.0, 1, -1])),
+        -torch.eye(3),
+        torch.zeros(3, 3),
+        1.01 * torch.eye(3),
+        torch.tensor([[1.0, 0.1, 0], [0, 1, 0], [0, 0, 1]]),
+        torch.full((3, 3), math.nan),
+        torch.full((3, 3), math.inf),
+    ],
+)
 def test_what_is_no_rotation_is_refused(matrix):
     with pytest.raises(ValueError, match=r"R: expected rotation matrices .* got 1 of 2 .* at \[1\]"):
         matrix_to_quaternion(torch.stack([torch.eye(3), matrix]))
@@ -141,14 +167,19 @@ def test_gradients(rng):
 def test_gradients_at_singular_points(rng):
     q = randn(8, 4, rng=rng)
     for other in q, -q, 3 * q, quaternion_multiply(q, IDENTITY.roll(1)):  # angle 0 three times, and pi
-        for f in geodesic_angle, lambda a, b: slerp(a, b, .25), lambda a, b: slerp(a, b, 0.), lambda a, b: slerp(a, b, 1.):
+        for f in (
+            geodesic_angle,
+            lambda a, b: slerp(a, b, 0.25),
+            lambda a, b: slerp(a, b, 0.0),
+            lambda a, b: slerp(a, b, 1.0),
+        ):
             ends = q.clone().requires_grad_(), other.clone().requires_grad_()
             f(*ends).sum().backward()
             for end in ends:
                 assert end.grad.isfinite().all() and end.grad.abs().max() < 100
     for near in 1e-3, 1e-6, 1e-9, 1e-15:  # as the ends approach each other
         ends = q.clone().requires_grad_(), (q + near * randn(8, 4, rng=rng)).requires_grad_()
-        assert torch.autograd.gradcheck(lambda a, b: slerp(a, b, .3), ends)
+        assert torch.autograd.gradcheck(lambda a, b: slerp(a, b, 0.3), ends)
     v = torch.zeros(3, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(axis_angle_to_quaternion, v)
     R = torch.from_numpy(Rotation.from_rotvec(math.pi * grid_axes().numpy()).as_matrix()).requires_grad_()
@@ -161,14 +192,18 @@ def test_geodesic_angle_near_zero_and_pi(dtype, accuracy, rng):
     axes = torch.nn.functional.normalize(randn(100, 3, rng=rng), dim=-1)
     one = IDENTITY.to(dtype)
     for small in 1e-16, 1e-12, 1e-7, 1e-4, 1e-2:
-        q = torch.cat([torch.full((100, 1), math.cos(small / 2), dtype=torch.float64), math.sin(small / 2) * axes], -1).to(dtype)
+        q = torch.cat(
+            [torch.full((100, 1), math.cos(small / 2), dtype=torch.float64), math.sin(small / 2) * axes], -1
+        ).to(dtype)
         found = geodesic_angle(one, q).double()
         assert ((found - small) / small).abs().max() < accuracy  # relative: every digit
     for gap in 0, 1e-12, 1e-7, 1e-4, 1e-2:
         half = (math.pi - gap) / 2
         q = torch.cat([torch.full((100, 1), math.cos(half), dtype=torch.float64), math.sin(half) * axes], -1).to(dtype)
         found = geodesic_angle(one, q)
-        assert (found.double() - (math.pi - gap)).abs().max() < accuracy and (found <= torch.tensor(math.pi, dtype=dtype)).all()
+        assert (found.double() - (math.pi - gap)).abs().max() < accuracy and (
+            found <= torch.tensor(math.pi, dtype=dtype)
+        ).all()
 
 
 def test_slerp(rng):
@@ -179,52 +214,67 @@ def test_slerp(rng):
     close(geodesic_angle(p, middle), s * geodesic_angle(p, q))
     close(geodesic_angle(middle, q), (1 - s) * geodesic_angle(p, q))
     same_rotation(slerp(q, p, 1 - s), middle, 1e-14)
-    same_rotation(slerp(-3 * p, .1 * q, s), middle, 1e-14)
+    same_rotation(slerp(-3 * p, 0.1 * q, s), middle, 1e-14)
     near = normalize_quaternion(p + 1e-9 * q)
-    same_rotation(slerp(p, -near, .5), normalize_quaternion(normalize_quaternion(p) + near), 1e-15)
-    same_rotation(slerp(p, -p, .7), normalize_quaternion(p), 1e-15)
+    same_rotation(slerp(p, -near, 0.5), normalize_quaternion(normalize_quaternion(p) + near), 1e-15)
+    same_rotation(slerp(p, -p, 0.7), normalize_quaternion(p), 1e-15)
     with pytest.raises(ValueError, match=r"batch shapes do not broadcast: q0 \(40,\), q1 \(40,\), s \(3,\)"):
         slerp(p, q, torch.rand(3))
 
 
 def test_axis_angle_is_the_exponential(rng):
-    for size in 0, 1e-300, 1e-20, 1e-8, .05, .0632, .0633, 1, 3.14159, 6, 50:
+    for size in 0, 1e-300, 1e-20, 1e-8, 0.05, 0.0632, 0.0633, 1, 3.14159, 6, 50:
         v = size * torch.nn.functional.normalize(randn(20, 3, rng=rng), dim=-1)
         ours = axis_angle_to_quaternion(v)
-        close(ours, torch.cat([torch.full((20, 1), math.cos(size / 2), dtype=torch.float64), math.sin(size / 2) * v / max(size, 1e-300)], -1),
-              rtol=1e-14, atol=1e-14)
+        close(
+            ours,
+            torch.cat(
+                [
+                    torch.full((20, 1), math.cos(size / 2), dtype=torch.float64),
+                    math.sin(size / 2) * v / max(size, 1e-300),
+                ],
+                -1,
+            ),
+            rtol=1e-14,
+            atol=1e-14,
+        )
         close(ours.norm(dim=-1), torch.ones(20, dtype=torch.float64))
 
 
 def test_uniform_rotations(rng):
     q = random_quaternion((100, 100), rng, dtype=torch.float64).reshape(-1, 4)
     angle = geodesic_angle(IDENTITY, q).numpy()
-    assert stats.kstest(angle, lambda a: (a - np.sin(a)) / math.pi).pvalue > .01
-    assert stats.ks_2samp(angle, Rotation.random(10000, random_state=1).magnitude()).pvalue > .01
+    assert stats.kstest(angle, lambda a: (a - np.sin(a)) / math.pi).pvalue > 0.01
+    assert stats.ks_2samp(angle, Rotation.random(10000, random_state=1).magnitude()).pvalue > 0.01
     for column in q.T:  # a coordinate of a uniform point of the 3-sphere: density (2 / pi) sqrt(1 - c^2)
-        assert stats.kstest(column.numpy(), lambda c: (c * np.sqrt(1 - c * c) + np.arcsin(c)) / math.pi + .5).pvalue > .01
+        assert (
+            stats.kstest(column.numpy(), lambda c: (c * np.sqrt(1 - c * c) + np.arcsin(c)) / math.pi + 0.5).pvalue
+            > 0.01
+        )
     R = quaternion_to_matrix(q).flatten(1)
-    assert R.mean(0).abs().max() < .03                                              # Schur: E[R] = 0
-    assert (R.T @ R / len(R) - torch.eye(9, dtype=torch.float64) / 3).abs().max() < .03  # and E[R_ij R_kl] = 1/3 on the diagonal
+    assert R.mean(0).abs().max() < 0.03  # Schur: E[R] = 0
+    assert (
+        R.T @ R / len(R) - torch.eye(9, dtype=torch.float64) / 3
+    ).abs().max() < 0.03  # and E[R_ij R_kl] = 1/3 on the diagonal
 
 
-@pytest.mark.parametrize("angle", [1e-6, .1, math.radians(45), 2.5, math.pi])
+@pytest.mark.parametrize("angle", [1e-6, 0.1, math.radians(45), 2.5, math.pi])
 def test_uniform_within_an_angle(angle, rng):
     q = random_quaternion_within(angle, (5000,), rng, dtype=torch.float64)
     found = geodesic_angle(IDENTITY, q)
     assert found.max() <= angle * (1 + 1e-12)
     cdf = (lambda a: (a / angle) ** 3) if angle < 1e-3 else (lambda a: (a - np.sin(a)) / (angle - math.sin(angle)))
-    assert stats.kstest(found.numpy(), cdf).pvalue > .01
+    assert stats.kstest(found.numpy(), cdf).pvalue > 0.01
     axis = q[:, 1:] / q[:, 1:].norm(dim=-1, keepdim=True)
     for column in axis.T:  # Archimedes: uniform in [-1, 1]
-        assert stats.kstest(column.numpy(), lambda c: (c + 1) / 2).pvalue > .01
-    correlation = np.corrcoef(np.column_stack([found.numpy(), axis.numpy(), (axis ** 2).numpy()[:, :2]]).T)[0, 1:]
-    assert np.abs(correlation).max() < .06  # axis and angle independent
+        assert stats.kstest(column.numpy(), lambda c: (c + 1) / 2).pvalue > 0.01
+    correlation = np.corrcoef(np.column_stack([found.numpy(), axis.numpy(), (axis**2).numpy()[:, :2]]).T)[0, 1:]
+    assert np.abs(correlation).max() < 0.06  # axis and angle independent
 
 
-@pytest.mark.parametrize("angle", [1e-8, .05, .2, 1., 2.5, math.pi])
+@pytest.mark.parametrize("angle", [1e-8, 0.05, 0.2, 1.0, 2.5, math.pi])
 def test_inverse_cdf_against_fifty_digits(angle):
-    share = [1e-8, 1e-4, .01, .1, .3, .5, .7, .9, .99, 1]
+    share = [1e-8, 1e-4, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 1]
     with mpmath.workdps(50):
         g = lambda theta: theta - mpmath.sin(theta)
         u = [float(g(mpmath.mpf(angle) * s) / g(mpmath.mpf(angle))) for s in share]
@@ -236,10 +286,10 @@ def test_inverse_cdf_against_fifty_digits(angle):
 def test_within_pi_is_uniform(rng):
     a = geodesic_angle(IDENTITY, random_quaternion_within(math.pi, (5000,), rng, dtype=torch.float64))
     b = geodesic_angle(IDENTITY, random_quaternion((5000,), rng, dtype=torch.float64))
-    assert stats.ks_2samp(a.numpy(), b.numpy()).pvalue > .01
+    assert stats.ks_2samp(a.numpy(), b.numpy()).pvalue > 0.01
 
 
-@pytest.mark.parametrize("draw", [random_quaternion, lambda *a, **k: random_quaternion_within(.7, *a, **k)])
+@pytest.mark.parametrize("draw", [random_quaternion, lambda *a, **k: random_quaternion_within(0.7, *a, **k)])
 def test_sampling_is_deterministic(draw):
     for batch in BATCHES:
         assert draw(batch).shape == (*batch, 4)
@@ -256,7 +306,7 @@ def test_sampling_is_deterministic(draw):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("draw", [random_quaternion, lambda *a, **k: random_quaternion_within(.7, *a, **k)])
+@pytest.mark.parametrize("draw", [random_quaternion, lambda *a, **k: random_quaternion_within(0.7, *a, **k)])
 def test_a_seed_means_the_same_on_a_gpu(draw):
     here, there = (draw((50,), torch.Generator().manual_seed(7), device=device) for device in ("cpu", "cuda"))
     assert there.is_cuda
@@ -265,17 +315,26 @@ def test_a_seed_means_the_same_on_a_gpu(draw):
     close(matrix_to_quaternion(quaternion_to_matrix(own)).cpu(), matrix_to_quaternion(quaternion_to_matrix(own.cpu())))
 
 
-@pytest.mark.parametrize("angle", [-.1, 3.2, 45, math.nan, math.inf])
+@pytest.mark.parametrize("angle", [-0.1, 3.2, 45, math.nan, math.inf])
 def test_angle_out_of_range(angle):
     with pytest.raises(ValueError, match="angle: expected radians between 0 and pi"):
         random_quaternion_within(angle, (2,))
 
 
-@pytest.mark.parametrize("bad", [[0., 0, 0, 0], [math.nan, 0, 0, 1], [1, math.inf, 0, 0], [1, 0, 0, -math.inf]])
-@pytest.mark.parametrize("f, name", [
-    (normalize_quaternion, "q"), (quaternion_inverse, "q"), (quaternion_to_matrix, "q"), (lambda q: rotate(q, q[..., :3]), "q"),
-    (lambda q: geodesic_angle(q, torch.ones(4)), "q0"), (lambda q: geodesic_angle(torch.ones(4), q), "q1"),
-    (lambda q: slerp(q, torch.ones(4), .5), "q0"), (lambda q: slerp(torch.ones(4), q, .5), "q1")])
+@pytest.mark.parametrize("bad", [[0.0, 0, 0, 0], [math.nan, 0, 0, 1], [1, math.inf, 0, 0], [1, 0, 0, -math.inf]])
+@pytest.mark.parametrize(
+    "f, name",
+    [
+        (normalize_quaternion, "q"),
+        (quaternion_inverse, "q"),
+        (quaternion_to_matrix, "q"),
+        (lambda q: rotate(q, q[..., :3]), "q"),
+        (lambda q: geodesic_angle(q, torch.ones(4)), "q0"),
+        (lambda q: geodesic_angle(torch.ones(4), q), "q1"),
+        (lambda q: slerp(q, torch.ones(4), 0.5), "q0"),
+        (lambda q: slerp(torch.ones(4), q, 0.5), "q1"),
+    ],
+)
 def test_zero_and_non_finite_quaternions(bad, f, name):
     q = torch.ones(2, 3, 4)
     q[1, 2] = torch.tensor(bad)
@@ -285,12 +344,21 @@ def test_zero_and_non_finite_quaternions(bad, f, name):
         f(q[1, 2])
 
 
-@pytest.mark.parametrize("f, name, bad", [
-    (normalize_quaternion, "q", torch.ones(3)), (normalize_quaternion, "q", torch.tensor(1.)),
-    (quaternion_to_matrix, "q", torch.ones(4, dtype=torch.int64)), (quaternion_to_matrix, "q", np.ones(4)),
-    (matrix_to_quaternion, "R", torch.eye(4)), (matrix_to_quaternion, "R", torch.ones(3)),
-    (axis_angle_to_quaternion, "axis_angle", torch.ones(4)), (lambda x: rotate(IDENTITY, x), "x", torch.ones(5, 4)),
-    (lambda p: quaternion_multiply(p, IDENTITY), "p", torch.ones(3)), (lambda q: quaternion_multiply(IDENTITY, q), "q", None)])
+@pytest.mark.parametrize(
+    "f, name, bad",
+    [
+        (normalize_quaternion, "q", torch.ones(3)),
+        (normalize_quaternion, "q", torch.tensor(1.0)),
+        (quaternion_to_matrix, "q", torch.ones(4, dtype=torch.int64)),
+        (quaternion_to_matrix, "q", np.ones(4)),
+        (matrix_to_quaternion, "R", torch.eye(4)),
+        (matrix_to_quaternion, "R", torch.ones(3)),
+        (axis_angle_to_quaternion, "axis_angle", torch.ones(4)),
+        (lambda x: rotate(IDENTITY, x), "x", torch.ones(5, 4)),
+        (lambda p: quaternion_multiply(p, IDENTITY), "p", torch.ones(3)),
+        (lambda q: quaternion_multiply(IDENTITY, q), "q", None),
+    ],
+)
 def test_wrong_shapes(f, name, bad):
     with pytest.raises(ValueError, match=rf"^{name}: expected a floating-point tensor of shape \(\.\.\., "):
         f(bad)

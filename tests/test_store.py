@@ -1,4 +1,5 @@
 "Hard tests of mrl.store, on images that cost nothing: the same bytes however they were made, nothing half-written trusted."
+
 import os
 import random
 import shutil
@@ -28,7 +29,12 @@ def plan(n, seed):
 def paint(pause, k, labels):
     "Images of random bytes that depend on their label and shard."
     time.sleep(pause)
-    return np.stack([np.random.default_rng([int(number), k]).integers(256, size=(8, 8, 3), dtype=np.uint8) for number in labels["number"]])
+    return np.stack(
+        [
+            np.random.default_rng([int(number), k]).integers(256, size=(8, 8, 3), dtype=np.uint8)
+            for number in labels["number"]
+        ]
+    )
 
 
 def here(painter):
@@ -37,8 +43,15 @@ def here(painter):
 
 def make(folder, n=N, seed=0, pause=0.0, painter="1", shard=None, **how):
     asked = {"config": {"n_images": n, "size": 8, "seed": seed}, "painter": "1"}
-    return write_dataset(folder, asked, partial(plan, n, seed), shard or partial(paint, pause), {"versions": {"numpy": "2"}}, partial(here, painter),
-                         **{"jobs": 1, "progress": False, **how})
+    return write_dataset(
+        folder,
+        asked,
+        partial(plan, n, seed),
+        shard or partial(paint, pause),
+        {"versions": {"numpy": "2"}},
+        partial(here, painter),
+        **{"jobs": 1, "progress": False, **how},
+    )
 
 
 def contents(folder):
@@ -62,7 +75,9 @@ def start():
 
     def begin(folder, **how):
         code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from test_store import make; make({str(folder)!r}, **{how!r})"
-        said = open(f"{folder}.{time.monotonic_ns()}.said", "w+")  # not a pipe: idle workers of a killed build would keep it open
+        said = open(
+            f"{folder}.{time.monotonic_ns()}.said", "w+"
+        )  # not a pipe: idle workers of a killed build would keep it open
         processes.append(subprocess.Popen([sys.executable, "-c", code], stdout=said, start_new_session=True))
         processes[-1].said = lambda: (said.seek(0), said.read())[1]
         return processes[-1]
@@ -82,9 +97,16 @@ def wait_for(condition, process, seconds=120):
 
 def test_what_was_made_is_read(built):
     meta, labels, shards = open_dataset(built, ["painter"], ["number"])
-    assert meta["config"]["n_images"] == N and meta["versions"] == {"numpy": "2"} and [len(s) for s in shards] == [SHARD] * 4 + [20]
+    assert (
+        meta["config"]["n_images"] == N
+        and meta["versions"] == {"numpy": "2"}
+        and [len(s) for s in shards] == [SHARD] * 4 + [20]
+    )
     assert torch.equal(labels["number"], torch.arange(N))
-    assert np.array_equal(np.concatenate(shards), np.concatenate([paint(0, k, {"number": range(k * SHARD, min(N, k * SHARD + SHARD))}) for k in range(5)]))
+    assert np.array_equal(
+        np.concatenate(shards),
+        np.concatenate([paint(0, k, {"number": range(k * SHARD, min(N, k * SHARD + SHARD))}) for k in range(5)]),
+    )
     for names in (["population"], []), ([], ["q"]):
         with pytest.raises(ValueError, match="missing: (population|q)"):
             open_dataset(built, *names)
@@ -143,12 +165,20 @@ def test_what_a_disk_spoiled_before_the_build_was_complete_is_made_again(built, 
     "Neither a shard of no bytes, nor one with a flipped bit, cut short or too long, nor one that nobody recorded, counts as done."
     path = shard_path(copy, 2)
     whole = path.read_bytes()
-    spoiled = {"empty": b"", "flipped": whole[:9000] + bytes([whole[9000] ^ 1]) + whole[9001:], "cut": whole[:-1], "longer": whole + b"0", "not on record": whole[::-1],
-               "right": whole}
+    spoiled = {
+        "empty": b"",
+        "flipped": whole[:9000] + bytes([whole[9000] ^ 1]) + whole[9001:],
+        "cut": whole[:-1],
+        "longer": whole + b"0",
+        "not on record": whole[::-1],
+        "right": whole,
+    }
     (copy / "meta.json").rename(copy / "progress.json")
     if name == "not on record":
         record = read_record(copy / "progress.json")
-        store._write_record(copy / "progress.json", record | {"sha256": {k: v for k, v in record["sha256"].items() if k != path.name}})
+        store._write_record(
+            copy / "progress.json", record | {"sha256": {k: v for k, v in record["sha256"].items() if k != path.name}}
+        )
     path.write_bytes(spoiled[name])
     before = path.stat().st_mtime_ns
     make(copy)
@@ -232,7 +262,10 @@ def test_a_flipped_bit_anywhere_is_found_named_and_mended(built, copy, name):
         verify_dataset(copy)
     make(copy)
     verify_dataset(copy)
-    assert contents(copy).keys() == contents(built).keys() and read_json(copy / "meta.json")["sha256"] == read_json(built / "meta.json")["sha256"]
+    assert (
+        contents(copy).keys() == contents(built).keys()
+        and read_json(copy / "meta.json")["sha256"] == read_json(built / "meta.json")["sha256"]
+    )
 
 
 @pytest.mark.parametrize("name", ["meta.json", "labels.safetensors", "images-0001.npy"])
@@ -280,7 +313,13 @@ def test_a_finished_data_set_needs_no_space(built, monkeypatch):
 def test_a_leftover_temporary_file_does_not_lock_the_folder(tmp_path):
     (tmp_path / "config.json.123.tmp").write_text("{")
     make(tmp_path, n=3)
-    assert sorted(contents(tmp_path)) == ["build.lock", "config.json", "images-0000.npy", "labels.safetensors", "meta.json"]
+    assert sorted(contents(tmp_path)) == [
+        "build.lock",
+        "config.json",
+        "images-0000.npy",
+        "labels.safetensors",
+        "meta.json",
+    ]
 
 
 def test_a_foreign_folder_is_not_written_to(tmp_path):
@@ -297,10 +336,26 @@ def test_what_a_file_browser_leaves_does_not_make_a_folder_foreign(tmp_path, nam
     verify_dataset(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "0", "null", "{}", '{"config": []}', '{"config": "n_images", "painter": "1"}', '{"model_type": "bert"}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "0",
+        "null",
+        "{}",
+        '{"config": []}',
+        '{"config": "n_images", "painter": "1"}',
+        '{"model_type": "bert"}',
+    ],
+)
 def test_a_damaged_or_foreign_configuration(built, copy, content):
     (copy / "config.json").write_text(content)
-    with pytest.raises(ValueError, match="config.json: not the configuration of a data set, or damaged; choose another folder, or delete it and make the data set again"):
+    with pytest.raises(
+        ValueError,
+        match="config.json: not the configuration of a data set, or damaged; choose another folder, or delete it and make the data set again",
+    ):
         make(copy)
     (copy / "config.json").unlink()
     make(copy)
@@ -314,16 +369,24 @@ def test_a_damaged_record_or_labels_are_not_a_finished_data_set(built, copy, nam
     whole = (copy / name).read_bytes()
     (copy / name).write_bytes(whole[:-20] + b"1" + whole[-19:] if content is None else content)
     for use in (make, open_dataset):
-        with pytest.raises(ValueError, match=rf"{name}: .*changed since .*; delete .* and make the data set again \(same call, same folder\)"):
+        with pytest.raises(
+            ValueError,
+            match=rf"{name}: .*changed since .*; delete .* and make the data set again \(same call, same folder\)",
+        ):
             use(copy)
     (copy / name).unlink()
     make(copy)
     assert contents(copy) == contents(built)
 
 
-@pytest.mark.parametrize("shape, dtype", [((3, 8, 8, 1), "uint8"), ((2, 8, 8, 3), "uint8"), ((3, 16, 16, 3), "uint8"), ((3, 8, 8, 3), "float32")])
+@pytest.mark.parametrize(
+    "shape, dtype",
+    [((3, 8, 8, 1), "uint8"), ((2, 8, 8, 3), "uint8"), ((3, 16, 16, 3), "uint8"), ((3, 8, 8, 3), "float32")],
+)
 def test_images_of_another_shape_or_type_are_not_stored(tmp_path, shape, dtype):
-    expected = rf"images-0000.npy: uint8 \(3, 8, 8, 3\) expected, got {dtype} {str(shape).replace('(', '.').replace(')', '.')}"
+    expected = (
+        rf"images-0000.npy: uint8 \(3, 8, 8, 3\) expected, got {dtype} {str(shape).replace('(', '.').replace(')', '.')}"
+    )
     with pytest.raises(ValueError, match=expected):
         make(tmp_path, n=3, shard=lambda k, labels: np.zeros(shape, dtype))
     assert not shard_path(tmp_path, 0).exists()
@@ -346,4 +409,7 @@ def test_a_read_only_data_set_can_be_used(built):
 
 def test_the_store_knows_nothing_of_faces():
     code = "import sys, mrl.store; print(*(m for m in sys.modules if m.startswith('mrl.')))"
-    assert set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()) == {"mrl.files", "mrl.store"}
+    assert set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()) == {
+        "mrl.files",
+        "mrl.store",
+    }

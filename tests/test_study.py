@@ -1,4 +1,5 @@
 """The study's runner: what is missing is run, what is there is kept, one failure does not stop the rest."""
+
 import os
 import signal
 import subprocess
@@ -11,7 +12,17 @@ from mrl.files import ROOT, read_json
 from mrl.results import read_history
 from mrl.study import is_complete, load_study, long_runs, run_study, seeds_by_people, study_runs
 
-TINY = dict(n_images=256, image_size=32, n_components=8, width=0.06, steps=4, batch_size=16, eval_every=2, device="cpu", precision="fp32")
+TINY = dict(
+    n_images=256,
+    image_size=32,
+    n_components=8,
+    width=0.06,
+    steps=4,
+    batch_size=16,
+    eval_every=2,
+    device="cpu",
+    precision="fp32",
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +49,9 @@ def test_a_failure_is_named_and_the_others_are_run(home):
     study = load_study(results_dir=home / "results")
     assert set(study) == {"rivals/mrl", "rivals/other", "long/mrl-0"}
     values, images = seeds_by_people(study, ["mrl"], "shape")
-    assert values["mrl"].shape == (1, len(images)) and (values["mrl"] @ images)[0] / images.sum() == pytest.approx(study["long/mrl-0"]["metrics"]["test"]["shape"]["mean"], rel=1e-5)
+    assert values["mrl"].shape == (1, len(images)) and (values["mrl"] @ images)[0] / images.sum() == pytest.approx(
+        study["long/mrl-0"]["metrics"]["test"]["shape"]["mean"], rel=1e-5
+    )
     assert study["long/mrl-0"]["config"] == study["rivals/mrl"]["config"] | {"seed": 5, "run": "study/long/mrl-0"}
 
 
@@ -52,8 +65,17 @@ def test_a_killed_study_goes_on(home):
     "Killed with all its processes at some checkpoint, and started again."
     home, _ = home
     run, parameters = "study/x/killed", TINY | dict(steps=100)
-    process = subprocess.Popen([sys.executable, "-c", f"from mrl.study import *\nrun_study({{{run!r}: {parameters!r}}}, jobs=1, home={str(home)!r})"],
-                               cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"from mrl.study import *\nrun_study({{{run!r}: {parameters!r}}}, jobs=1, home={str(home)!r})",
+        ],
+        cwd=ROOT,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     folder = home / "results" / run
     deadline = time.time() + 60
     while not (folder / "state.pt").exists() and time.time() < deadline:
@@ -76,7 +98,10 @@ def test_the_same_call_spreads_over_a_dask_cluster(home, tmp_path):
     runs = {f"study/dask/{loss}": TINY | dict(loss=loss) for loss in ("mrl", "reprojection")}
     kept = dict(os.environ)
     try:
-        with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster, Client(cluster) as client:
+        with (
+            LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+            Client(cluster) as client,
+        ):
             assert len(client.scheduler_info()["workers"]) == 2
             run_study(runs, scheduler=cluster.scheduler_address, home=tmp_path)
             ran = client.run(lambda: "MRL_HOME" in os.environ)
@@ -85,7 +110,9 @@ def test_the_same_call_spreads_over_a_dask_cluster(home, tmp_path):
         os.environ.update(kept)
     assert all(is_complete(r, p, tmp_path / "results") for r, p in runs.items())
     assert sum(ran.values()) == 2  # either worker did one
-    here, there = (read_json(h / f"results/study/{run}/metrics.json") for h, run in ((home, "rivals/mrl"), (tmp_path, "dask/mrl")))
+    here, there = (
+        read_json(h / f"results/study/{run}/metrics.json") for h, run in ((home, "rivals/mrl"), (tmp_path, "dask/mrl"))
+    )
     assert here == there  # one configuration, one result
 
 

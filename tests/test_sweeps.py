@@ -1,4 +1,5 @@
 "Pictures with one thing changed, and the errors that are kept of them."
+
 import shutil
 from dataclasses import replace
 
@@ -12,8 +13,27 @@ from mrl.faces import load_population, people_where, split_identities
 from mrl.files import ROOT, load_tensors, save_tensors
 from mrl.metrics import METRICS
 from mrl.results import write_csv
-from mrl.sweeps import (PEOPLE, POSES, SCENE, SPOILT, YAW_AND_PITCH, Sweep, band_statistics, build_sweeps, changed_cameras, drawn_appearance, held_out, load_errors, measure_sweeps,
-                        predict_changed, render_changed, save_errors, sweep_run, sweep_runs, trained_range)
+from mrl.sweeps import (
+    PEOPLE,
+    POSES,
+    SCENE,
+    SPOILT,
+    YAW_AND_PITCH,
+    Sweep,
+    band_statistics,
+    build_sweeps,
+    changed_cameras,
+    drawn_appearance,
+    held_out,
+    load_errors,
+    measure_sweeps,
+    predict_changed,
+    render_changed,
+    save_errors,
+    sweep_run,
+    sweep_runs,
+    trained_range,
+)
 
 CONFIG = DataConfig(size=32)
 ALL = POSES | YAW_AND_PITCH | SPOILT | PEOPLE
@@ -94,19 +114,32 @@ def test_low_light_halves_light_stop_by_stop(population):
 
 def test_trained_ranges():
     config = DataConfig(size=64, yaw=30.0, jitter=0.1)
-    assert trained_range("yaw", config) == (-30, 30) and trained_range("shifted crop", config) == (0, 10) and trained_range("occlusion", config) is None
+    assert (
+        trained_range("yaw", config) == (-30, 30)
+        and trained_range("shifted crop", config) == (0, 10)
+        and trained_range("occlusion", config) is None
+    )
     assert trained_range("blur", config) == pytest.approx((0.390625, 2.65625))
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    sweeps = {"yaw": Sweep("Yaw (deg)", ("yaw",), ((-60.0,), (0.0,), (60.0,))), "views": Sweep("View", ("view",), ((0.0,), (1.0,)))}
-    return sweeps, tmp_path_factory.mktemp("home"), lambda population: {"yaw": held_out(population, 3), "views": held_out(population, 2)}
+    sweeps = {
+        "yaw": Sweep("Yaw (deg)", ("yaw",), ((-60.0,), (0.0,), (60.0,))),
+        "views": Sweep("View", ("view",), ((0.0,), (1.0,))),
+    }
+    return (
+        sweeps,
+        tmp_path_factory.mktemp("home"),
+        lambda population: {"yaw": held_out(population, 3), "views": held_out(population, 2)},
+    )
 
 
 def test_jobs_and_interruptions_change_nothing(tiny, tmp_path, population):
     sweeps, _, choose = tiny
-    one, two = (build_sweeps(tmp_path / str(jobs), CONFIG, sweeps, choose(population), jobs, progress=False) for jobs in (1, 2))
+    one, two = (
+        build_sweeps(tmp_path / str(jobs), CONFIG, sweeps, choose(population), jobs, progress=False) for jobs in (1, 2)
+    )
     a, b = (FaceImages(f, "all").__getitems__(list(range(13)))["image"] for f in (one, two))
     assert torch.equal(a, b)
     (one / "images-0000.npy").write_bytes(b"")
@@ -118,8 +151,17 @@ def test_errors_of_a_run_are_measured_once(tiny):
     sweeps, home, choose = tiny
     run = "study/long/mrl-0"
     tensors, about = sweep_run(run, "once", sweeps, choose, controls=True, home=home, progress=False)
-    assert tensors["yaw"].shape == (3, 3, len(METRICS)) and tensors["coefficients.true"].shape[0] == 2 and "coefficients.yaw" not in tensors
-    assert about["config"]["loss"] == "mrl" and about["commit"] and len(about["data"]) == 64 and about["people"]["yaw"] == sorted(about["people"]["yaw"])
+    assert (
+        tensors["yaw"].shape == (3, 3, len(METRICS))
+        and tensors["coefficients.true"].shape[0] == 2
+        and "coefficients.yaw" not in tensors
+    )
+    assert (
+        about["config"]["loss"] == "mrl"
+        and about["commit"]
+        and len(about["data"]) == 64
+        and about["people"]["yaw"] == sorted(about["people"]["yaw"])
+    )
     rotation = list(METRICS).index("camera_rotation")
     assert tensors["mean face, true pose.yaw"][..., rotation].max() < 0.1
     (dataset,) = (home / "datasets").glob("once-*")
@@ -136,17 +178,31 @@ def test_what_cannot_be_drawn_is_named_and_the_rest_is(tiny, tmp_path):
     save_tensors(tmp_path / "heads.safetensors", tensors, "mrl.faces", metadata | {"name": "other heads"})
     _, about = sweep_run("study/long/mrl-0", "once", sweeps, choose, home=home, progress=False)
     errors = {name: torch.zeros(len(s.values), len(about["people"][name]), len(METRICS)) for name, s in sweeps.items()}
-    other = about | {"run": "other-0", "config": about["config"] | {"face_model": str(tmp_path / "heads.safetensors")}, "face_model": "other heads", "population": "of others"}
+    other = about | {
+        "run": "other-0",
+        "config": about["config"] | {"face_model": str(tmp_path / "heads.safetensors")},
+        "face_model": "other heads",
+        "population": "of others",
+    }
     save_errors(kept / "other-0.safetensors", errors, other)
     save_errors(kept / "few-0.safetensors", errors, about | {"people": {k: v[:1] for k, v in about["people"].items()}})
     (kept / "cut-0.safetensors").write_bytes(b"nothing")
     save_tensors(kept / "wrong-0.safetensors", {"a": torch.zeros(1)}, "mrl.morphable")
-    found, problems = sweep_runs(["nobody-0", "study/long/mrl-0", "other-0", "few-0", "cut-0", "wrong-0"], "once", sweeps, choose, home=home, progress=False)
+    found, problems = sweep_runs(
+        ["nobody-0", "study/long/mrl-0", "other-0", "few-0", "cut-0", "wrong-0"],
+        "once",
+        sweeps,
+        choose,
+        home=home,
+        progress=False,
+    )
     assert list(found) == ["study/long/mrl"]
     assert "run nobody-0: no config.json in" in problems["nobody-0"]
     assert "other-0 is of other heads with other population than study/long/mrl-0 (anny heads)" in problems["other-0"]
     assert "few-0: its errors are of other people or values than asked, and it has no checkpoint" in problems["few-0"]
-    assert "cut-0.safetensors: truncated" in problems["cut-0"] and "a mrl.sweeps file is expected" in problems["wrong-0"]
+    assert (
+        "cut-0.safetensors: truncated" in problems["cut-0"] and "a mrl.sweeps file is expected" in problems["wrong-0"]
+    )
 
 
 def test_a_run_anywhere(tiny, tmp_path):
@@ -154,15 +210,21 @@ def test_a_run_anywhere(tiny, tmp_path):
     shutil.copytree(ROOT / "results/study/long/mrl-0", tmp_path / "mine-0")
     found, problems = sweep_runs([str(tmp_path / "mine-0")], "anywhere", sweeps, choose, home=home, progress=False)
     assert not problems and found[str(tmp_path / "mine")][0]["yaw"].shape == (1, 3, 3, len(METRICS))
-    assert list((home / "results" / "anywhere").rglob("mine-0.safetensors")) and not list(tmp_path.glob("*.safetensors"))
+    assert list((home / "results" / "anywhere").rglob("mine-0.safetensors")) and not list(
+        tmp_path.glob("*.safetensors")
+    )
 
 
 def test_other_people_are_measured_again(tiny):
     sweeps, home, choose = tiny
-    fewer = lambda population: {k: v[:1] for k, v in choose(population).items()}  # noqa: E731
+    fewer = lambda population: {k: v[:1] for k, v in choose(population).items()}
     tensors, about = sweep_run("study/long/mrl-0", "again", sweeps, choose, home=home, progress=False)
     other, about_other = sweep_run("study/long/mrl-0", "again", sweeps, fewer, home=home, progress=False)
-    assert other["yaw"].shape[1] == 1 and np.allclose(other["yaw"][:, 0], tensors["yaw"][:, 0], rtol=1e-2, atol=1e-2) and about_other["people"] != about["people"]
+    assert (
+        other["yaw"].shape[1] == 1
+        and np.allclose(other["yaw"][:, 0], tensors["yaw"][:, 0], rtol=1e-2, atol=1e-2)
+        and about_other["people"] != about["people"]
+    )
 
 
 def test_a_run_without_a_checkpoint_says_so(tiny, tmp_path):
@@ -207,7 +269,9 @@ def test_balanced_populations_are_balanced_in_pairs(population):
     for a in axes:
         for b in axes:
             if a != b:
-                assert {int(((axes[a] == g) & (axes[b] == h)).sum()) for g in in_order(a) for h in in_order(b)} == {len(people) // len(in_order(a)) // len(in_order(b))}
+                assert {int(((axes[a] == g) & (axes[b] == h)).sum()) for g in in_order(a) for h in in_order(b)} == {
+                    len(people) // len(in_order(a)) // len(in_order(b))
+                }
 
 
 def test_exchanges_within_strata_leave_the_strata_alone():
@@ -229,7 +293,13 @@ def test_left_out_effect(population, tmp_path):
         base = rng.uniform(1, 2, len(test))
         for name, errors in (("all", base), ("without", base + 1 + 2 * old)):
             (tmp_path / f"{name}-{seed}").mkdir()
-            write_csv(tmp_path / f"{name}-{seed}" / "faces.csv", [{"split": "test", "identity": p, "images": 8, **dict.fromkeys(METRICS, e)} for p, e in zip(test.tolist(), errors.tolist())])
+            write_csv(
+                tmp_path / f"{name}-{seed}" / "faces.csv",
+                [
+                    {"split": "test", "identity": p, "images": 8, **dict.fromkeys(METRICS, e)}
+                    for p, e in zip(test.tolist(), errors.tolist())
+                ],
+            )
     folders = [[tmp_path / f"{name}-{seed}" for seed in range(2)] for name in ("all", "without")]
     effect = left_out_effect(*folders, population, "age>55", "shape")
     assert [effect[k][0] for k in ("group", "others", "difference")] == pytest.approx([3, 1, 2])
@@ -238,12 +308,16 @@ def test_left_out_effect(population, tmp_path):
 
 def test_readme_says_what_the_errors_say(population):
     "The shares in the README's section on robustness, from the errors that are kept."
+
     def kept(name, loss):
         found = [load_errors(p) for p in sorted((ROOT / "results" / name).glob(f"{loss}-[0-9].safetensors"))]
         return {k: np.stack([t[k] for t, _ in found if k in t]) for k in found[0][0]}, found[0][1]
 
     px, deg = (list(METRICS).index(k) for k in ("reprojection", "camera_rotation"))
-    losses = [f"study/long/{loss}" for loss in ("mrl", "mrl-disentangled-3-log", "camera-alpha1000-beta1-gamma0", "alpha1-beta0.001-gamma0")]
+    losses = [
+        f"study/long/{loss}"
+        for loss in ("mrl", "mrl-disentangled-3-log", "camera-alpha1000-beta1-gamma0", "alpha1-beta0.001-gamma0")
+    ]
     rotation, moved = {}, {}
     for loss in losses:
         tensors, about = kept("pose_robustness", loss)
@@ -252,11 +326,25 @@ def test_readme_says_what_the_errors_say(population):
             assert 1 <= (median[np.abs(x) <= edge].max(0) / median[x == 0][0])[[px, deg]].max() < 2
         covered = np.median(tensors["occlusion"][..., px], (0, 2))
         assert covered[list(SPOILT["occlusion"].x).index(20)] > 2 * covered[0]
-        rotation[loss] = [np.median(tensors[name][:, list(POSES[name].x).index(v), :, deg]) for name, v in (("yaw", -80), ("yaw", -70), ("yaw", 70), ("yaw", 80), ("pitch", 30), ("pitch", 35), ("pitch", 40))]
+        rotation[loss] = [
+            np.median(tensors[name][:, list(POSES[name].x).index(v), :, deg])
+            for name, v in (
+                ("yaw", -80),
+                ("yaw", -70),
+                ("yaw", 70),
+                ("yaw", 80),
+                ("pitch", 30),
+                ("pitch", 35),
+                ("pitch", 40),
+            )
+        ]
         tensors, about = kept("face_diversity", loss)
         tone = tensors["skin tone"].mean((0, 2))
         assert 1.1 < (tone[5] / tone[2])[px] < 1.35 and 1.1 < (tone[5] / tone[2])[deg] < 1.4
-        ancestry, true = groups_of(population, np.array(about["people"]["views"]))["ancestry"], tensors["coefficients.true"][0]
+        ancestry, true = (
+            groups_of(population, np.array(about["people"]["views"]))["ancestry"],
+            tensors["coefficients.true"][0],
+        )
         way = true[ancestry == "african"].mean(0) - true[ancestry == "caucasian"].mean(0)
         told = (tensors["coefficients.skin tone"] @ way / (way @ way)).mean((0, 2))
         moved[loss] = told[5] - told[1]
@@ -264,5 +352,11 @@ def test_readme_says_what_the_errors_say(population):
     assert 0.55 < max(moved.values()) < 0.75 and abs(moved[losses[0]]) < 0.1
     for loss in ("mrl", "mrl-disentangled-3-log"):
         without = sorted((ROOT / "results" / "left_out" / "african").glob(f"{loss}-[0-9]"))
-        effect = left_out_effect([ROOT / "results" / "study" / "long" / p.name for p in without], without, population, "african>0.5", "reprojection")
+        effect = left_out_effect(
+            [ROOT / "results" / "study" / "long" / p.name for p in without],
+            without,
+            population,
+            "african>0.5",
+            "reprojection",
+        )
         assert 0.27 < effect["group"][0] / effect["group before"][0] < 0.42

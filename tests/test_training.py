@@ -1,4 +1,5 @@
 "Hard tests of mrl.training, mrl.results and mrl.network: what a killed, diverging or mistaken run leaves behind."
+
 import math
 import os
 import pickle
@@ -22,7 +23,17 @@ from mrl.results import load_run, read_history, run_record
 from mrl.rotation import geodesic_angle, quaternion_multiply, random_quaternion_within
 from mrl.training import StepSampler, evaluate, train
 
-TINY = TrainConfig(n_images=256, image_size=32, n_components=8, width=0.06, steps=8, batch_size=16, eval_every=2, device="cpu", precision="fp32")
+TINY = TrainConfig(
+    n_images=256,
+    image_size=32,
+    n_components=8,
+    width=0.06,
+    steps=8,
+    batch_size=16,
+    eval_every=2,
+    device="cpu",
+    precision="fp32",
+)
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +63,16 @@ def test_every_loss_trains(where, loss):
 def test_killed_run_resumes_to_the_same_network(where, home, finished):
     "SIGKILL, between checkpoints; then the same call again."
     code = f"from pathlib import Path; from mrl.training import *; import mrl.training as m; c = {replace(TINY, run='killed')!r}; w = dict(results_dir=Path({str(home)!r}) / 'results', data_dir=Path({str(home)!r}) / 'datasets', progress=False)\n"
-    slow = code + "import time; step = m.train_step\ndef waits(*a):\n    time.sleep(0.4)\n    return step(*a)\nm.train_step = waits\ntrain(c, **w)"
-    env = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}  # a Dask cluster in an earlier test leaves some behind
-    process = subprocess.Popen([sys.executable, "-c", slow], env=env | {"OMP_NUM_THREADS": str(torch.get_num_threads())})
+    slow = (
+        code
+        + "import time; step = m.train_step\ndef waits(*a):\n    time.sleep(0.4)\n    return step(*a)\nm.train_step = waits\ntrain(c, **w)"
+    )
+    env = {
+        k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")
+    }  # a Dask cluster in an earlier test leaves some behind
+    process = subprocess.Popen(
+        [sys.executable, "-c", slow], env=env | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    )
     state = home / "results/killed/state.pt"
     deadline = time.time() + 120
     while not state.exists() and process.poll() is None and time.time() < deadline:
@@ -95,7 +113,9 @@ def test_resuming_elsewhere_is_recorded_and_other_data_refused(where, home, fini
     record = run_record(folder, TINY, about | {"device": "another", "commit": "later"})
     assert record["resumed"] == [{"device": "another", "commit": "later"}]
     assert record["device"] == about["device"]
-    write_json(folder / "config.json", {k: v for k, v in config.items() if k != "processes"})  # begun before there were several
+    write_json(
+        folder / "config.json", {k: v for k, v in config.items() if k != "processes"}
+    )  # begun before there were several
     assert run_record(folder, TINY, about)["resumed"] == [{"processes": 1}]
     with pytest.raises(ValueError, match="cannot be resumed: data changed"):
         run_record(folder, TINY, about | {"data": "0" * 64})
@@ -118,7 +138,10 @@ def test_divergence_keeps_the_last_good_checkpoint(where, home, monkeypatch):
 
     make = training.make_criterion
     monkeypatch.setattr(training, "make_criterion", criterion)
-    with pytest.raises(FloatingPointError, match=r"run nan diverged at step 5: .*finite.*last good checkpoint is .*checkpoint.safetensors"):
+    with pytest.raises(
+        FloatingPointError,
+        match=r"run nan diverged at step 5: .*finite.*last good checkpoint is .*checkpoint.safetensors",
+    ):
         train(replace(TINY, run="nan"), **where)
     tensors, about = load_tensors(home / "results/nan/checkpoint.safetensors", "mrl.checkpoint")
     assert about["step"] == 4 and all(torch.isfinite(v).all() for v in tensors.values() if v.is_floating_point())
@@ -148,7 +171,9 @@ def test_results_of_another_configuration_are_not_touched(where, finished):
 def test_model_and_data_must_belong_together(where, home, finished):
     model, morphable, config = load_run(finished)
     data = FaceImages(home / "datasets" / read_json(finished / "config.json")["data_folder"], "test")
-    cut = MorphableModel(morphable.mean[:100], morphable.basis[:, :100], torch.zeros(0, 3, dtype=torch.long), morphable.variance_ratio)
+    cut = MorphableModel(
+        morphable.mean[:100], morphable.basis[:, :100], torch.zeros(0, 3, dtype=torch.long), morphable.variance_ratio
+    )
     with pytest.raises(ValueError, match="predicts 100 vertices .* different face models"):
         evaluate(Reconstructor(cut, model.t_crop_mean, model.t_crop_sd, 32, 0.06).eval(), data)
     with pytest.raises(ValueError, match=r"images \(B, 3, 64, 64\) uint8 expected"):
@@ -220,13 +245,19 @@ def test_a_data_set_of_ones_own(where, home, finished):
     own = replace(TINY, data=str(folder), n_images=TrainConfig.n_images, run="own")
     a, b = (load_tensors(f / "checkpoint.safetensors", "mrl.checkpoint")[0] for f in (train(own, **where), finished))
     assert all(torch.equal(a[k], b[k]) for k in a)
-    with pytest.raises(ValueError, match="image_size=64: the images of .* have 32 px"): train(replace(own, image_size=64, run="other-size"), **where)
-    with pytest.raises(ValueError, match="decides face_model, n_images, data_seed, without, near, far: leave them out"): replace(own, face_model="ict")
-    with pytest.raises(ValueError, match="unknown effect hairs; the effects are skins"): TrainConfig(without="hairs")
+    with pytest.raises(ValueError, match="image_size=64: the images of .* have 32 px"):
+        train(replace(own, image_size=64, run="other-size"), **where)
+    with pytest.raises(ValueError, match="decides face_model, n_images, data_seed, without, near, far: leave them out"):
+        replace(own, face_model="ict")
+    with pytest.raises(ValueError, match="unknown effect hairs; the effects are skins"):
+        TrainConfig(without="hairs")
     assert TrainConfig(without="noise, hair").without == "hair,noise"
 
 
 def test_the_loss_sees_some_vertices_and_the_metrics_all(where):
-    metrics = {n: read_json(train(replace(TINY, run=f"vertices-{n}", vertices=n), **where) / "metrics.json") for n in (40, 2500)}
+    metrics = {
+        n: read_json(train(replace(TINY, run=f"vertices-{n}", vertices=n), **where) / "metrics.json")
+        for n in (40, 2500)
+    }
     assert metrics[40]["test"]["shape"] != metrics[2500]["test"]["shape"]
     assert metrics[40]["test_controls"] == metrics[2500]["test_controls"]
