@@ -5,7 +5,7 @@
 # make study            the runs behind nbs/study.ipynb (many hours on two cores; continues where it was), and the notebook drawn from them
 # make figures          redraw figures/, the README's pictures and pages to open in a browser, from results/
 # make export           after editing a notebook: clean it and export mrl/
-# make virtual-cameras  the runs behind nbs/13_virtual_cameras.ipynb (an hour on two cores; continues where it was)
+# make virtual-cameras  the runs behind nbs/02_losses/03_where_cameras_stand.ipynb (an hour on two cores; continues where it was)
 # All create .venv. PYTHON chooses the interpreter (3.10-3.12); PARAMS goes to papermill: make train PARAMS="-p loss reprojection"
 
 PYTHON ?= python3

@@ -1,4 +1,4 @@
-"""How the faces that OpenCV's cascades find lie to the faces that training crops: the measurements behind notebook 27_photo.
+"""How the faces that OpenCV's cascades find lie to the faces that training crops: the measurements behind notebook nbs/08_photo/01_reconstruction.ipynb.
 
     python benchmarks/detector_crop.py --run results/mrl-0
 
@@ -19,13 +19,13 @@ import numpy as np
 import torch
 
 import mrl
-from mrl.camera import intrinsics, pose_to_crop, project
-from mrl.data import CropConfig, DataConfig, render_image, sample_cameras
-from mrl.faces import load_population, split_identities
-from mrl.files import ROOT, read_json, write_json
-from mrl.metrics import image_metrics
-from mrl.photo import FACE_IN_WINDOW, box_of, crop_of_box, face_of_windows, face_windows, look, overlap
-from mrl.results import commit, load_run, write_csv
+from mrl.data.rendered import CropConfig, DataConfig, render_image, sample_cameras
+from mrl.faces.population import load_population, split_identities
+from mrl.geometry.camera import intrinsics, pose_to_crop, project
+from mrl.io.files import ROOT, read_json, write_json
+from mrl.photo.reconstruction import FACE_IN_WINDOW, box_of, crop_of_box, face_of_windows, face_windows, look, overlap
+from mrl.training.metrics import image_metrics
+from mrl.training.results import commit, load_run, write_csv
 
 LOWEST, HIGHEST, ROOM = (
     0.3,
@@ -56,7 +56,7 @@ def scenes(config, n, population):
 
 
 def turn(label, size):
-    "Yaw, pitch, roll (degrees) against the line of sight, as in `mrl.data.distribution`."
+    "Yaw, pitch, roll (degrees) against the line of sight, as in `mrl.data.rendered.distribution`."
     from scipy.spatial.transform import Rotation
 
     q, _ = pose_to_crop(label["q"], label["t"], label["K"], size)

@@ -22,14 +22,14 @@ from pathlib import Path
 import numpy as np
 import trimesh
 
-from mrl.benchmark import Method, MiccCase, evaluate, mean_face, model_fit
-from mrl.faces import load_population
-from mrl.files import write_json
-from mrl.lookalike import build_lookalike
-from mrl.micc import Mesh, read_micc
-from mrl.morphable import morphable_model_of
-from mrl.protocols import PROTOCOLS, compare, named_face
-from mrl.results import commit
+from mrl.faces.morphable import morphable_model_of
+from mrl.faces.population import load_population
+from mrl.io.files import write_json
+from mrl.scans.lookalike import build_lookalike
+from mrl.scans.methods import Method, MiccCase, evaluate, mean_face, model_fit
+from mrl.scans.micc import Mesh, read_micc
+from mrl.scans.protocols import PROTOCOLS, compare, named_face
+from mrl.training.results import commit
 
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
 parser.add_argument("--subjects", type=int, default=2)

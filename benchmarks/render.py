@@ -5,7 +5,7 @@
     python benchmarks/render.py --write                            # leave results/throughput/render.json, which nbs/throughput.ipynb draws
 
 Cameras and crops are those of a data set. Processes begin at the same moment; their rates add up. The stages are measured in one process by wrapping the
-functions of `mrl.render`, each without the stages inside it; Embree finishes a scene at its first ray, so one ray is counted with the building.
+functions of `mrl.render.renderer`, each without the stages inside it; Embree finishes a scene at its first ray, so one ray is counted with the building.
 
 Three comparisons with trimesh's `RayMeshIntersector` (Embree underneath, too), picture by picture, ours and theirs in turn:
 calls     the scenes and rays of our pictures, as they are: building, first hits with barycentric coordinates, shadow rays
@@ -33,11 +33,11 @@ import numpy as np
 import torch
 import trimesh
 
-from mrl import render
-from mrl.appearance import sample_appearance
-from mrl.data import DataConfig, detector_crop, sample_cameras
-from mrl.faces import load_population
-from mrl.files import HOME, ROOT, write_json
+from mrl.data.rendered import DataConfig, detector_crop, sample_cameras
+from mrl.faces.population import load_population
+from mrl.io.files import HOME, ROOT, write_json
+from mrl.render import renderer as render
+from mrl.render.appearance import sample_appearance
 
 STAGES = {
     "_prepare": "geometry",
@@ -95,7 +95,7 @@ def rate(size, n, processes):
 
 @contextmanager
 def patched(**names):
-    "Other functions in `mrl.render` for a while."
+    "Other functions in `mrl.render.renderer` for a while."
     kept = {k: getattr(render, k) for k in names}
     try:
         for k, v in names.items():
@@ -147,7 +147,7 @@ def stages(renderer, jobs):
 
 
 class TrimeshScene:
-    "`mrl.render.Scene` out of the calls that trimesh offers."
+    "`mrl.render.renderer.Scene` out of the calls that trimesh offers."
 
     def __init__(self, vertices, triangles):
         self.mesh = trimesh.Trimesh(vertices, triangles, process=False)

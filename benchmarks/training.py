@@ -15,8 +15,8 @@ from dataclasses import replace
 
 import torch
 
-from mrl.configuration import TrainConfig, make_criterion, resolve_device
-from mrl.training import Objective, StepSampler, make_optimiser, prepare, train_step
+from mrl.training.configuration import TrainConfig, make_criterion, resolve_device
+from mrl.training.loop import Objective, StepSampler, make_optimiser, prepare, train_step
 
 
 def main():

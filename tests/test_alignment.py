@@ -5,8 +5,8 @@ import pytest
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from mrl.alignment import Surface, fit_similarity, icp, move, thin, welded
-from mrl.faces import load_population
+from mrl.faces.population import load_population
+from mrl.geometry.alignment import Surface, fit_similarity, icp, move, thin, welded
 
 
 def similarity(rng, degrees, mm, scale=1.0, centre=np.zeros(3)):
@@ -31,7 +31,7 @@ def as_scan(rng, v, t, holes, noise=0.2, cut=None):
 def ict_faces():
     "Two faces of ICT-FaceKit."
     try:
-        from mrl.face_models import read_face_model
+        from mrl.faces.sources import read_face_model
 
         model = read_face_model("ict")
     except FileNotFoundError:

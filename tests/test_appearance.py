@@ -8,8 +8,17 @@ import trimesh
 from scipy.ndimage import map_coordinates
 from scipy.spatial import ConvexHull
 
-from mrl.appearance import EFFECTS, background, sample_appearance, smooth, switch_off
-from mrl.surfaces import RIM, SIDES, fit_sphere, glasses_triangles, glasses_vertices, lens_planes, rim_points, skin_at
+from mrl.render.appearance import EFFECTS, background, sample_appearance, smooth, switch_off
+from mrl.render.surfaces import (
+    RIM,
+    SIDES,
+    fit_sphere,
+    glasses_triangles,
+    glasses_vertices,
+    lens_planes,
+    rim_points,
+    skin_at,
+)
 
 LABELS = dict(gender=1.0, age=30.0, african=0.2, asian=0.3, caucasian=0.5)
 

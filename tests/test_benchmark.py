@@ -7,8 +7,9 @@ import pytest
 import trimesh
 from test_protocols import face, motion
 
-from mrl.alignment import Surface, move
-from mrl.benchmark import (
+from mrl.faces.population import load_population
+from mrl.geometry.alignment import Surface, move
+from mrl.scans.methods import (
     Method,
     MiccCase,
     evaluate,
@@ -18,10 +19,9 @@ from mrl.benchmark import (
     network_predictions,
     read_face,
 )
-from mrl.faces import load_population
-from mrl.micc import IBUG_LANDMARKS, Subject
-from mrl.protocols import PROTOCOLS, Face, find_lips_central
-from mrl.report import failures, report_row, summarise
+from mrl.scans.micc import IBUG_LANDMARKS, Subject
+from mrl.scans.protocols import PROTOCOLS, Face, find_lips_central
+from mrl.scans.report import failures, report_row, summarise
 
 POPULATION = load_population()
 
@@ -178,7 +178,7 @@ def test_a_network_is_asked_for_the_frames_of_a_protocol(monkeypatch):
     "Shapes are averaged over the pictures in which a face is found; a protocol of other videos does not ask."
     import torch
 
-    import mrl.photo
+    import mrl.photo.reconstruction
 
     x = torch.as_tensor(POPULATION.faces(np.arange(3)))
 
@@ -208,7 +208,7 @@ def test_a_network_is_asked_for_the_frames_of_a_protocol(monkeypatch):
         def forget(self):
             pass
 
-    monkeypatch.setattr(mrl.photo, "reconstruct", reconstruct)
+    monkeypatch.setattr(mrl.photo.reconstruction, "reconstruct", reconstruct)
     protocols = [PROTOCOLS[k] for k in ("ramon2019", "ganfit2019", "deng2019")]
     rows = evaluate(
         [Case()], protocols, {v: network_predictions(None, v) for v in ("Indoor-Cooperative", "PTZ-Outdoor")}
@@ -243,7 +243,7 @@ def test_folders_of_one_name_are_two_methods(tmp_path):
 
 def test_the_model_fit_finds_what_the_model_can_say():
     "A face that the model made, noisy and somewhere else, comes back."
-    from mrl.morphable import morphable_model_of
+    from mrl.faces.morphable import morphable_model_of
 
     morphable, rng = morphable_model_of(POPULATION, np.arange(500), 16), np.random.default_rng(0)
     x = (morphable.mean + torch_tensordot(rng.normal(0, 1, 16), morphable.basis)).double().numpy()

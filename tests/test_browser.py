@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mrl.faces import load_population
-from mrl.plots import mesh_figure, present, slider_figure
-from mrl.study import front_figure, load_study
+from mrl.faces.population import load_population
+from mrl.show.plots import mesh_figure, present, slider_figure
+from mrl.study.runs import front_figure, load_study
 
 ROOT = Path(__file__).parent.parent
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -28,7 +28,7 @@ FLAGS = (
 )  # the second line draws WebGL without a GPU
 TWO = "study/long/mrl-0,study/long/camera-alpha1000-beta1-gamma0-0"
 NOTEBOOKS = [  # name, parameters, sliders to move, meshes in space
-    ("31_explorers", {}, ["depth (mm)", "shape 1 (sd)"], 3),
+    ("10_show/02_explorers", {}, ["depth (mm)", "shape 1 (sd)"], 3),
     ("pose_robustness", {"run": TWO, "poses": "60,90"}, [], 6),
     ("face_diversity", {"run": TWO, "explore": True}, ["shape 1 (sd)"], 5),
 ]
@@ -158,7 +158,7 @@ def test_notebook(page, lab, name, parameters, sliders, meshes):
     scenes = page.locator(".gl-container canvas")
     until(lambda: scenes.count() == meshes, f"{meshes} meshes are there")
     for scene in scenes.all():
-        until(lambda: is_drawn(pixels(scene)), "a mesh is drawn", 30)  # noqa: B023
+        until(lambda: is_drawn(pixels(scene)), "a mesh is drawn", 30)
     for label in sliders:
         slider = page.locator(".widget-slider").filter(has=page.get_by_text(label, exact=True))
         output = page.locator(".jp-OutputArea-output").filter(has=slider)
@@ -166,8 +166,8 @@ def test_notebook(page, lab, name, parameters, sliders, meshes):
         text, picture = readout.all_text_contents(), pixels(mesh)
         slider.locator(".noUi-handle").focus()
         page.keyboard.press("PageUp")
-        until(lambda: readout.all_text_contents() != text, f"{label} changes the readout", 30)  # noqa: B023
-        until(lambda: (pixels(mesh) != picture).any(), f"{label} changes the mesh", 30)  # noqa: B023
+        until(lambda: readout.all_text_contents() != text, f"{label} changes the readout", 30)
+        until(lambda: (pixels(mesh) != picture).any(), f"{label} changes the mesh", 30)
         assert is_drawn(pixels(mesh))
         output.screenshot(path=page.folder / f"{name}-{label.split()[0]}.png")
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from mrl.camera import (
+from mrl.geometry.camera import (
     crop_intrinsics,
     intrinsics,
     invert_pose,
@@ -19,7 +19,7 @@ from mrl.camera import (
     resize_intrinsics,
     transform_points,
 )
-from mrl.rotation import quaternion_multiply, quaternion_to_matrix, random_quaternion
+from mrl.geometry.rotation import quaternion_multiply, quaternion_to_matrix, random_quaternion
 
 BATCHES = [(), (0,), (1,), (4,), (2, 0, 3), (2, 1, 3)]
 K = torch.tensor([[910.0, 3, 120], [0, 880, 101], [0, 0, 1]], dtype=torch.float64)

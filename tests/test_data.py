@@ -1,4 +1,4 @@
-"Hard tests of mrl.data: truth that belongs to its image, the same bytes however they were rendered (tests/test_store.py has the store's own)."
+"Hard tests of mrl.data.rendered: truth that belongs to its image, the same bytes however they were rendered (tests/test_store.py has the store's own)."
 
 import shutil
 import signal
@@ -12,11 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-import mrl.data as data
-import mrl.store as store
-from mrl.appearance import sample_appearance, switch_off
-from mrl.camera import project, resize_intrinsics
-from mrl.data import (
+import mrl.data.rendered as data
+import mrl.data.store as store
+from mrl.data.rendered import (
     DataConfig,
     FaceImages,
     batches,
@@ -28,10 +26,12 @@ from mrl.data import (
     plan_labels,
     sample_cameras,
 )
-from mrl.faces import load_population, split_identities
-from mrl.files import load_tensors, read_json, save_tensors, write_json
-from mrl.populations import population_file
-from mrl.store import SHARD, read_record, shard_path
+from mrl.data.store import SHARD, read_record, shard_path
+from mrl.faces.carrier import population_file
+from mrl.faces.population import load_population, split_identities
+from mrl.geometry.camera import project, resize_intrinsics
+from mrl.io.files import load_tensors, read_json, save_tensors, write_json
+from mrl.render.appearance import sample_appearance, switch_off
 
 CONFIG = DataConfig(n_images=SHARD + 50, size=16)
 
@@ -49,7 +49,7 @@ def test_rendered_by_a_process_that_is_killed_and_by_a_dask_cluster(built, tmp_p
     "The first shard by a process of its own, killed by SIGKILL; the rest by a cluster's worker; the bytes, in every file, of one undisturbed process."
     distributed = pytest.importorskip("distributed", reason="the package distributed is not installed")
     folder = tmp_path / "killed"
-    code = f"from mrl.data import *; build_dataset({str(folder)!r}, {CONFIG!r}, jobs=1, progress=False)"
+    code = f"from mrl.data.rendered import *; build_dataset({str(folder)!r}, {CONFIG!r}, jobs=1, progress=False)"
     process = subprocess.Popen([sys.executable, "-c", code])
     try:
         on_record = lambda: (

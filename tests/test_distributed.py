@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from mrl.configuration import TrainConfig
-from mrl.files import load_tensors, read_json
-from mrl.results import read_history
-from mrl.training import train
+from mrl.io.files import load_tensors, read_json
+from mrl.training.configuration import TrainConfig
+from mrl.training.loop import train
+from mrl.training.results import read_history
 
 ROOT = Path(__file__).parent.parent
 MRL = TrainConfig(
@@ -40,7 +40,7 @@ SCRIPT = """
 import json, os, signal, sys
 from pathlib import Path
 import torch
-import mrl.training as m
+import mrl.training.loop as m
 
 torch.set_num_threads(1)
 rank, (what, home, *configs) = os.environ["RANK"], sys.argv[1:]
@@ -176,5 +176,5 @@ def test_a_killed_run_resumes_with_one_process_and_with_two_notebooks(alone, hom
 
 
 def test_import_does_not_need_lightning():
-    code = "import sys, mrl.training; print([m for m in sys.modules if 'lightning' in m])"
+    code = "import sys, mrl.training.loop; print([m for m in sys.modules if 'lightning' in m])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout.strip() == "[]"

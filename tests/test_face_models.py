@@ -21,7 +21,9 @@ import scipy.sparse
 import torch
 import trimesh
 
-from mrl.face_models import (
+from mrl.faces.morphable import MorphableModel, save_morphable_model
+from mrl.faces.population import LANDMARKS
+from mrl.faces.sources import (
     _BFM_2009_IBUG,
     _FLAME_IBUG,
     _IBUG,
@@ -41,8 +43,6 @@ from mrl.face_models import (
     scan_files,
     thin,
 )
-from mrl.faces import LANDMARKS
-from mrl.morphable import MorphableModel, save_morphable_model
 
 ROOT = Path(__file__).parent.parent
 WHERE = {
@@ -508,7 +508,7 @@ def test_forged_pointers(tmp_path, face):
         path.write_bytes(pickle.dumps(flame(face) | {"f": FORGED[int(path.stem[0])]}, protocol=int(path.stem[1])))
     code = """if True:
         import sys
-        from mrl.face_models import read_flame
+        from mrl.faces.sources import read_flame
         for path in sys.argv[1:]:
             try: print(read_flame(path).triangles[0])
             except ValueError as e: print(e)
@@ -1319,5 +1319,5 @@ def test_missing_files(tmp_path, read):
 
 
 def test_import_is_light():
-    code = "import sys, mrl.face_models; print([m for m in ('h5py', 'scipy', 'sklearn', 'trimesh', 'eos', 'plotly', 'nbdev') if m in sys.modules])"
+    code = "import sys, mrl.faces.sources; print([m for m in ('h5py', 'scipy', 'sklearn', 'trimesh', 'eos', 'plotly', 'nbdev') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""Pictures and labels against stored ones: whoever changes what a configuration stands for raises mrl.data.DATA_VERSION and runs `python tests/test_golden.py`."""
+"""Pictures and labels against stored ones: whoever changes what a configuration stands for raises mrl.data.rendered.DATA_VERSION and runs `python tests/test_golden.py`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from mrl.appearance import EFFECTS
-from mrl.camera import project
-from mrl.data import DATA_VERSION, DataConfig, plan_labels, render_image, renderer_of
-from mrl.files import load_tensors, save_tensors
+from mrl.data.rendered import DATA_VERSION, DataConfig, plan_labels, render_image, renderer_of
+from mrl.geometry.camera import project
+from mrl.io.files import load_tensors, save_tensors
+from mrl.render.appearance import EFFECTS
 
 GOLDEN = Path(__file__).parent / "golden"
 CONFIG = DataConfig(n_images=280, size=96)  # into the second shard
@@ -69,7 +69,7 @@ def golden():
 def test_pictures_are_those_of_the_version(golden):
     difference = changed(sheet(), golden)
     assert difference < CHANGED, (
-        f"{difference:.1%} of the colour values changed; raise mrl.data.DATA_VERSION and run python {Path(__file__).name}"
+        f"{difference:.1%} of the colour values changed; raise mrl.data.rendered.DATA_VERSION and run python {Path(__file__).name}"
     )
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mrl.benchmark import evaluate, mean_face
-from mrl.faces import load_population
-from mrl.h3ds import eye_corner, h3ds_protocol, read_h3ds
-from mrl.micc import Mesh
-from mrl.morphable import morphable_model_of
-from mrl.photo import save_mesh
-from mrl.protocols import compare, named_face
+from mrl.faces.morphable import morphable_model_of
+from mrl.faces.population import load_population
+from mrl.photo.reconstruction import save_mesh
+from mrl.scans.h3ds import eye_corner, h3ds_protocol, read_h3ds
+from mrl.scans.methods import evaluate, mean_face
+from mrl.scans.micc import Mesh
+from mrl.scans.protocols import compare, named_face
 
 
 @pytest.fixture(scope="module")

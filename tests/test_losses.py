@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from mrl.camera import intrinsics, invert_pose, look_at, pose_matrix, project
+from mrl.geometry.camera import intrinsics, invert_pose, look_at, pose_matrix, project
+from mrl.geometry.rotation import quaternion_multiply, random_quaternion, random_quaternion_within, rotate
 from mrl.losses import (
     GeometricAlignmentLoss,
     MultiTermLoss,
@@ -21,7 +22,6 @@ from mrl.losses import (
     reprojection,
     true_and_batch_cameras,
 )
-from mrl.rotation import quaternion_multiply, random_quaternion, random_quaternion_within, rotate
 
 K = intrinsics(640.0, 224).double()
 

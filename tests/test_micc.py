@@ -1,4 +1,4 @@
-"Hard tests of mrl.micc and mrl.lookalike: no vertex shifted, no frame missed, every fault named with its file and subject."
+"Hard tests of mrl.scans.micc and mrl.scans.lookalike: no vertex shifted, no frame missed, every fault named with its file and subject."
 
 import hashlib
 import io
@@ -13,10 +13,10 @@ import pytest
 import trimesh
 from PIL import Image
 
-from mrl.faces import load_population, split_identities
-from mrl.files import ROOT
-from mrl.lookalike import ABOUT, _landmarks, build_lookalike
-from mrl.micc import (
+from mrl.faces.population import load_population, split_identities
+from mrl.io.files import ROOT
+from mrl.scans.lookalike import ABOUT, _landmarks, build_lookalike
+from mrl.scans.micc import (
     AUTHORS_LANDMARKS,
     IBUG_LANDMARKS,
     SCANS,
@@ -741,7 +741,7 @@ def test_the_named_frame_is_frontal(built):
 
 def test_the_film_shows_the_head_where_its_camera_says(built, population):
     "Where rays of its camera meet the eyeballs the picture is less red than on the skin beside them: pose, intrinsics and the number of the frame are right."
-    from mrl.render import Renderer
+    from mrl.render.renderer import Renderer
 
     renderer, subjects = Renderer(population), read(built[0])[0]
     for number in (1, 28):

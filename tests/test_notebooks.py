@@ -12,14 +12,14 @@ import papermill
 import pytest
 import trimesh
 
-from mrl.configuration import TrainConfig
-from mrl.data import DataConfig
-from mrl.faces import load_population
-from mrl.files import read_json, write_json
-from mrl.lookalike import build_lookalike
-from mrl.metrics import METRICS
-from mrl.store import verify_dataset
-from mrl.study import headline, load_study
+from mrl.data.rendered import DataConfig
+from mrl.data.store import verify_dataset
+from mrl.faces.population import load_population
+from mrl.io.files import read_json, write_json
+from mrl.scans.lookalike import build_lookalike
+from mrl.study.runs import headline, load_study
+from mrl.training.configuration import TrainConfig
+from mrl.training.metrics import METRICS
 
 ROOT = Path(__file__).parent.parent
 TINY = dict(n_images=256, image_size=32, n_components=8, width=0.06, steps=6, batch_size=16, eval_every=3, device="cpu")
@@ -383,9 +383,37 @@ def test_import_is_light():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "nbs").glob("*.ipynb")), ids=lambda p: p.name)
+NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+by_path = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: str(p.relative_to(ROOT / "nbs")))
+
+
+@by_path
 def test_notebook_is_small_and_titled(path):
     cells = json.loads(path.read_text())["cells"]
     first = next(c for c in cells if c["cell_type"] == "markdown")
     assert re.match(r"# .+\n\n> .+", "".join(first["source"]))
     assert path.stat().st_size < 1_000_000
+
+
+@by_path
+def test_links_lead_somewhere(path):
+    "Links between notebooks and to files, as GitHub and JupyterLab follow them; no notebook is named without a link."
+    text = "\n".join("".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "markdown")
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        assert target.startswith("http") or (path.parent / target).exists(), target
+    names = "|".join(p.stem for p in NOTEBOOKS)
+    assert not re.findall(rf"(?<!\[)`(?:{names})`(?!\])", text)
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", ROOT / "data/README.md", ROOT / "results/README.md"], ids=str)
+def test_links_of_the_readme_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text()):
+        assert target.startswith("http") or (path.parent / target).exists(), target
+
+
+def test_every_public_name_is_found():
+    import mrl
+
+    assert all(getattr(mrl, name) is not None for name in mrl.__all__) and set(mrl.__all__) <= set(dir(mrl))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'; its public names are MultiviewReprojectionLoss"):
+        mrl.nothing  # noqa: B018

@@ -10,14 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from mrl import photo
-from mrl.camera import crop_to_pose, intrinsics, project
-from mrl.data import DataConfig, detector_crop, render_image, sample_cameras
-from mrl.faces import load_population, split_identities
-from mrl.files import ROOT
-from mrl.morphable import morphable_model_of
-from mrl.network import Reconstructor
-from mrl.photo import (
+from mrl.data.rendered import DataConfig, detector_crop, render_image, sample_cameras
+from mrl.faces.morphable import morphable_model_of
+from mrl.faces.population import load_population, split_identities
+from mrl.geometry.camera import crop_to_pose, intrinsics, project
+from mrl.io.files import ROOT
+from mrl.photo import reconstruction as photo
+from mrl.photo.reconstruction import (
     crop_of_box,
     detect_face,
     export_now,
@@ -28,7 +27,8 @@ from mrl.photo import (
     reconstruct,
     save_mesh,
 )
-from mrl.protocols import NOW_LANDMARKS
+from mrl.scans.protocols import NOW_LANDMARKS
+from mrl.training.network import Reconstructor
 
 SIZE = 256
 
@@ -293,7 +293,7 @@ def test_meshes_are_read_by_others(run, tmp_path):
 
 
 def test_our_own_evaluator_reads_the_mesh(run, tmp_path):
-    benchmark = pytest.importorskip("mrl.benchmark")
+    benchmark = pytest.importorskip("mrl.scans.methods")
     save_mesh(tmp_path / "subject_01.obj", run[1].mean, run[1].triangles, run[1].landmarks)
     mesh = benchmark.read_face(tmp_path / "subject_01.obj")
     assert mesh is not None
@@ -361,9 +361,9 @@ def test_notebook(run, scene, tmp_path, monkeypatch):
     "photo.ipynb with the command of the README, on an untrained run that was saved."
     import papermill
 
-    from mrl.configuration import TrainConfig
-    from mrl.files import save_tensors, write_json
-    from mrl.morphable import save_morphable_model
+    from mrl.faces.morphable import save_morphable_model
+    from mrl.io.files import save_tensors, write_json
+    from mrl.training.configuration import TrainConfig
 
     folder = tmp_path / "results" / "tiny"
     write_json(folder / "config.json", {"config": {"run": "tiny", "image_size": 32, "width": 0.05, "n_components": 4}})

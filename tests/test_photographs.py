@@ -1,4 +1,4 @@
-"Hard tests of mrl.photographs: nothing lost between a photograph and its crop, every usual mistake caught and named."
+"Hard tests of mrl.data.photographs: nothing lost between a photograph and its crop, every usual mistake caught and named."
 
 import csv
 import json
@@ -13,13 +13,13 @@ import trimesh
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from mrl.camera import pose_matrix, project
-from mrl.data import CropConfig, DataConfig, FaceImages, render_image, sample_cameras
-from mrl.faces import LANDMARKS, load_population
-from mrl.files import read_json
-from mrl.photographs import crop_photograph, fault_table, import_photographs, read_cameras, read_photographs
-from mrl.populations import population_file
-from mrl.store import SHARD, shard_path, verify_dataset
+from mrl.data.photographs import crop_photograph, fault_table, import_photographs, read_cameras, read_photographs
+from mrl.data.rendered import CropConfig, DataConfig, FaceImages, render_image, sample_cameras
+from mrl.data.store import SHARD, shard_path, verify_dataset
+from mrl.faces.carrier import population_file
+from mrl.faces.population import LANDMARKS, load_population
+from mrl.geometry.camera import pose_matrix, project
+from mrl.io.files import read_json
 
 WIDTH, HEIGHT, N = 400, 360, 5
 OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
@@ -32,7 +32,7 @@ def population():
 
 @pytest.fixture(scope="session")
 def truth(population):
-    "Cameras, made without mrl.photographs: poses of SciPy, principal points off the middle, pixels that are not square."
+    "Cameras, made without mrl.data.photographs: poses of SciPy, principal points off the middle, pixels that are not square."
     rng = np.random.default_rng(7)
     q, t = sample_cameras(rng, N, DataConfig(yaw=40.0, off_axis=2.0))
     K = torch.eye(3, dtype=torch.float64).repeat(N, 1, 1)
@@ -498,10 +498,10 @@ def test_which_file(source, truth, tmp_path):
 
 def test_training_code_reads_photographs(source):
     "The evaluation of a network, on photographs."
-    from mrl.metrics import mean_crop
-    from mrl.morphable import morphable_model_of
-    from mrl.network import Reconstructor
-    from mrl.training import evaluate
+    from mrl.faces.morphable import morphable_model_of
+    from mrl.training.loop import evaluate
+    from mrl.training.metrics import mean_crop
+    from mrl.training.network import Reconstructor
 
     import_photographs(source / "out", source, size=32, jobs=1, progress=False)
     data = FaceImages(source / "out", "all")

@@ -17,11 +17,11 @@ import trimesh
 from scipy.spatial.transform import Rotation
 from test_face_models import bfm_2009, cereal, flame
 
-from mrl.faces import load_population, split_identities
-from mrl.files import ROOT, read_json, write_json
-from mrl.morphable import fit_morphable_model, morphable_model_of, save_morphable_model
-from mrl.populations import build_population, carry, into_head_frame, population_file, wrap
-from mrl.render import Renderer
+from mrl.faces.carrier import build_population, carry, into_head_frame, population_file, wrap
+from mrl.faces.morphable import fit_morphable_model, morphable_model_of, save_morphable_model
+from mrl.faces.population import load_population, split_identities
+from mrl.io.files import ROOT, read_json, write_json
+from mrl.render.renderer import Renderer
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +241,7 @@ def test_every_owners_file_trains_a_network(tmp_path, monkeypatch, owned, own):
         progress_bar=False,
         kernel_name="python3",
     )
-    code = f"from mrl.training import *\nfor m in {models!r}: load_run(train(TrainConfig(face_model=m, **{TINY!r}), progress=False))"
+    code = f"from mrl.training.loop import *\nfor m in {models!r}: load_run(train(TrainConfig(face_model=m, **{TINY!r}), progress=False))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     results = {p.parent.name: read_json(p) for p in (tmp_path / "home/results").glob("*/config.json")}

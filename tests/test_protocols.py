@@ -7,10 +7,10 @@ import pytest
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from mrl.alignment import Surface, move, welded
-from mrl.faces import load_population
-from mrl.micc import Mesh
-from mrl.protocols import (
+from mrl.faces.population import load_population
+from mrl.geometry.alignment import Surface, move, welded
+from mrl.scans.micc import Mesh
+from mrl.scans.protocols import (
     FOUR,
     PROTOCOLS,
     Face,
@@ -24,7 +24,7 @@ from mrl.protocols import (
     named_face,
     region,
 )
-from mrl.report import PUBLISHED, describe
+from mrl.scans.report import PUBLISHED, describe
 
 POPULATION = load_population()
 

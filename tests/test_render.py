@@ -10,10 +10,10 @@ import torch
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from mrl.appearance import EFFECTS, sample_appearance, switch_off
-from mrl.camera import crop_intrinsics, project
-from mrl.faces import load_population
-from mrl.render import Renderer, Scene, pixel_centres, pixel_rays
+from mrl.faces.population import load_population
+from mrl.geometry.camera import crop_intrinsics, project
+from mrl.render.appearance import EFFECTS, sample_appearance, switch_off
+from mrl.render.renderer import Renderer, Scene, pixel_centres, pixel_rays
 
 SIZE = 48
 FRONTAL = Rotation.from_matrix(np.diag([1.0, -1, -1]))

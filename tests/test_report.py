@@ -2,7 +2,7 @@
 
 import pytest
 
-from mrl.report import differences, failures, paired, report_row, summarise
+from mrl.scans.report import differences, failures, paired, report_row, summarise
 
 
 def test_methods_are_compared_on_the_subjects_that_all_have():

@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from scipy.spatial.transform import Rotation
 
-from mrl.rotation import (
+from mrl.geometry.rotation import (
     _haar_angle,
     axis_angle_to_quaternion,
     broadcast_batch,

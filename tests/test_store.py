@@ -1,4 +1,4 @@
-"Hard tests of mrl.store, on images that cost nothing: the same bytes however they were made, nothing half-written trusted."
+"Hard tests of mrl.data.store, on images that cost nothing: the same bytes however they were made, nothing half-written trusted."
 
 import os
 import random
@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-import mrl.store as store
-from mrl.files import read_json, write_json
-from mrl.store import SHARD, open_dataset, read_record, shard_path, verify_dataset, write_dataset
+import mrl.data.store as store
+from mrl.data.store import SHARD, open_dataset, read_record, shard_path, verify_dataset, write_dataset
+from mrl.io.files import read_json, write_json
 
 N = 4 * SHARD + 20
 
@@ -408,8 +408,8 @@ def test_a_read_only_data_set_can_be_used(built):
 
 
 def test_the_store_knows_nothing_of_faces():
-    code = "import sys, mrl.store; print(*(m for m in sys.modules if m.startswith('mrl.')))"
+    code = "import sys, mrl.data.store; print(*(m for m in sys.modules if m.startswith('mrl.')))"
     assert set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()) == {
-        "mrl.files",
-        "mrl.store",
+        "mrl.io.files",
+        "mrl.data.store",
     }

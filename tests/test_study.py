@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from mrl.files import ROOT, read_json
-from mrl.results import read_history
-from mrl.study import is_complete, load_study, long_runs, run_study, seeds_by_people, study_runs
+from mrl.io.files import ROOT, read_json
+from mrl.study.runs import is_complete, load_study, long_runs, run_study, seeds_by_people, study_runs
+from mrl.training.results import read_history
 
 TINY = dict(
     n_images=256,
@@ -69,7 +69,7 @@ def test_a_killed_study_goes_on(home):
         [
             sys.executable,
             "-c",
-            f"from mrl.study import *\nrun_study({{{run!r}: {parameters!r}}}, jobs=1, home={str(home)!r})",
+            f"from mrl.study.runs import *\nrun_study({{{run!r}: {parameters!r}}}, jobs=1, home={str(home)!r})",
         ],
         cwd=ROOT,
         start_new_session=True,

@@ -7,13 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from mrl.data import DataConfig, FaceImages, renderer_of
-from mrl.diversity import balanced, gap, groups_of, in_order, left_out_effect, permutation_test
-from mrl.faces import load_population, people_where, split_identities
-from mrl.files import ROOT, load_tensors, save_tensors
-from mrl.metrics import METRICS
-from mrl.results import write_csv
-from mrl.sweeps import (
+from mrl.data.rendered import DataConfig, FaceImages, renderer_of
+from mrl.faces.population import load_population, people_where, split_identities
+from mrl.io.files import ROOT, load_tensors, save_tensors
+from mrl.study.diversity import balanced, gap, groups_of, in_order, left_out_effect, permutation_test
+from mrl.study.sweeps import (
     PEOPLE,
     POSES,
     SCENE,
@@ -34,6 +32,8 @@ from mrl.sweeps import (
     sweep_runs,
     trained_range,
 )
+from mrl.training.metrics import METRICS
+from mrl.training.results import write_csv
 
 CONFIG = DataConfig(size=32)
 ALL = POSES | YAW_AND_PITCH | SPOILT | PEOPLE
@@ -235,7 +235,7 @@ def test_a_run_without_a_checkpoint_says_so(tiny, tmp_path):
 
 def test_predictions_are_those_that_were_measured(tiny, population):
     "`predict_changed`, for pictures, sees what `measure_sweeps`, for numbers, saw."
-    from mrl.results import load_run
+    from mrl.training.results import load_run
 
     sweeps, home, choose = tiny
     run = load_run(ROOT / "results/study/long/mrl-0")

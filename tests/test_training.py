@@ -1,4 +1,4 @@
-"Hard tests of mrl.training, mrl.results and mrl.network: what a killed, diverging or mistaken run leaves behind."
+"Hard tests of mrl.training.loop, mrl.training.results and mrl.training.network: what a killed, diverging or mistaken run leaves behind."
 
 import math
 import os
@@ -12,16 +12,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-import mrl.training as training
-from mrl.camera import crop_to_pose, intrinsics, pose_to_crop
-from mrl.configuration import LOSSES, TrainConfig
-from mrl.data import FaceImages
-from mrl.files import load_tensors, read_json, write_json
-from mrl.morphable import MorphableModel
-from mrl.network import VGG16, Reconstructor
-from mrl.results import load_run, read_history, run_record
-from mrl.rotation import geodesic_angle, quaternion_multiply, random_quaternion_within
-from mrl.training import StepSampler, evaluate, train
+import mrl.training.loop as training
+from mrl.data.rendered import FaceImages
+from mrl.faces.morphable import MorphableModel
+from mrl.geometry.camera import crop_to_pose, intrinsics, pose_to_crop
+from mrl.geometry.rotation import geodesic_angle, quaternion_multiply, random_quaternion_within
+from mrl.io.files import load_tensors, read_json, write_json
+from mrl.training.configuration import LOSSES, TrainConfig
+from mrl.training.loop import StepSampler, evaluate, train
+from mrl.training.network import VGG16, Reconstructor
+from mrl.training.results import load_run, read_history, run_record
 
 TINY = TrainConfig(
     n_images=256,
@@ -62,7 +62,7 @@ def test_every_loss_trains(where, loss):
 
 def test_killed_run_resumes_to_the_same_network(where, home, finished):
     "SIGKILL, between checkpoints; then the same call again."
-    code = f"from pathlib import Path; from mrl.training import *; import mrl.training as m; c = {replace(TINY, run='killed')!r}; w = dict(results_dir=Path({str(home)!r}) / 'results', data_dir=Path({str(home)!r}) / 'datasets', progress=False)\n"
+    code = f"from pathlib import Path; from mrl.training.loop import *; import mrl.training.loop as m; c = {replace(TINY, run='killed')!r}; w = dict(results_dir=Path({str(home)!r}) / 'results', data_dir=Path({str(home)!r}) / 'datasets', progress=False)\n"
     slow = (
         code
         + "import time; step = m.train_step\ndef waits(*a):\n    time.sleep(0.4)\n    return step(*a)\nm.train_step = waits\ntrain(c, **w)"
