@@ -678,7 +678,7 @@ def test_the_lookalike_is_the_same_every_time(tmp_path, population):
     assert (
         a == b
         and set(a) == set(c)
-        and not set(a.values()) & set(c[k] for k in c if k.endswith((".obj", ".mjpg", ".MJPG", ".ljson")))
+        and not set(a.values()) & {c[k] for k in c if k.endswith((".obj", ".mjpg", ".MJPG", ".ljson"))}
     )
     build_lookalike(
         tmp_path / "c", 1, 0, missing=["subject_01/Model/sidel", "subject_01/Video/PTZ-Indoor"], **small
@@ -701,7 +701,7 @@ def test_the_lookalike_shows_held_out_people(built, population):
 
 def test_scans_are_of_the_identity(built, population):
     "Moved back they lie on the head, by scanner noise; they have holes, shreds, and vertices and triangles of their own."
-    for number, about in built[1]["subjects"].items():
+    for _number, about in built[1]["subjects"].items():
         head = trimesh.Trimesh(population.heads(about["identity"]), population.triangles, process=False)
         face = population.faces(about["identity"])
         for scan, said in about["scans"].items():

@@ -26,7 +26,7 @@ TINY = dict(n_images=256, image_size=32, n_components=8, width=0.06, steps=6, ba
 
 
 def source(name):
-    return [c for c in json.loads((ROOT / "nbs" / f"{name}.ipynb").read_text())["cells"]]
+    return list(json.loads((ROOT / "nbs" / f"{name}.ipynb").read_text())["cells"])
 
 
 def run(tmp_path, monkeypatch, name="train", **parameters):
@@ -398,7 +398,9 @@ def test_notebook_is_small_and_titled(path):
 @by_path
 def test_links_lead_somewhere(path):
     "Links between notebooks and to files, as GitHub and JupyterLab follow them; no notebook is named without a link."
-    text = "\n".join("".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "markdown")
+    text = "\n".join(
+        "".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "markdown"
+    )
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
         assert target.startswith("http") or (path.parent / target).exists(), target
     names = "|".join(p.stem for p in NOTEBOOKS)

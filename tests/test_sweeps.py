@@ -67,7 +67,7 @@ def test_only_the_head_turns(population):
     "The camera's distance and the room stay: upper corners of the picture, which the head does not reach, are those of the frontal one."
     x = torch.as_tensor(population.faces([17])).double()
     frames = {v: changed_cameras(CONFIG, {"yaw": v}, [17], x) for v in (-40.0, 0.0, 40.0)}
-    for q, t, K in frames.values():
+    for _q, t, _K in frames.values():
         assert abs(t.norm() - 750) < 1e-6
     a, b = (picture(population, {"yaw": v}, 17)[:2, [0, -1]] for v in (0.0, 10.0))
     assert np.abs(a - b).max() <= 12  # the crop's corner of a background out of focus, with its own noise

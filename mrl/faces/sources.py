@@ -340,7 +340,9 @@ def _bfm_landmarks(path, f, mean):
         at = {e["id"]: np.array(e["coordinates"], float).reshape(3) for e in entries}
     distance = {k: np.linalg.norm(mean - at[k], axis=1) for k in _BFM_NAMES if k in at}
     if far := [k for k, d in distance.items() if not d.min() < 5]:
-        warnings.warn(f"{path}: landmarks left out, since no vertex lies within 5 mm of them: {', '.join(far)}")
+        warnings.warn(
+            f"{path}: landmarks left out, since no vertex lies within 5 mm of them: {', '.join(far)}", stacklevel=2
+        )
     return _ibug_landmarks({_BFM_NAMES[k]: d.argmin() for k, d in distance.items() if k not in far})
 
 # %% ../../nbs/03_faces/03_sources.ipynb #f09ad5da
