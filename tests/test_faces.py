@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from mrl.faces.landmarks import LANDMARKS
 from safetensors.numpy import load_file
 
-from mrl.faces.population import LABELS, LANDMARKS, load_population, split_identities
+from mrl.faces.population import LABELS, load_population, split_identities
 from mrl.io.files import load_tensors, save_tensors
 
 
@@ -244,9 +245,9 @@ def beyond(x):
         (edited("triangles", beyond), "triangles names rows 0 to 1000000, expected 0 to"),
         (edited("face_vertices", lambda x: x - 1 - x.min()), "face_vertices names rows -1"),
         (about("units", "cm"), "units are 'cm', expected 'mm'"),
-        (about("landmarks", {"chin": 0}), "landmarks are"),
+        (about("landmarks", {"chin": 0}), "landmarks right_eye_outer, .*, mouth_left are missing"),
         (about("identities", ["one", "two"]), "2 identities are named, expected 6000"),
-        (lambda d, a: a["landmarks"].update(chin=99999), "landmarks are"),
+        (lambda d, a: a["landmarks"].update(chin=99999), "'chin' is 99999, expected a vertex from 0 to"),
         (lambda d, a: a.pop("licence"), "metadata lack"),
     ],
 )

@@ -8,6 +8,7 @@ import types
 import numpy as np
 import pytest
 import torch
+from mrl.faces.landmarks import NOW_LANDMARKS
 from PIL import Image
 
 from mrl.data.rendered import DataConfig, detector_crop, render_image, sample_cameras
@@ -27,7 +28,6 @@ from mrl.photo.reconstruction import (
     reconstruct,
     save_mesh,
 )
-from mrl.scans.protocols import NOW_LANDMARKS
 from mrl.training.network import Reconstructor
 
 SIZE = 256
