@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from mrl.faces.landmarks import LANDMARKS
 from safetensors.numpy import load_file
 
+from mrl.faces.landmarks import LANDMARKS
 from mrl.faces.population import LABELS, load_population, split_identities
 from mrl.io.files import load_tensors, save_tensors
 
@@ -199,9 +199,7 @@ def test_truncated_file(tmp_path, population, cut):
 
 def test_foreign_files(tmp_path):
     save_tensors(tmp_path / "model.safetensors", {"mean": torch.zeros(3)}, "mrl.morphable")
-    with pytest.raises(
-        ValueError, match="model.safetensors: a mrl.faces file is expected, this is mrl.faces.morphable"
-    ):
+    with pytest.raises(ValueError, match="model.safetensors: a mrl.faces file is expected, this is mrl.morphable"):
         load_population(tmp_path / "model.safetensors")
     (tmp_path / "notes.txt").write_text("not a population, but long enough to have a header")
     with pytest.raises(ValueError, match="notes.txt"):

@@ -8,10 +8,10 @@ import types
 import numpy as np
 import pytest
 import torch
-from mrl.faces.landmarks import NOW_LANDMARKS
 from PIL import Image
 
 from mrl.data.rendered import DataConfig, detector_crop, render_image, sample_cameras
+from mrl.faces.landmarks import NOW_LANDMARKS
 from mrl.faces.morphable import morphable_model_of
 from mrl.faces.population import load_population, split_identities
 from mrl.geometry.camera import crop_to_pose, intrinsics, project

@@ -19,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ..faces.landmarks import LANDMARKS
 
 from .rendered import CropConfig, detector_crop
 from .store import SHARD, write_dataset
 from ..faces.carrier import population_file
+from ..faces.landmarks import LANDMARKS
 from ..faces.population import load_population
 from ..geometry.camera import invert_pose, pose_matrix, project_camera, transform_points
 from ..geometry.rotation import matrix_to_quaternion

@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from .landmarks import LANDMARKS, check_landmarks
 
+from .landmarks import LANDMARKS, check_landmarks
 from ..io.files import ROOT, load_tensors, sha256
 
 # %% ../../nbs/03_faces/01_population.ipynb #a78e36bf

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from ..faces.landmarks import LANDMARKS, NOW_LANDMARKS
 
+from ..faces.landmarks import LANDMARKS, NOW_LANDMARKS
 from ..geometry.alignment import Surface, fit_similarity, icp, move, sample, welded
 from .micc import VIDEOS, check_units, implausible
 
