@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from ..data.rendered import DataConfig, build_dataset, dataset_folder
+from ..data.configuration import DataConfig
+from ..data.rendered import build_dataset, dataset_folder
 from ..io.files import HOME, check_fields, check_parameters
 from mrl.losses import (
     NORMS,
