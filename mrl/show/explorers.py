@@ -337,7 +337,7 @@ def head_modes(
 
 def check_run(run, population):
     "ValueError unless a run's morphable model belongs to the population."
-    morphable = run[1]
+    morphable = run.morphable
     if morphable.name != population.name or not np.array_equal(morphable.triangles, population.face_triangles):
         raise ValueError(
             f"run: a network of the population's face model expected ({population.name}, {population.n_face_vertices} vertices), "
@@ -438,7 +438,7 @@ def _draw_face(over, meshes, v):
 
 # %% ../../nbs/10_show/02_explorers.ipynb #b1252ef8
 def face_explorer(
-    run,  # what `mrl.training.results.load_run` returns
+    run,  # mrl.training.run.Run
     population=None,  # mrl.faces.population.Population of its face model; default: the repository's
     **start,  # first values of sliders, by name: yaw=30
 ):  # Explorer
@@ -448,13 +448,13 @@ def face_explorer(
     population = population or load_population()
     check_run(run, population)
     renderer, rows = Renderer(population), population.face_vertices
-    mean, modes = head_modes(population, run[1], SHAPES)
-    over, meshes = _face_figures(run[0].size, torch.as_tensor(mean[rows]).float(), population.face_triangles)
+    mean, modes = head_modes(population, run.morphable, SHAPES)
+    over, meshes = _face_figures(run.network.size, torch.as_tensor(mean[rows]).float(), population.face_triangles)
 
     def show(yaw, pitch, roll, distance, scene, **shape):
         alpha_id = np.array([shape[f"shape_{i + 1}"] for i in range(SHAPES)])
         head = mean + np.einsum("k,kvi->vi", alpha_id, modes)
-        values = face_prediction(run[0], renderer, head, rows, *head_pose(yaw, pitch, roll, distance), scene)
+        values = face_prediction(run.network, renderer, head, rows, *head_pose(yaw, pitch, roll, distance), scene)
         _draw_face(over, meshes, values)
         return values, face_html(values, alpha_id, values["prediction"].alpha_id_hat[0].tolist())
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..faces.population import people_where, split_identities
 from .runs import bootstrap_interval, interval
-from ..training.results import read_faces
+from ..training.run import read_faces
 
 # %% ../../nbs/07_study/03_diversity.ipynb #be27b0e4
 CUTS = {
