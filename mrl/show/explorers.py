@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SHAPES', 'slider', 'Explorer', 'displaced', 'orbit', 'head_pose', 'centred_crop', 'judged', 'judged_html',
-           'error_sliders', 'virtual_camera_explorer', 'head_modes', 'check_run', 'face_picture', 'face_prediction',
-           'face_html', 'face_sliders', 'face_explorer']
+           'error_sliders', 'virtual_camera_explorer', 'head_modes', 'check_face_model', 'face_picture',
+           'face_prediction', 'face_html', 'face_sliders', 'face_explorer']
 
 # %% ../../nbs/10_show/02_explorers.ipynb #a07eb976
 import ipywidgets
@@ -335,9 +335,8 @@ def head_modes(
     return population.mean + modes[0], modes[1:]
 
 
-def check_run(run, population):
-    "ValueError unless a run's morphable model belongs to the population."
-    morphable = run.morphable
+def check_face_model(morphable, population):
+    "Raise ValueError if a run's morphable model does not belong to the population."
     if morphable.name != population.name or not np.array_equal(morphable.triangles, population.face_triangles):
         raise ValueError(
             f"run: a network of the population's face model expected ({population.name}, {population.n_face_vertices} vertices), "
@@ -446,7 +445,7 @@ def face_explorer(
     from mrl.render.renderer import Renderer
 
     population = population or load_population()
-    check_run(run, population)
+    check_face_model(run.morphable, population)
     renderer, rows = Renderer(population), population.face_vertices
     mean, modes = head_modes(population, run.morphable, SHAPES)
     over, meshes = _face_figures(run.network.size, torch.as_tensor(mean[rows]).float(), population.face_triangles)
