@@ -82,10 +82,8 @@ def test_labels_are_those_of_the_version():
 
 
 def test_only_the_present_version_is_stored():
-    assert sorted(p.name for p in GOLDEN.iterdir()) == [
-        f"labels-{DATA_VERSION}.safetensors",
-        f"pictures-{DATA_VERSION}.png",
-    ]
+    stored = {p.name for p in GOLDEN.iterdir()} - {"losses.json"}  # of tests/test_criterion.py
+    assert stored == {f"labels-{DATA_VERSION}.safetensors", f"pictures-{DATA_VERSION}.png"}
 
 
 @pytest.mark.parametrize("effect", EFFECTS)

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from mrl.data.rendered import DataConfig, detector_crop, render_image, sample_cameras
+from mrl.faces.landmarks import NOW_LANDMARKS
 from mrl.faces.morphable import morphable_model_of
 from mrl.faces.population import load_population, split_identities
 from mrl.geometry.camera import crop_to_pose, intrinsics, project
@@ -28,7 +29,6 @@ from mrl.photo.reconstruction import (
     reconstruct,
     save_mesh,
 )
-from mrl.scans.protocols import NOW_LANDMARKS
 from mrl.training.configuration import TrainConfig
 from mrl.training.network import Reconstructor
 from mrl.training.run import Run

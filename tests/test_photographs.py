@@ -17,7 +17,8 @@ from mrl.data.photographs import crop_photograph, fault_table, import_photograph
 from mrl.data.rendered import CropConfig, DataConfig, FaceImages, render_image, sample_cameras
 from mrl.data.store import SHARD, shard_path, verify_dataset
 from mrl.faces.carrier import population_file
-from mrl.faces.population import LANDMARKS, load_population
+from mrl.faces.landmarks import LANDMARKS
+from mrl.faces.population import load_population
 from mrl.geometry.camera import pose_matrix, project
 from mrl.io.files import read_json
 

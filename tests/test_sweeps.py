@@ -10,7 +10,7 @@ import torch
 from mrl.data.rendered import DataConfig, FaceImages, renderer_of
 from mrl.faces.population import load_population, people_where, split_identities
 from mrl.io.files import ROOT, load_tensors, save_tensors
-from mrl.study.diversity import balanced, gap, groups_of, in_order, left_out_effect, permutation_test
+from mrl.study.diversity import balanced, groups_of, in_order, left_out_effect
 from mrl.study.sweeps import (
     PEOPLE,
     POSES,
@@ -18,7 +18,6 @@ from mrl.study.sweeps import (
     SPOILT,
     YAW_AND_PITCH,
     Sweep,
-    band_statistics,
     build_sweeps,
     changed_cameras,
     drawn_appearance,
@@ -247,15 +246,6 @@ def test_predictions_are_those_that_were_measured(tiny, population):
     assert torch.allclose(out.alpha_id_hat[:, :10], coefficients["yaw"][2], atol=1e-3)
 
 
-def test_bands_of_one_seed_are_the_plain_bootstrap():
-    errors = np.random.default_rng(0).exponential(size=(1, 3, 60))
-    s = band_statistics(errors, draws=2000)
-    assert np.allclose(s["median"][0], np.median(errors[0], 1))
-    rng = np.random.default_rng(1)
-    naive = np.stack([np.median(errors[0][:, rng.integers(60, size=60)], 1) for _ in range(2000)])
-    assert np.allclose(s["median"][1:], np.quantile(naive, (0.025, 0.975), 0), atol=0.06)
-
-
 def test_errors_survive_half_precision(tmp_path):
     values = torch.tensor([[0.001234, 1.234, 432.1, 36000.0, 0.0, 5.0]])[None]
     save_errors(tmp_path / "e.safetensors", {"yaw": values}, {})
@@ -272,16 +262,6 @@ def test_balanced_populations_are_balanced_in_pairs(population):
                 assert {int(((axes[a] == g) & (axes[b] == h)).sum()) for g in in_order(a) for h in in_order(b)} == {
                     len(people) // len(in_order(a)) // len(in_order(b))
                 }
-
-
-def test_exchanges_within_strata_leave_the_strata_alone():
-    "A gap that is all in the strata is none between groups that cut across them, and one that is in the groups is found."
-    rng = np.random.default_rng(0)
-    strata, groups = np.repeat(["a", "b"], 40), np.tile(["x", "y"], 40)
-    values = rng.normal(size=80) + 5 * (strata == "b")
-    assert permutation_test(values, groups, strata, draws=500)[1] > 0.05
-    assert permutation_test(values + (groups == "x"), groups, strata, draws=500)[1] < 0.01
-    assert gap(values, strata) > 4
 
 
 def test_left_out_effect(population, tmp_path):

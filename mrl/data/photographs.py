@@ -23,7 +23,8 @@ import torch
 from .rendered import CropConfig, detector_crop
 from .store import SHARD, write_dataset
 from ..faces.carrier import population_file
-from ..faces.population import LANDMARKS, load_population
+from ..faces.landmarks import LANDMARKS
+from ..faces.population import load_population
 from ..geometry.camera import invert_pose, pose_matrix, project_camera, transform_points
 from ..geometry.rotation import matrix_to_quaternion
 from ..io.files import read_json, sha256

@@ -16,9 +16,9 @@ import torch
 
 from ..data.photographs import crop_photograph
 from ..data.rendered import CropConfig
+from ..faces.landmarks import NOW_LANDMARKS
 from ..geometry.camera import crop_intrinsics, intrinsics, project, resize_intrinsics
 from ..io.files import atomic_write, write_json
-from ..scans.protocols import NOW_LANDMARKS
 
 # %% ../../nbs/08_photo/01_reconstruction.ipynb #2ec299fe
 def read_picture(

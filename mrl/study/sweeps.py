@@ -6,8 +6,8 @@
 __all__ = ['POSES', 'YAW_AND_PITCH', 'SPOILT', 'PEOPLE', 'TONES', 'SCENE', 'CONTROLS', 'N_MODES', 'NEUTRAL', 'Sweep',
            'trained_range', 'changed_cameras', 'typology_angle', 'skin_tone', 'drawn_appearance', 'changed_appearance',
            'spoil', 'render_changed', 'plan_sweeps', 'render_planned', 'build_sweeps', 'measure_sweeps', 'save_errors',
-           'load_errors', 'band_statistics', 'medians', 'doubles_at', 'worst_within', 'loss_name', 'training_data',
-           'held_out', 'sweep_run', 'sweep_runs', 'predict_changed', 'best_median_worst']
+           'load_errors', 'doubles_at', 'worst_within', 'loss_name', 'training_data', 'held_out', 'sweep_run',
+           'sweep_runs', 'predict_changed', 'best_median_worst']
 
 # %% ../../nbs/07_study/02_sweeps.ipynb #b7c337b7
 import hashlib
@@ -34,7 +34,7 @@ from ..faces.carrier import population_file
 from ..faces.population import load_population, split_identities
 from ..geometry.camera import crop_intrinsics, resize_intrinsics
 from ..io.files import HOME, ROOT, load_tensors, save_tensors, sha256
-from .runs import interval
+from ..stats.intervals import medians
 from ..training.configuration import TrainConfig
 from ..training.loop import evaluate, evaluate_controls
 from ..training.metrics import METRICS
@@ -347,30 +347,7 @@ def load_errors(
     tensors, about = load_tensors(path, "mrl.sweeps")
     return {k: v.float().numpy() for k, v in tensors.items()}, about
 
-# %% ../../nbs/07_study/02_sweeps.ipynb #765e7705
-def band_statistics(
-    errors,  # (S, V, F) seeds, values, people
-    draws=400,
-    seed=0,
-):  # dict "median", "p90" -> (3, V): value, and its 95 % interval over people and seeds
-    "Quantiles of errors with bootstrap bands."
-    S, V, F = errors.shape
-    rng, pooled = np.random.default_rng(seed), errors.swapaxes(0, 1)  # (V, S, F)
-    drawn = np.stack([pooled[..., rng.integers(F, size=F)].reshape(V, -1) for _ in range(draws)])
-    out = {}
-    for name, q in (("median", 0.5), ("p90", 0.9)):
-        found = np.quantile(pooled.reshape(V, -1), q, axis=-1)
-        out[name] = np.stack([found, *interval(found, np.quantile(drawn, q, axis=-1), np.quantile(errors, q, axis=-1))])
-    return out
-
 # %% ../../nbs/07_study/02_sweeps.ipynb #8d0ee7a7
-def medians(
-    errors,  # (S, V, F) seeds, values, people
-):  # (V,)
-    "Median over seeds and people."
-    return np.median(np.moveaxis(errors, 1, 0).reshape(errors.shape[1], -1), 1)
-
-
 def doubles_at(
     sweep,  # Sweep of one change
     errors,  # (S, V, F)
