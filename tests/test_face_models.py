@@ -21,8 +21,8 @@ import scipy.sparse
 import torch
 import trimesh
 
+from mrl.faces.landmarks import LANDMARKS
 from mrl.faces.morphable import MorphableModel, save_morphable_model
-from mrl.faces.population import LANDMARKS
 from mrl.faces.sources import (
     _BFM_2009_IBUG,
     _FLAME_IBUG,
