@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from mrl.faces.population import load_population
 from mrl.geometry.alignment import Surface, move, welded
-from mrl.scans.micc import Mesh
+from mrl.io.meshes import Mesh
 from mrl.scans.protocols import (
     FOUR,
     PROTOCOLS,

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from ..geometry.alignment import fit_similarity, move, welded
-from .micc import VIDEOS, Mesh, annotated_scan, read_frame, read_frames, read_mesh, scan_landmarks
+from ..io.meshes import Mesh, read_mesh
+from .micc import VIDEOS, annotated_scan, read_frame, read_frames, scan_landmarks
 from .protocols import Face, Protocol, check_face, compare, landmark_scale, named_face, region
 
 # %% ../../nbs/09_scans/04_methods.ipynb #e5f64daa
