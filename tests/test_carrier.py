@@ -1,12 +1,9 @@
 "Faces of other models in a head: masks, sealed eyes, whole heads, other sizes and frames; the files they become."
 
-import os
 import pickle
 import subprocess
 import sys
-import tarfile
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
