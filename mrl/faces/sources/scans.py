@@ -36,9 +36,9 @@ def _about(file):
 # %% ../../../nbs/03_faces/03_sources/07_scans.ipynb #90036fff
 def _rows_by_file(path, files):
     "Return file -> row of a CSV that has exactly one row for each of the files; ValueError otherwise."
-    with open(path, newline="", encoding="utf-8-sig") as f:  # Excel begins a file with a byte order mark
-        with errors_naming(path, "not a CSV file"):
-            rows = list(csv.DictReader(f))
+    # Excel begins a file with a byte order mark, which utf-8-sig skips
+    with open(path, newline="", encoding="utf-8-sig") as f, errors_naming(path, "not a CSV file"):
+        rows = list(csv.DictReader(f))
     if not rows or "file" not in rows[0]:
         raise ValueError(f"{path}: a header with a column 'file' and at least one row are expected")
     by_file = {r["file"]: r for r in rows}
