@@ -11,7 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from mrl.data.rendered import DataConfig, detector_crop, render_image, sample_cameras
+from mrl.data.cameras import detector_crop, sample_cameras
+from mrl.data.configuration import DataConfig
+from mrl.data.rendered import render_image
 from mrl.faces.landmarks import NOW_LANDMARKS
 from mrl.faces.morphable import morphable_model_of
 from mrl.faces.population import load_population, split_identities

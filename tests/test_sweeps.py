@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from mrl.data.rendered import DataConfig, FaceImages, renderer_of
+from mrl.data.configuration import DataConfig
+from mrl.data.dataset import FaceImages
+from mrl.data.rendered import renderer_of
 from mrl.faces.population import load_population, people_where, split_identities
 from mrl.io.files import ROOT, load_tensors, save_tensors
 from mrl.study.diversity import balanced, groups_of, in_order, left_out_effect

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import mrl.training.loop as training
-from mrl.data.rendered import FaceImages
+from mrl.data.dataset import FaceImages
 from mrl.faces.morphable import MorphableModel
 from mrl.geometry.camera import crop_to_pose, intrinsics, pose_to_crop
 from mrl.geometry.rotation import geodesic_angle, quaternion_multiply, random_quaternion_within

@@ -18,17 +18,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mrl.data.rendered import (
-    CropConfig,
-    DataConfig,
-    FaceImages,
-    as_recorded,
-    cameras_around,
-    data_identity,
-    detector_crop,
-    renderer_of,
-    sample_cameras,
-)
+from ..data.cameras import cameras_around, detector_crop, sample_cameras
+from ..data.configuration import CropConfig, DataConfig
+from ..data.dataset import FaceImages
+from ..data.rendered import as_recorded, data_identity, renderer_of
 from ..data.store import open_dataset, write_dataset
 from ..faces.carrier import population_file
 from ..faces.population import load_population, split_identities

@@ -174,7 +174,8 @@ def resolve_device(config):
 # %% ../../nbs/06_training/03_configuration.ipynb #9973c8a2
 def dataset_of(config, data_dir=HOME / "datasets", progress=True):
     "Folder of the data set that a configuration names; rendered if it is not there."
-    from mrl.data.rendered import DataConfig, build_dataset, dataset_folder
+    from mrl.data.configuration import DataConfig
+    from mrl.data.rendered import build_dataset, dataset_folder
 
     if config.data:
         return Path(config.data)

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from ..data.rendered import FaceImages, batches
+from ..data.dataset import FaceImages, batches
 from ..faces.morphable import morphable_model_of, save_morphable_model
 from ..io.files import HOME, write_json
 from .configuration import TrainConfig, dataset_of, resolve_device
