@@ -36,7 +36,8 @@ def contents(folder):
 
 def test_rendered_by_a_process_that_is_killed_and_by_a_dask_cluster(built, tmp_path):
     "A process that is killed makes the first shard, a cluster's worker the rest: the bytes of one undisturbed process."
-    distributed = pytest.importorskip("distributed", reason="the package distributed is not installed")
+    import distributed
+
     folder = tmp_path / "killed"
     code = (
         "from mrl.data.configuration import DataConfig; from mrl.data.rendered import build_dataset; "
