@@ -12,7 +12,7 @@ import papermill
 import pytest
 import trimesh
 
-from mrl.data.rendered import DataConfig
+from mrl.data.configuration import DataConfig
 from mrl.data.store import verify_dataset
 from mrl.faces.population import load_population
 from mrl.io.files import read_json, write_json
