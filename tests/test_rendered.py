@@ -107,7 +107,7 @@ def render_again(renderer, population, config, i, labels, head, noise=True):
     rng = np.random.default_rng([config.seed, 0, 1, i])
     identity = int(labels["identity"][i])
     appearance = sample_appearance(rng, {k: v[identity] for k, v in population.labels.items()})
-    appearance.film[3] *= noise
+    appearance = appearance.changed(film=dict(noise=appearance.film.noise * noise))
     return renderer.image(
         head, *(np.asarray(labels[k][i], np.float64) for k in ("K", "q", "t")), appearance, config.size, rng
     )
