@@ -31,9 +31,9 @@ from mrl.photo.reconstruction import (
     reconstruct,
     save_mesh,
 )
+from mrl.scans.methods import read_face
 from mrl.training.configuration import TrainConfig
 from mrl.training.network import Reconstructor
-from mrl.scans.methods import read_face
 from mrl.training.run import Run
 
 SIZE = 256
