@@ -873,10 +873,12 @@ def _blocks(file, S, N, size=256):
 
 def _mean_shape(file, S, N, align):
     "The mean (N, 3) float64 of the scans; with `align` they are first moved onto it, in place, in the frame of the first scan"
-    from mrl.training.metrics import rigid_align
+    from mrl.geometry.camera import transform_points
+    from mrl.geometry.registration import register
 
     def onto(x, target):
-        return rigid_align(torch.from_numpy(x).double(), torch.from_numpy(target)).numpy()
+        x, target = torch.from_numpy(x).double(), torch.from_numpy(target)
+        return transform_points(register(x, target), x).numpy()
 
     first = np.asarray(next(_blocks(file, S, N))[1][0], np.float64)
     mean = first
