@@ -61,7 +61,7 @@ class Pairs:
     moved: np.ndarray  # (n, 3) on the moving surface, where it is now
     fixed: np.ndarray  # (n, 3) on the fixed surface
     weights: np.ndarray  # (n,)
-    normals: np.ndarray  # (n, 3) of the surface on which the partner was found
+    normals: np.ndarray  # (n, 3) of the surface on which the partner was found; zeros if not asked for
 
     def __getitem__(self, rows):
         return Pairs(*(getattr(self, field.name)[rows] for field in fields(self)))
@@ -71,24 +71,25 @@ class Pairs:
         return np.linalg.norm(self.moved - self.fixed, axis=1)
 
 
-def _partners(surface, points, boundary):
-    "Return which points (n,) have a partner on a surface, the partners (m, 3) and the normals there (m, 3)."
+def _partners(surface, points, boundary, normals):
+    "Return which points (n,) have a partner on a surface, the partners (m, 3), and the normals there or zeros (m, 3)."
     _, foot, triangle = surface.closest(points)
-    kept = np.full(len(points), True) if boundary else ~surface.on_boundary(foot, triangle)
-    return kept, foot[kept], surface.normals(foot[kept], triangle[kept])
+    kept = slice(None) if boundary else ~surface.on_boundary(foot, triangle)
+    foot, triangle = foot[kept], triangle[kept]
+    return kept, foot, surface.normals(foot, triangle) if normals else np.zeros_like(foot)
 
 
-def _find_pairs(T, moving, fixed, samples, which, boundary):
+def _find_pairs(T, moving, fixed, samples, which, boundary, normals):
     "Return the `Pairs` between the moving surface after `T` and the fixed one, from the points of one of them or both."
     found = []
     if which != "fixed":
         x, w = samples[0]
         moved = apply_similarity(T, x)
-        kept, partner, normal = _partners(fixed, moved, boundary)
+        kept, partner, normal = _partners(fixed, moved, boundary, normals)
         found.append((moved[kept], partner, w[kept], normal))
     if which != "moving":
         x, w = samples[1]
-        kept, partner, normal = _partners(moving, apply_similarity(np.linalg.inv(T), x), boundary)
+        kept, partner, normal = _partners(moving, apply_similarity(np.linalg.inv(T), x), boundary, normals)
         R = T[:3, :3] / np.cbrt(np.linalg.det(T[:3, :3]))
         found.append((apply_similarity(T, partner), x[kept], w[kept], normal @ R.T))
     return Pairs(*(np.concatenate(parts) for parts in zip(*found)))
@@ -184,7 +185,7 @@ def icp(
     total, converged = 0, True
     for spacing, *points in zip(spacings, *samples):
         for k in range(1, iterations + 1):
-            used = _trim(_find_pairs(T, moving, fixed, points, pairs, boundary), trim, spacing)
+            used = _trim(_find_pairs(T, moving, fixed, points, pairs, boundary, distance == "plane"), trim, spacing)
             step = _best_step(used, distance, scale)
             T = step @ T
             if np.abs(apply_similarity(step, used.moved) - used.moved).max() < tolerance:

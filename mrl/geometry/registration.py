@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['apply_similarity', 'similarity_about', 'register']
 
-# %% ../../nbs/01_geometry/04_registration.ipynb #d6576fcf
+# %% ../../nbs/01_geometry/04_registration.ipynb #6c639b85
 import numpy as np
 import roma
 import torch
 from torch import Tensor
 
-from .camera import homogeneous
+from .camera import affine_matrix
 from .rotation import broadcast_batch, check_shape
 
-# %% ../../nbs/01_geometry/04_registration.ipynb #3207a042
+# %% ../../nbs/01_geometry/04_registration.ipynb #924f37c1
 def apply_similarity(
     T: np.ndarray,  # (4, 4) similarity
     x: np.ndarray,  # (..., 3) points
@@ -35,38 +35,28 @@ def similarity_about(
     T[:3, 3] = target - scale * R @ centre
     return T
 
-# %% ../../nbs/01_geometry/04_registration.ipynb #96a10aa2
-def _check_points(name, x):
-    "Raise `ValueError` unless points (..., n, 3) are finite and, in each set, not on a line."
-    check_shape(name, x, "n", 3)
-    if not x.isfinite().all():
-        raise ValueError(f"{name}: expected finite coordinates, got NaN or infinite ones")
-    centred = (x.detach() - x.detach().mean(-2, keepdim=True)).double()
-    _, middle, largest = torch.linalg.eigvalsh(centred.mT @ centred).unbind(-1)
-    if (middle <= 1e-12 * largest).any():
+# %% ../../nbs/01_geometry/04_registration.ipynb #82468ff8
+def _tensor(x):
+    "Return a tensor as it is, and anything else as a float64 tensor."
+    return x if isinstance(x, Tensor) else torch.from_numpy(np.asarray(x, np.float64))
+
+
+def _fit(moving, fixed, weights, scale):
+    "Return the similarity (..., 4, 4) between float64 points (..., n, 3) with weights (..., n, 1) of sum 1."
+    mean_a, mean_b = ((weights * x).sum(-2, keepdim=True) for x in (moving, fixed))
+    a, b = moving - mean_a, fixed - mean_b
+    M = (weights * b).mT @ a
+    R, singular_values = roma.special_procrustes(M, return_singular_values=True)
+    if (singular_values[..., 1] <= 1e-12 * singular_values[..., 0]).any():
         raise ValueError(
-            f"{name}: expected three or more points that are not on a line; others leave the rotation open"
+            "moving, fixed: expected three or more points that are not on a line; others leave the rotation open"
         )
+    if scale:
+        s = (R * M).sum((-2, -1)) / (weights * a.square()).sum((-2, -1))
+        R = s[..., None, None] * R
+    return affine_matrix(R, (mean_b - mean_a @ R.mT)[..., 0, :])
 
-
-def _register(moving, fixed, weights, scale):
-    "Return the similarity (..., 4, 4) between tensors of points; see `register`."
-    _check_points("moving", moving)
-    _check_points("fixed", fixed)
-    if moving.shape[-2] != fixed.shape[-2]:
-        raise ValueError(
-            f"moving, fixed: expected points in correspondence, got {moving.shape[-2]} and {fixed.shape[-2]} of them"
-        )
-    batch = broadcast_batch(moving=moving.shape[:-2], fixed=fixed.shape[:-2])
-    moving, fixed = (x.expand(*batch, *x.shape[-2:]) for x in (moving, fixed))
-    if weights is not None:
-        check_shape("weights", weights, moving.shape[-2])
-        weights = weights.expand(*batch, -1)
-    with torch.autocast(moving.device.type, enabled=False):
-        R, t, *s = roma.rigid_points_registration(moving, fixed, weights, compute_scaling=scale)
-    return homogeneous(s[0][..., None, None] * R if scale else R, t)
-
-# %% ../../nbs/01_geometry/04_registration.ipynb #60f0d98f
+# %% ../../nbs/01_geometry/04_registration.ipynb #921d2d67
 def register(
     moving: Tensor | np.ndarray,  # (..., n, 3) points to move, n >= 3
     fixed: Tensor | np.ndarray,  # (..., n, 3) the same points elsewhere
@@ -75,12 +65,21 @@ def register(
 ) -> Tensor | np.ndarray:  # (..., 4, 4) similarity from `moving` to `fixed`
     """Return the rigid motion, or similarity, that brings points closest to others in weighted least squares.
 
-    Tensors give a tensor of their dtype, with gradients; arrays give a float64 array. `ValueError` if shapes do not fit,
-    a coordinate is not finite, or the points of a set lie on a line.
+    It is computed in float64. Tensors give a tensor of their dtype, with gradients; arrays give an array. `ValueError` if
+    shapes do not fit, a coordinate is not finite, or the points of a set lie on a line.
     """
-    if isinstance(moving, Tensor):
-        return _register(moving, fixed, weights, scale)
-    moving, fixed = (torch.from_numpy(np.asarray(x, np.float64)) for x in (moving, fixed))
-    if weights is not None:
-        weights = torch.from_numpy(np.asarray(weights, np.float64))
-    return _register(moving, fixed, weights, scale).numpy()
+    a, b = _tensor(moving), _tensor(fixed)
+    w = torch.ones_like(a[..., 0]) if weights is None else _tensor(weights)
+    for name, x in (("moving", a), ("fixed", b)):
+        check_shape(name, x, "n", 3)
+        if not x.isfinite().all():
+            raise ValueError(f"{name}: expected finite coordinates, got NaN or infinite ones")
+    if a.shape[-2] != b.shape[-2]:
+        raise ValueError(
+            f"moving, fixed: expected points in correspondence, got {a.shape[-2]} and {b.shape[-2]} of them"
+        )
+    check_shape("weights", w, a.shape[-2])
+    w = w.double()[..., None]
+    broadcast_batch(moving=a.shape[:-2], fixed=b.shape[:-2], weights=w.shape[:-2])
+    T = _fit(a.double(), b.double(), w / w.sum(-2, keepdim=True), scale)
+    return T.to(a) if isinstance(moving, Tensor) else T.numpy()
