@@ -1,51 +1,61 @@
-# make train            set everything up, render faces, train with the Multiview Reprojection Loss; leaves out.ipynb and results/
-# make data             render the deck's 50,000 images at 128 px (about a quarter of an hour on two cores)
-# make test             set everything up, run every test
-# make lab              open the notebooks
-# make study            the runs behind nbs/study.ipynb (many hours on two cores; continues where it was), and the notebook drawn from them
-# make figures          redraw figures/, the README's pictures and pages to open in a browser, from results/
-# make export           after editing a notebook: clean it and export mrl/
-# make virtual-cameras  the runs behind nbs/02_losses/03_where_cameras_stand.ipynb (an hour on two cores; continues where it was)
-# All create .venv. PYTHON chooses the interpreter (3.10-3.12); PARAMS goes to papermill: make train PARAMS="-p loss reprojection"
+# All targets create .venv. PYTHON chooses the interpreter (3.10-3.12), PARAMS goes to papermill:
+#   make train PARAMS="-p loss reprojection"
 
 PYTHON ?= python3
 PARAMS ?=
 BIN := .venv/bin
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+.DEFAULT_GOAL := help
 
-.PHONY: data train test lab export figures study virtual-cameras
+.PHONY: help train data check test lint drift lab export figures study virtual-cameras
 
-train: .venv/ready
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
+
+train: .venv/ready  ## render faces, train with the Multiview Reprojection Loss; leaves out.ipynb and results/
 	$(BIN)/papermill nbs/train.ipynb out.ipynb -p loss mrl $(PARAMS)
 
-data: .venv/ready
+data: .venv/ready  ## render 50,000 images at 128 px (about a quarter of an hour on two cores)
 	$(BIN)/papermill nbs/build_data.ipynb out.ipynb $(PARAMS)
 
-test: .venv/ready
+check: lint drift  ## format, lint, layers, notebooks in step with mrl/, and the fast tests (under four minutes)
+	$(PYTEST) -m "not slow" tests
+
+test: lint drift  ## everything: what `check` does, every notebook of the library and every test
+	$(BIN)/nbdev_test --n_workers 2
+	$(PYTEST) tests
+
+lint: .venv/ready-dev
+	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/lint-imports
+
+drift: .venv/ready-dev
 	rm -rf .venv/before && mkdir .venv/before && cp -r nbs mrl .venv/before
 	$(BIN)/nbdev_clean && $(BIN)/nbdev_export
 	diff -rq -x __pycache__ -x .ipynb_checkpoints .venv/before/nbs nbs && diff -rq -x __pycache__ .venv/before/mrl mrl || \
 	  { echo "notebooks and mrl/ were not clean and in step; they are now: look at the change and commit it"; exit 1; }
-	$(BIN)/nbdev_test --n_workers 2
-	$(BIN)/python -m pytest -q tests
 
-lab: .venv/ready
+lab: .venv/ready  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs
 
-study: .venv/ready
+export: .venv/ready-dev  ## after editing a notebook: format and clean it, write mrl/
+	$(BIN)/ruff format . && $(BIN)/nbdev_clean && $(BIN)/nbdev_export
+
+study: .venv/ready  ## the runs behind nbs/study.ipynb (many hours on two cores; resumes), and the notebook drawn from them
 	$(BIN)/papermill nbs/study.ipynb out.ipynb -p run True $(PARAMS)
 
-figures: .venv/ready
+figures: .venv/ready  ## redraw figures/, the README's pictures and pages to open in a browser, from results/
 	$(BIN)/papermill nbs/figures.ipynb out.ipynb
 	$(BIN)/papermill nbs/pose_robustness.ipynb out.ipynb -p gallery figures
 	$(BIN)/papermill nbs/face_diversity.ipynb out.ipynb -p gallery figures
 
-export: .venv/ready
-	$(BIN)/nbdev_clean && $(BIN)/nbdev_export
-
-virtual-cameras: .venv/ready
+virtual-cameras: .venv/ready  ## the runs behind nbs/02_losses/04_where_cameras_stand.ipynb (an hour on two cores; resumes)
 	PATH=$(BIN):$$PATH ./benchmarks/virtual_cameras.sh
 
-.venv/ready: settings.ini setup.py
+.venv/ready: settings.ini setup.py constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --editable .
+	$(BIN)/pip install -c constraints.txt --editable .
+	touch $@
+
+.venv/ready-dev: .venv/ready
+	$(BIN)/pip install -c constraints.txt --editable '.[dev]'
 	touch $@

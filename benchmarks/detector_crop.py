@@ -19,13 +19,15 @@ import numpy as np
 import torch
 
 import mrl
-from mrl.data.rendered import CropConfig, DataConfig, render_image, sample_cameras
+from mrl.data.cameras import sample_cameras
+from mrl.data.configuration import CropConfig, DataConfig
+from mrl.data.rendered import render_image
 from mrl.faces.population import load_population, split_identities
 from mrl.geometry.camera import intrinsics, pose_to_crop, project
 from mrl.io.files import ROOT, read_json, write_json
 from mrl.photo.reconstruction import FACE_IN_WINDOW, box_of, crop_of_box, face_of_windows, face_windows, look, overlap
 from mrl.training.metrics import image_metrics
-from mrl.training.results import commit, load_run, write_csv
+from mrl.training.run import Run, commit, write_csv
 
 LOWEST, HIGHEST, ROOM = (
     0.3,
@@ -56,7 +58,7 @@ def scenes(config, n, population):
 
 
 def turn(label, size):
-    "Yaw, pitch, roll (degrees) against the line of sight, as in `mrl.data.rendered.distribution`."
+    "Yaw, pitch, roll (degrees) against the line of sight, as in `mrl.data.distribution.distribution`."
     from scipy.spatial.transform import Rotation
 
     q, _ = pose_to_crop(label["q"], label["t"], label["K"], size)
@@ -100,11 +102,8 @@ def main():
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "detector_crop")
     args = parser.parse_args()
-    config, population, (model, _, _) = (
-        DataConfig(size=args.size, seed=args.seed),
-        load_population(),
-        load_run(args.run),
-    )
+    config, population = DataConfig(size=args.size, seed=args.seed), load_population()
+    model = Run.load(args.run).network
     table, windows, looks, rng = [], [], [], np.random.default_rng(args.seed)
     for i, (label, x, truth) in enumerate(scenes(config, args.scenes, population)):
         image = render_image(config, i, label)

@@ -33,7 +33,8 @@ import numpy as np
 import torch
 import trimesh
 
-from mrl.data.rendered import DataConfig, detector_crop, sample_cameras
+from mrl.data.cameras import detector_crop, sample_cameras
+from mrl.data.configuration import DataConfig
 from mrl.faces.population import load_population
 from mrl.io.files import HOME, ROOT, write_json
 from mrl.render import renderer as render

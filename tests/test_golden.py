@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mrl.data.rendered import DATA_VERSION, DataConfig, plan_labels, render_image, renderer_of
+from mrl.data.configuration import DataConfig
+from mrl.data.rendered import DATA_VERSION, plan_labels, render_image, renderer_of
 from mrl.geometry.camera import project
 from mrl.io.files import load_tensors, save_tensors
 from mrl.render.appearance import EFFECTS
@@ -82,10 +83,8 @@ def test_labels_are_those_of_the_version():
 
 
 def test_only_the_present_version_is_stored():
-    assert sorted(p.name for p in GOLDEN.iterdir()) == [
-        f"labels-{DATA_VERSION}.safetensors",
-        f"pictures-{DATA_VERSION}.png",
-    ]
+    stored = {p.name for p in GOLDEN.iterdir()} - {"losses.json"}  # of tests/test_criterion.py
+    assert stored == {f"labels-{DATA_VERSION}.safetensors", f"pictures-{DATA_VERSION}.png"}
 
 
 @pytest.mark.parametrize("effect", EFFECTS)

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from mrl.data.rendered import DataConfig, FaceImages, renderer_of
+from mrl.data.configuration import DataConfig
+from mrl.data.dataset import FaceImages
+from mrl.data.rendered import renderer_of
 from mrl.faces.population import load_population, people_where, split_identities
 from mrl.io.files import ROOT, load_tensors, save_tensors
-from mrl.study.diversity import balanced, gap, groups_of, in_order, left_out_effect, permutation_test
+from mrl.study.diversity import balanced, groups_of, in_order, left_out_effect
 from mrl.study.sweeps import (
     PEOPLE,
     POSES,
@@ -18,7 +20,6 @@ from mrl.study.sweeps import (
     SPOILT,
     YAW_AND_PITCH,
     Sweep,
-    band_statistics,
     build_sweeps,
     changed_cameras,
     drawn_appearance,
@@ -33,7 +34,7 @@ from mrl.study.sweeps import (
     trained_range,
 )
 from mrl.training.metrics import METRICS
-from mrl.training.results import write_csv
+from mrl.training.run import write_csv
 
 CONFIG = DataConfig(size=32)
 ALL = POSES | YAW_AND_PITCH | SPOILT | PEOPLE
@@ -235,25 +236,16 @@ def test_a_run_without_a_checkpoint_says_so(tiny, tmp_path):
 
 def test_predictions_are_those_that_were_measured(tiny, population):
     "`predict_changed`, for pictures, sees what `measure_sweeps`, for numbers, saw."
-    from mrl.training.results import load_run
+    from mrl.training.run import Run
 
     sweeps, home, choose = tiny
-    run = load_run(ROOT / "results/study/long/mrl-0")
+    run = Run.load("study/long/mrl-0")
     folder = build_sweeps(home / "check", replace(CONFIG, size=64), sweeps, choose(population), 1, progress=False)
     errors, coefficients, _ = measure_sweeps(run, FaceImages(folder, "all"), sweeps)
     out, x, _, _ = predict_changed(run, {"yaw": 60.0}, choose(population)["yaw"])
     shape = (out.x_hat - x).norm(dim=-1).mean(-1)
     assert torch.allclose(shape, errors["yaw"][2, :, list(METRICS).index("shape")], atol=1e-3)
     assert torch.allclose(out.alpha_id_hat[:, :10], coefficients["yaw"][2], atol=1e-3)
-
-
-def test_bands_of_one_seed_are_the_plain_bootstrap():
-    errors = np.random.default_rng(0).exponential(size=(1, 3, 60))
-    s = band_statistics(errors, draws=2000)
-    assert np.allclose(s["median"][0], np.median(errors[0], 1))
-    rng = np.random.default_rng(1)
-    naive = np.stack([np.median(errors[0][:, rng.integers(60, size=60)], 1) for _ in range(2000)])
-    assert np.allclose(s["median"][1:], np.quantile(naive, (0.025, 0.975), 0), atol=0.06)
 
 
 def test_errors_survive_half_precision(tmp_path):
@@ -272,16 +264,6 @@ def test_balanced_populations_are_balanced_in_pairs(population):
                 assert {int(((axes[a] == g) & (axes[b] == h)).sum()) for g in in_order(a) for h in in_order(b)} == {
                     len(people) // len(in_order(a)) // len(in_order(b))
                 }
-
-
-def test_exchanges_within_strata_leave_the_strata_alone():
-    "A gap that is all in the strata is none between groups that cut across them, and one that is in the groups is found."
-    rng = np.random.default_rng(0)
-    strata, groups = np.repeat(["a", "b"], 40), np.tile(["x", "y"], 40)
-    values = rng.normal(size=80) + 5 * (strata == "b")
-    assert permutation_test(values, groups, strata, draws=500)[1] > 0.05
-    assert permutation_test(values + (groups == "x"), groups, strata, draws=500)[1] < 0.01
-    assert gap(values, strata) > 4
 
 
 def test_left_out_effect(population, tmp_path):

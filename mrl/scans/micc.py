@@ -634,7 +634,7 @@ def scan_landmarks(
     mesh,  # Mesh of that scan
 ):  # dict name -> (3,) float64, mm, in the scan's frame
     """Landmarks on a scan, left and right the subject's: the authors' four where they belong to this scan (right_eye_inner, left_eye_inner, nose_base, lips_central),
-    else the nine of `mrl.faces.population.LANDMARKS` and lips_central from GANFit's 68 points.
+    else the nine of `mrl.faces.landmarks.LANDMARKS` and lips_central from GANFit's 68 points.
 
     ValueError names subject and file: no landmarks for this scan, a vertex that does not exist, no face, not in mm."""
     marks, why = _authors_marks(subject, scan, mesh) if subject.vertex_landmarks and scan in SCANS[:2] else (None, "")

@@ -17,6 +17,7 @@ import numpy as np
 from ..geometry.registration import apply_similarity
 from ..io.files import atomic_write, sha256, write_json
 from .protocols import compare, face_axes
+from ..stats.intervals import bootstrap_interval
 
 # %% ../../nbs/09_scans/05_report.ipynb #26047e98
 _PAIRS = {
@@ -109,8 +110,6 @@ def summarise(
     rows,  # from `mrl.scans.methods.evaluate`
 ):  # list of dicts: protocol, method, subjects, failed, common; where something was measured: mean, sd, mean_common, coverage, unconverged; of three subjects and more low, high (95 % over subjects)
     "Mean and standard deviation over subjects, and the mean over the subjects that all methods were measured on, which alone compares them."
-    from mrl.study.runs import bootstrap_interval
-
     table = []
     for protocol in dict.fromkeys(r["protocol"] for r in rows):
         mine = {}
@@ -153,8 +152,6 @@ def paired(
     other,  # names
 ):  # (mean difference, low, high), number of subjects
     "How much larger the error of `method` is than that of `other`, on the subjects that both have. ValueError if there is none."
-    from mrl.study.runs import bootstrap_interval
-
     errors = [
         {
             r["subject"]: r["error"]
@@ -308,7 +305,7 @@ def write_report(
     record,  # more for the record, for JSON
 ):
     "`errors.csv`, a row per subject, protocol and method, and `summary.json`, both atomically."
-    from mrl.training.results import commit
+    from mrl.training.run import commit
 
     with atomic_write(Path(folder) / "errors.csv") as tmp, open(tmp, "w", newline="") as f:
         out = csv.DictWriter(f, list(rows[0]))

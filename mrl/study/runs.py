@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['GRID', 'XQT', 'ALIGNMENT', 'RIVALS', 'RESCALED', 'HIDDEN', 'RATE', 'DEPTH', 'PICKS', 'HEADLINE', 'ORDER', 'FRONT',
            'FRONT_LIMITS', 'BLUES', 'GREENS', 'SYMBOLS', 'LABELLED', 'grid_name', 'study_runs', 'pick', 'long_runs',
-           'is_complete', 'execute_run', 'run_study', 'load_study', 'interval', 'bootstrap_interval', 'seeds_by_people',
-           'headline', 'hover', 'front_layers', 'front_figure', 'undominated', 'pixel_parts', 'measure_pixel_parts']
+           'is_complete', 'execute_run', 'run_study', 'load_study', 'seeds_by_people', 'headline', 'hover',
+           'front_layers', 'front_figure', 'undominated', 'pixel_parts', 'measure_pixel_parts']
 
 # %% ../../nbs/07_study/01_runs.ipynb #49c870a2
 import os
@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy import stats
 
-from ..data.rendered import FaceImages, batches
+from ..data.dataset import FaceImages, batches
 from ..io.files import HOME, ROOT, read_json, write_json
+from ..stats.intervals import bootstrap_interval
 from ..training.configuration import RENDERED, TrainConfig, dataset_of
 from ..training.metrics import METRICS, image_metrics
-from ..training.results import claim_run, commit, load_run, read_faces
+from ..training.run import Run, claim_run, commit, read_faces
 
 # %% ../../nbs/07_study/01_runs.ipynb #2170c104
 GRID = [(alpha, beta, 0.0, "world") for alpha in (1.0, 10.0, 100.0, 1000.0) for beta in (0.01, 0.1, 1.0)] + [
@@ -268,35 +268,6 @@ def load_study(
         study[str(f.relative_to(top))] = {"folder": f, "metrics": read_json(f / "metrics.json", ["val"]), **record}
     return study
 
-# %% ../../nbs/07_study/01_runs.ipynb #297958b4
-def interval(
-    found,  # (...) statistic of all people and seeds
-    drawn,  # (D, ...) the same of resampled people
-    per_seed,  # (S, ...) the same of each seed
-):  # low, high, each (...)
-    "95 % interval of a statistic: percentiles over people, and in quadrature Student's t of the seeds' mean. A single seed says nothing of others: people alone."
-    n = len(per_seed)
-    seeds = stats.t.ppf(0.975, n - 1) * np.std(per_seed, axis=0, ddof=1) / np.sqrt(n) if n > 1 else 0.0
-    low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
-    return found - np.hypot(found - low, seeds), found + np.hypot(high - found, seeds)
-
-
-def bootstrap_interval(
-    values,  # (S, F) seeds by people, e.g. paired differences of two losses
-    images=None,  # (F,) how many images each person's mean is of; None: one
-    draws=1000,
-    seed=0,
-):  # (mean over images, low, high)
-    "Mean and 95 % interval over people and seeds."
-    values = np.atleast_2d(values)
-    n_people = values.shape[1]
-    images = np.ones(n_people) if images is None else np.asarray(images)
-    f = np.random.default_rng(seed).multinomial(n_people, np.full(n_people, 1 / n_people), draws) * images
-    per_seed = values @ images / images.sum()
-    drawn = (f / f.sum(1, keepdims=True)) @ values.mean(0)
-    mean = per_seed.mean()
-    return tuple(float(v) for v in (mean, *interval(mean, drawn, per_seed)))
-
 # %% ../../nbs/07_study/01_runs.ipynb #00dd1574
 def seeds_by_people(
     study,  # from `load_study`
@@ -495,8 +466,8 @@ def measure_pixel_parts(
     path = top / "pixel_parts.json"
     found = read_json(path, ["runs"])["runs"] if path.exists() else {}
     for run in (r for r in runs if r not in found):
-        model, _, config = load_run(top / run)
+        trained = Run.load(top / run)
         found[run] = pixel_parts(
-            model, FaceImages(dataset_of(config, Path(home) / "datasets", progress=False), "val")
+            trained.network, FaceImages(dataset_of(trained.config, Path(home) / "datasets", progress=False), "val")
         ) | {"commit": commit()}
         write_json(path, {"split": "val", "runs": found})

@@ -1,12 +1,9 @@
 "Faces of other models in a head: masks, sealed eyes, whole heads, other sizes and frames; the files they become."
 
-import os
 import pickle
 import subprocess
 import sys
-import tarfile
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +12,7 @@ import pytest
 import torch
 import trimesh
 from scipy.spatial.transform import Rotation
-from test_face_models import bfm_2009, cereal, flame
+from test_sources import bfm_2009, cereal, flame, ict_kit
 
 from mrl.faces.carrier import build_population, carry, into_head_frame, population_file, wrap
 from mrl.faces.morphable import fit_morphable_model, morphable_model_of, save_morphable_model
@@ -201,7 +198,7 @@ TINY = dict(
 
 @pytest.fixture
 def owned(face):
-    "Our face model as the writers of test_face_models take it"
+    "Our face model as the writers of test_sources take it"
     x, basis = face.mean.double().numpy(), face.basis.double().numpy()
     sd = np.linalg.norm(basis, axis=(1, 2))
     return SimpleNamespace(
@@ -241,7 +238,7 @@ def test_every_owners_file_trains_a_network(tmp_path, monkeypatch, owned, own):
         progress_bar=False,
         kernel_name="python3",
     )
-    code = f"from mrl.training.loop import *\nfor m in {models!r}: load_run(train(TrainConfig(face_model=m, **{TINY!r}), progress=False))"
+    code = f"from mrl.training.loop import *\nfor m in {models!r}: Run.load(train(TrainConfig(face_model=m, **{TINY!r}), progress=False))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     results = {p.parent.name: read_json(p) for p in (tmp_path / "home/results").glob("*/config.json")}
@@ -298,17 +295,7 @@ def test_a_bad_population_is_not_left_behind(tmp_path, face):
 
 def test_ict(tmp_path):
     "The real model, where it is: its faces, in millimetres, carried."
-    for folder in (os.environ.get("MRL_DATA"), ROOT.parent / "shared/data"):
-        if folder and (archive := next(Path(folder).glob("ict-facekit-identity.tar.xz"), None)):
-            with tarfile.open(archive) as f:
-                f.extractall(tmp_path, filter="data")
-            break
-        if folder and (Path(folder) / "FaceXModel").exists():
-            (tmp_path / "FaceXModel").symlink_to(Path(folder) / "FaceXModel")
-            break
-    else:
-        pytest.skip("ICT-FaceKit is not here: MRL_DATA names its folder (README, Any face model)")
-    people = load_population(population_file(str(tmp_path / "FaceXModel"), tmp_path))
+    people = load_population(population_file(str(ict_kit(tmp_path)), tmp_path))
     assert (len(people), people.n_face_vertices, people.licence) == (
         6000,
         9409,

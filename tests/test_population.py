@@ -6,7 +6,8 @@ import torch
 import trimesh
 from safetensors.numpy import load_file
 
-from mrl.faces.population import LABELS, LANDMARKS, load_population, split_identities
+from mrl.faces.landmarks import LANDMARKS
+from mrl.faces.population import LABELS, load_population, split_identities
 from mrl.io.files import load_tensors, save_tensors
 
 
@@ -198,9 +199,7 @@ def test_truncated_file(tmp_path, population, cut):
 
 def test_foreign_files(tmp_path):
     save_tensors(tmp_path / "model.safetensors", {"mean": torch.zeros(3)}, "mrl.morphable")
-    with pytest.raises(
-        ValueError, match="model.safetensors: a mrl.faces file is expected, this is mrl.faces.morphable"
-    ):
+    with pytest.raises(ValueError, match="model.safetensors: a mrl.faces file is expected, this is mrl.morphable"):
         load_population(tmp_path / "model.safetensors")
     (tmp_path / "notes.txt").write_text("not a population, but long enough to have a header")
     with pytest.raises(ValueError, match="notes.txt"):
@@ -244,9 +243,9 @@ def beyond(x):
         (edited("triangles", beyond), "triangles names rows 0 to 1000000, expected 0 to"),
         (edited("face_vertices", lambda x: x - 1 - x.min()), "face_vertices names rows -1"),
         (about("units", "cm"), "units are 'cm', expected 'mm'"),
-        (about("landmarks", {"chin": 0}), "landmarks are"),
+        (about("landmarks", {"chin": 0}), "landmarks right_eye_outer, .*, mouth_left are missing"),
         (about("identities", ["one", "two"]), "2 identities are named, expected 6000"),
-        (lambda d, a: a["landmarks"].update(chin=99999), "landmarks are"),
+        (lambda d, a: a["landmarks"].update(chin=99999), "'chin' is 99999, expected a vertex from 0 to"),
         (lambda d, a: a.pop("licence"), "metadata lack"),
     ],
 )
