@@ -18,6 +18,8 @@ from ..landmarks import UNITS, check_landmarks
 from ..morphable import MorphableModel, principal_components
 from .assembly import beside, check_size, errors_naming
 from .ict import _obj_triangles, _obj_vertices
+from ...geometry.camera import transform_points
+from ...geometry.registration import register
 from ...io.files import read_json
 
 # %% ../../../nbs/03_faces/03_sources/07_scans.ipynb #b2c6a6d5
