@@ -137,7 +137,7 @@ class TrainConfig:
             raise ValueError("; ".join(problems))
         rendered = {k: getattr(self, k) for k in ("without", "near", "far")}
         if any(v != getattr(TrainConfig, k) for k, v in rendered.items()):
-            from mrl.data.rendered import DataConfig  # here, because a network is read without the data stack
+            from mrl.data.configuration import DataConfig  # here, because a network is read without the data stack
 
             object.__setattr__(self, "without", DataConfig(**rendered).without)
         if not self.run:
