@@ -31,6 +31,7 @@ from mrl.photo.reconstruction import (
     read_picture,
     reconstruct,
 )
+from mrl.scans.methods import read_face
 from mrl.training.configuration import TrainConfig
 from mrl.training.network import Reconstructor
 from mrl.training.run import Run
@@ -298,9 +299,8 @@ def test_meshes_are_read_by_others(run, tmp_path):
 
 
 def test_our_own_evaluator_reads_the_mesh(run, tmp_path):
-    benchmark = pytest.importorskip("mrl.scans.methods")
     write_mesh(tmp_path / "subject_01.obj", run.morphable.mean, run.morphable.triangles, run.morphable.landmarks)
-    mesh = benchmark.read_face(tmp_path / "subject_01.obj")
+    mesh = read_face(tmp_path / "subject_01.obj")
     assert mesh is not None
 
 
@@ -362,6 +362,7 @@ def test_measurements_are_whole():
     assert [row["crop"] for row in looks] == ["training", "1", "2", "3"] * (len(looks) // 4)
 
 
+@pytest.mark.slow
 def test_notebook(run, scene, tmp_path, monkeypatch):
     "photo.ipynb with the command of the README, on an untrained run that was saved."
     import papermill
