@@ -19,8 +19,8 @@ from mrl.faces.morphable import morphable_model_of
 from mrl.faces.population import load_population, split_identities
 from mrl.geometry.camera import crop_to_pose, intrinsics, project
 from mrl.io.files import ROOT
-from mrl.photo import reconstruction as photo
 from mrl.io.meshes import write_mesh
+from mrl.photo import reconstruction as photo
 from mrl.photo.reconstruction import (
     crop_of_box,
     detect_face,
