@@ -25,7 +25,7 @@ from mrl.geometry.camera import intrinsics, pose_to_crop, project
 from mrl.io.files import ROOT, read_json, write_json
 from mrl.photo.reconstruction import FACE_IN_WINDOW, box_of, crop_of_box, face_of_windows, face_windows, look, overlap
 from mrl.training.metrics import image_metrics
-from mrl.training.results import commit, load_run, write_csv
+from mrl.training.run import Run, commit, write_csv
 
 LOWEST, HIGHEST, ROOM = (
     0.3,
@@ -100,11 +100,8 @@ def main():
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "detector_crop")
     args = parser.parse_args()
-    config, population, (model, _, _) = (
-        DataConfig(size=args.size, seed=args.seed),
-        load_population(),
-        load_run(args.run),
-    )
+    config, population = DataConfig(size=args.size, seed=args.seed), load_population()
+    model = Run.load(args.run).network
     table, windows, looks, rng = [], [], [], np.random.default_rng(args.seed)
     for i, (label, x, truth) in enumerate(scenes(config, args.scenes, population)):
         image = render_image(config, i, label)

@@ -29,7 +29,7 @@ from mrl.scans.lookalike import build_lookalike
 from mrl.scans.methods import Method, MiccCase, evaluate, mean_face, model_fit
 from mrl.scans.micc import Mesh, read_micc
 from mrl.scans.protocols import PROTOCOLS, compare, named_face
-from mrl.training.results import commit
+from mrl.training.run import commit
 
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
 parser.add_argument("--subjects", type=int, default=2)

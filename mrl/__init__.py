@@ -29,7 +29,7 @@ _PUBLIC = {
     "training.network": ("Prediction", "Reconstructor"),
     "training.configuration": ("TrainConfig",),
     "training.loop": ("evaluate", "train"),
-    "training.results": ("load_run",),
+    "training.run": ("Run",),
     "photo.reconstruction": ("reconstruct", "save_mesh"),
     "scans.protocols": ("PROTOCOLS", "Protocol"),
 }

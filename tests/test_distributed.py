@@ -13,7 +13,7 @@ import pytest
 from mrl.io.files import load_tensors, read_json
 from mrl.training.configuration import TrainConfig
 from mrl.training.loop import train
-from mrl.training.results import read_history
+from mrl.training.run import read_history
 
 ROOT = Path(__file__).parent.parent
 MRL = TrainConfig(

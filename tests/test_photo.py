@@ -4,6 +4,7 @@ import json
 import re
 import sys
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,7 +29,9 @@ from mrl.photo.reconstruction import (
     reconstruct,
     save_mesh,
 )
+from mrl.training.configuration import TrainConfig
 from mrl.training.network import Reconstructor
+from mrl.training.run import Run
 
 SIZE = 256
 
@@ -43,7 +46,8 @@ def run(population):
     "A network without training: the mean face, frontal, at the usual place."
     morphable = morphable_model_of(population, np.arange(40), 4)
     torch.manual_seed(0)
-    return Reconstructor(morphable, torch.tensor([0.5, 0.5, 5.8]), torch.ones(3), 32, 0.05).eval(), morphable, None
+    network = Reconstructor(morphable, torch.tensor([0.5, 0.5, 5.8]), torch.ones(3), 32, 0.05).eval()
+    return Run(network, morphable, TrainConfig(image_size=32, width=0.05))
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +149,7 @@ def test_network_is_given_training_pixels(population, run):
     label = {"identity": 11, "K": intrinsics(torch.tensor(500.0, dtype=torch.float64), 320), "q": q[0], "t": t[0]}
     uv = project(x[0], label["K"], q[0], t[0])
     _, crop, K_crop = look(
-        run[0], render_image(config, 0, label), label["K"], (*uv.amin(0).tolist(), *uv.amax(0).tolist())
+        run.network, render_image(config, 0, label), label["K"], (*uv.amin(0).tolist(), *uv.amax(0).tolist())
     )
     rendered = render_image(DataConfig(**{**vars(config), "size": 32}), 0, label | {"K": K_crop})
     inner = np.s_[6:26, 8:24]
@@ -167,9 +171,8 @@ def test_second_look_is_made_around_the_prediction(run, scene):
 
 
 def test_a_network_that_sees_the_face_elsewhere_is_not_followed(run, scene):
-    model, morphable, _ = run
-    astray = Reconstructor(morphable, torch.tensor([3.5, 0.5, 5.8]), torch.ones(3), 32, 0.05).eval()
-    face = reconstruct((astray, morphable, None), scene[0], box=scene[2])
+    astray = Reconstructor(run.morphable, torch.tensor([3.5, 0.5, 5.8]), torch.ones(3), 32, 0.05).eval()
+    face = reconstruct(replace(run, network=astray), scene[0], box=scene[2])
     assert face.box == scene[2]
 
 
@@ -268,7 +271,7 @@ def test_boxes_that_are_none(run, scene, box, message):
 def test_meshes_are_read_by_others(run, tmp_path):
     import trimesh
 
-    x, triangles, landmarks = run[1].mean, run[1].triangles, run[1].landmarks
+    x, triangles, landmarks = run.morphable.mean, run.morphable.triangles, run.morphable.landmarks
     for name in ("a.obj", "a.PLY"):
         save_mesh(tmp_path / name, x, triangles, landmarks)
         mesh = trimesh.load(tmp_path / name, process=False)
@@ -294,7 +297,7 @@ def test_meshes_are_read_by_others(run, tmp_path):
 
 def test_our_own_evaluator_reads_the_mesh(run, tmp_path):
     benchmark = pytest.importorskip("mrl.scans.methods")
-    save_mesh(tmp_path / "subject_01.obj", run[1].mean, run[1].triangles, run[1].landmarks)
+    save_mesh(tmp_path / "subject_01.obj", run.morphable.mean, run.morphable.triangles, run.morphable.landmarks)
     mesh = benchmark.read_face(tmp_path / "subject_01.obj")
     assert mesh is not None
 
@@ -325,7 +328,7 @@ def test_now(run, scene, tmp_path):
     )
     seven = np.load(out / "S_01" / "multiview_neutral" / "IMG_0001.npy", allow_pickle=False)
     assert seven.dtype == np.float64 and np.allclose(
-        seven, run[1].mean[[run[1].landmarks[k] for k in NOW_LANDMARKS]], atol=1e-4
+        seven, run.morphable.mean[[run.morphable.landmarks[k] for k in NOW_LANDMARKS]], atol=1e-4
     )
     again = export_now(
         run, tmp_path / "list.txt", tmp_path / "pictures", out, boxes={lines[2]: (5, 5, 35, 35)}, progress=False
@@ -363,13 +366,12 @@ def test_notebook(run, scene, tmp_path, monkeypatch):
 
     from mrl.faces.morphable import save_morphable_model
     from mrl.io.files import save_tensors, write_json
-    from mrl.training.configuration import TrainConfig
 
     folder = tmp_path / "results" / "tiny"
     write_json(folder / "config.json", {"config": {"run": "tiny", "image_size": 32, "width": 0.05, "n_components": 4}})
     assert TrainConfig(run="tiny", image_size=32, width=0.05).batch_norm
-    save_morphable_model(folder / "morphable.safetensors", run[1])
-    save_tensors(folder / "checkpoint.safetensors", run[0].state_dict(), "mrl.checkpoint", {"step": 0})
+    save_morphable_model(folder / "morphable.safetensors", run.morphable)
+    save_tensors(folder / "checkpoint.safetensors", run.network.state_dict(), "mrl.checkpoint", {"step": 0})
     Image.fromarray(scene[0]).save(tmp_path / "me.png")
     monkeypatch.setenv("MRL_HOME", str(tmp_path))
     papermill.execute_notebook(
@@ -385,6 +387,5 @@ def test_notebook(run, scene, tmp_path, monkeypatch):
         for o in c.get("outputs", [])
     ]
     assert sum("application/vnd.plotly.v1+json" in o for o in outputs) == 2
-    assert (tmp_path / "me.obj").is_file() and json.loads((tmp_path / "me.landmarks.json").read_text()) == run[
-        1
-    ].landmarks
+    assert (tmp_path / "me.obj").is_file()
+    assert json.loads((tmp_path / "me.landmarks.json").read_text()) == run.morphable.landmarks

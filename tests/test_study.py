@@ -10,7 +10,7 @@ import pytest
 
 from mrl.io.files import ROOT, read_json
 from mrl.study.runs import is_complete, load_study, long_runs, run_study, seeds_by_people, study_runs
-from mrl.training.results import read_history
+from mrl.training.run import read_history
 
 TINY = dict(
     n_images=256,

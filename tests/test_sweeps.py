@@ -32,7 +32,7 @@ from mrl.study.sweeps import (
     trained_range,
 )
 from mrl.training.metrics import METRICS
-from mrl.training.results import write_csv
+from mrl.training.run import write_csv
 
 CONFIG = DataConfig(size=32)
 ALL = POSES | YAW_AND_PITCH | SPOILT | PEOPLE
@@ -234,10 +234,10 @@ def test_a_run_without_a_checkpoint_says_so(tiny, tmp_path):
 
 def test_predictions_are_those_that_were_measured(tiny, population):
     "`predict_changed`, for pictures, sees what `measure_sweeps`, for numbers, saw."
-    from mrl.training.results import load_run
+    from mrl.training.run import Run
 
     sweeps, home, choose = tiny
-    run = load_run(ROOT / "results/study/long/mrl-0")
+    run = Run.load("study/long/mrl-0")
     folder = build_sweeps(home / "check", replace(CONFIG, size=64), sweeps, choose(population), 1, progress=False)
     errors, coefficients, _ = measure_sweeps(run, FaceImages(folder, "all"), sweeps)
     out, x, _, _ = predict_changed(run, {"yaw": 60.0}, choose(population)["yaw"])

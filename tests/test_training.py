@@ -1,4 +1,4 @@
-"Hard tests of mrl.training.loop, mrl.training.results and mrl.training.network: what a killed, diverging or mistaken run leaves behind."
+"Hard tests of mrl.training.loop, mrl.training.run and mrl.training.network: what a killed, diverging or mistaken run leaves behind."
 
 import math
 import os
@@ -17,11 +17,11 @@ from mrl.data.rendered import FaceImages
 from mrl.faces.morphable import MorphableModel
 from mrl.geometry.camera import crop_to_pose, intrinsics, pose_to_crop
 from mrl.geometry.rotation import geodesic_angle, quaternion_multiply, random_quaternion_within
-from mrl.io.files import load_tensors, read_json, write_json
+from mrl.io.files import ROOT, load_tensors, read_json, save_tensors, write_json
 from mrl.training.configuration import LOSSES, TrainConfig
 from mrl.training.loop import StepSampler, evaluate, train
 from mrl.training.network import VGG16, Reconstructor
-from mrl.training.results import load_run, read_history, run_record
+from mrl.training.run import Run, read_history, run_folder, run_record
 
 TINY = TrainConfig(
     n_images=256,
@@ -169,7 +169,8 @@ def test_results_of_another_configuration_are_not_touched(where, finished):
 
 
 def test_model_and_data_must_belong_together(where, home, finished):
-    model, morphable, config = load_run(finished)
+    run = Run.load(finished)
+    model, morphable = run.network, run.morphable
     data = FaceImages(home / "datasets" / read_json(finished / "config.json")["data_folder"], "test")
     cut = MorphableModel(
         morphable.mean[:100], morphable.basis[:, :100], torch.zeros(0, 3, dtype=torch.long), morphable.variance_ratio
@@ -185,10 +186,48 @@ def test_damaged_run_is_named(finished, tmp_path):
         (tmp_path / p.name).write_bytes(p.read_bytes())
     write_json(tmp_path / "config.json", {"config": {"steps": "many"}})
     with pytest.raises(ValueError, match="steps must be of type int"):
-        load_run(tmp_path)
+        Run.load(tmp_path)
     (tmp_path / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match="config.json"):
-        load_run(tmp_path)
+        Run.load(tmp_path)
+
+
+def test_a_checkpoint_says_how_its_network_is_built(finished, tmp_path):
+    "Other sizes in config.json change nothing. A checkpoint without its own, of version 0.1.0, takes them from there."
+    for p in finished.iterdir():
+        (tmp_path / p.name).write_bytes(p.read_bytes())
+    tensors, about = load_tensors(tmp_path / "checkpoint.safetensors", "mrl.checkpoint")
+    assert about["network"] == {"size": 32, "width": 0.06, "batch_norm": True, "n_components": 8}
+    record = read_json(tmp_path / "config.json")
+    other = record["config"] | {"image_size": 64, "width": 0.5, "batch_norm": False, "n_components": 3}
+    write_json(tmp_path / "config.json", record | {"config": other})
+    assert Run.load(tmp_path).network.size == 32
+    save_tensors(tmp_path / "checkpoint.safetensors", tensors, "mrl.checkpoint", {"step": 8})
+    with pytest.raises(ValueError, match="checkpoint.safetensors: does not fit its metadata or config.json"):
+        Run.load(tmp_path)
+    write_json(tmp_path / "config.json", record)
+    assert Run.load(tmp_path).network.architecture == about["network"]
+
+
+def test_a_network_is_read_without_the_data_stack():
+    code = "import sys, mrl.training.run as r; r.Run.load('study/long/mrl-0'); print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "mrl.training.run" in modules
+    assert not [m for m in modules if m.startswith(("mrl.data", "mrl.render", "mrl.training.loop", "lightning"))]
+
+
+def test_where_a_run_is(tmp_path, monkeypatch):
+    "A name in the home's results, then in the repository's, then a path; all of them are named if it is in none."
+    ours = run_folder("study/long/mrl-0", tmp_path)
+    assert ours == ROOT / "results/study/long/mrl-0" and run_folder(ours, tmp_path) == ours
+    write_json(tmp_path / "results/study/long/mrl-0/config.json", {})
+    assert run_folder("study/long/mrl-0", tmp_path) == tmp_path / "results/study/long/mrl-0"
+    monkeypatch.chdir(tmp_path / "results")
+    assert run_folder("study/long/mrl-0", "elsewhere").resolve() == ours  # the path is tried last
+    with pytest.raises(
+        FileNotFoundError, match="run nobody-0: no config.json in elsewhere/results/nobody-0, .*, nobody-0"
+    ):
+        run_folder("nobody-0", "elsewhere")
 
 
 def test_order_of_images_is_the_seeds():

@@ -227,14 +227,14 @@ def _square(box):
 
 # %% ../../nbs/08_photo/01_reconstruction.ipynb #901e5092
 def reconstruct(
-    run,  # what `mrl.training.results.load_run` returns: network, morphable model, configuration
+    run,  # mrl.training.run.Run
     image,  # path, or (H, W, 3) uint8 RGB
     focal=None,  # pixels; default: EXIF where a path is given and it says, else 1.2 times the longer side
     box=None,  # (left, top, right, bottom) of the face, from the hairline to below the chin, pixels; default: `detect_face`
     looks=2,  # crops that the network sees, each after the first around what it predicted from the one before
 ):  # Reconstruction
     "The face in a picture. ValueError: no face found, a box that is none, not an image; files are named."
-    model, morphable, _ = run
+    model, morphable = run.network, run.morphable
     picture, focal, focal_from = _focal(image, focal)
     K = intrinsics(focal, (picture.shape[1], picture.shape[0]))
     try:
@@ -277,7 +277,7 @@ def save_mesh(
 
 # %% ../../nbs/08_photo/01_reconstruction.ipynb #3cc253fc
 def export_now(
-    run,  # what `mrl.training.results.load_run` returns
+    run,  # mrl.training.run.Run
     image_list,  # text file: one subject/challenge/image per line
     images,  # folder that the lines are relative to (NoW's iphone_pictures)
     out,  # folder of the predictions
@@ -291,11 +291,11 @@ def export_now(
     parts = [Path(line).parts for line in lines]
     if bad := [line for line, p in zip(lines, parts) if len(p) != 3 or ".." in p or Path(line).is_absolute()]:
         raise ValueError(f"{image_list}: subject/challenge/image expected, got {bad[0]!r}")
-    if not lines or (missing := [name for name in NOW_LANDMARKS if name not in run[1].landmarks]):
+    if not lines or (missing := [name for name in NOW_LANDMARKS if name not in run.morphable.landmarks]):
         raise ValueError(
             f"{image_list}: no pictures listed"
             if not lines
-            else f"face model {run[1].name}: landmarks {', '.join(missing)} are missing"
+            else f"face model {run.morphable.name}: landmarks {', '.join(missing)} are missing"
         )
     problems = []
     for line in tqdm(lines, disable=not progress, desc="NoW"):

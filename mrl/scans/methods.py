@@ -166,7 +166,7 @@ def folder_predictions(
 
 # %% ../../nbs/09_scans/04_methods.ipynb #d42a1905
 def network_predictions(
-    run,  # what `mrl.training.results.load_run` returns
+    run,  # mrl.training.run.Run
     video=VIDEOS[0],
 ):  # Method
     "A network on the frames that a protocol names, its shapes averaged."
@@ -280,13 +280,12 @@ def methods_of(
     "The methods of a report. FileNotFoundError or ValueError for a run or a folder that is not there."
     from mrl.faces.morphable import morphable_model_of
     from mrl.faces.population import load_population, split_identities
-    from mrl.io.files import HOME, ROOT
-    from mrl.training.results import load_run
+    from mrl.training.run import Run
 
     methods, names = {}, [Path(f).name for f in folders]
     if run:
-        network = load_run(next((f for f in (HOME / "results" / run, ROOT / "results" / run) if f.is_dir()), Path(run)))
-    made = [(f"network {Path(run).name}", network_predictions, network)] if run else []
+        trained = Run.load(run)
+    made = [(f"network {Path(run).name}", network_predictions, trained)] if run else []
     made += [
         (f"meshes in {name if names.count(name) == 1 else folder}", folder_predictions, folder)
         for name, folder in zip(names, folders)
@@ -294,7 +293,7 @@ def methods_of(
     for name, function, what in made:
         methods |= {name + (f", {video}" if len(videos) > 1 else ""): function(what, video) for video in videos}
     if run:
-        morphable = network[1]
+        morphable = trained.morphable
     else:
         population = load_population()
         morphable = morphable_model_of(population, split_identities(len(population))["train"], 64)

@@ -305,7 +305,7 @@ def write_report(
     record,  # more for the record, for JSON
 ):
     "`errors.csv`, a row per subject, protocol and method, and `summary.json`, both atomically."
-    from mrl.training.results import commit
+    from mrl.training.run import commit
 
     with atomic_write(Path(folder) / "errors.csv") as tmp, open(tmp, "w", newline="") as f:
         out = csv.DictWriter(f, list(rows[0]))

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SHAPES', 'slider', 'Explorer', 'displaced', 'orbit', 'head_pose', 'centred_crop', 'judged', 'judged_html',
-           'error_sliders', 'virtual_camera_explorer', 'head_modes', 'check_run', 'face_picture', 'face_prediction',
-           'face_html', 'face_sliders', 'face_explorer']
+           'error_sliders', 'virtual_camera_explorer', 'head_modes', 'check_face_model', 'face_picture',
+           'face_prediction', 'face_html', 'face_sliders', 'face_explorer']
 
 # %% ../../nbs/10_show/02_explorers.ipynb #a07eb976
 import ipywidgets
@@ -335,9 +335,8 @@ def head_modes(
     return population.mean + modes[0], modes[1:]
 
 
-def check_run(run, population):
-    "ValueError unless a run's morphable model belongs to the population."
-    morphable = run[1]
+def check_face_model(morphable, population):
+    "Raise ValueError if a run's morphable model does not belong to the population."
     if morphable.name != population.name or not np.array_equal(morphable.triangles, population.face_triangles):
         raise ValueError(
             f"run: a network of the population's face model expected ({population.name}, {population.n_face_vertices} vertices), "
@@ -438,7 +437,7 @@ def _draw_face(over, meshes, v):
 
 # %% ../../nbs/10_show/02_explorers.ipynb #b1252ef8
 def face_explorer(
-    run,  # what `mrl.training.results.load_run` returns
+    run,  # mrl.training.run.Run
     population=None,  # mrl.faces.population.Population of its face model; default: the repository's
     **start,  # first values of sliders, by name: yaw=30
 ):  # Explorer
@@ -446,15 +445,15 @@ def face_explorer(
     from mrl.render.renderer import Renderer
 
     population = population or load_population()
-    check_run(run, population)
+    check_face_model(run.morphable, population)
     renderer, rows = Renderer(population), population.face_vertices
-    mean, modes = head_modes(population, run[1], SHAPES)
-    over, meshes = _face_figures(run[0].size, torch.as_tensor(mean[rows]).float(), population.face_triangles)
+    mean, modes = head_modes(population, run.morphable, SHAPES)
+    over, meshes = _face_figures(run.network.size, torch.as_tensor(mean[rows]).float(), population.face_triangles)
 
     def show(yaw, pitch, roll, distance, scene, **shape):
         alpha_id = np.array([shape[f"shape_{i + 1}"] for i in range(SHAPES)])
         head = mean + np.einsum("k,kvi->vi", alpha_id, modes)
-        values = face_prediction(run[0], renderer, head, rows, *head_pose(yaw, pitch, roll, distance), scene)
+        values = face_prediction(run.network, renderer, head, rows, *head_pose(yaw, pitch, roll, distance), scene)
         _draw_face(over, meshes, values)
         return values, face_html(values, alpha_id, values["prediction"].alpha_id_hat[0].tolist())
 

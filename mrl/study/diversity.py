@@ -14,7 +14,7 @@ import numpy as np
 from ..faces.population import people_where, split_identities
 from ..stats.groups import group_difference, permutation_test
 from ..stats.intervals import bootstrap_interval
-from ..training.results import read_faces
+from ..training.run import read_faces
 
 # %% ../../nbs/07_study/03_diversity.ipynb #be27b0e4
 CUTS = {

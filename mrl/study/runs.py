@@ -21,7 +21,7 @@ from ..io.files import HOME, ROOT, read_json, write_json
 from ..stats.intervals import bootstrap_interval
 from ..training.configuration import RENDERED, TrainConfig, dataset_of
 from ..training.metrics import METRICS, image_metrics
-from ..training.results import claim_run, commit, load_run, read_faces
+from ..training.run import Run, claim_run, commit, read_faces
 
 # %% ../../nbs/07_study/01_runs.ipynb #2170c104
 GRID = [(alpha, beta, 0.0, "world") for alpha in (1.0, 10.0, 100.0, 1000.0) for beta in (0.01, 0.1, 1.0)] + [
@@ -466,8 +466,8 @@ def measure_pixel_parts(
     path = top / "pixel_parts.json"
     found = read_json(path, ["runs"])["runs"] if path.exists() else {}
     for run in (r for r in runs if r not in found):
-        model, _, config = load_run(top / run)
+        trained = Run.load(top / run)
         found[run] = pixel_parts(
-            model, FaceImages(dataset_of(config, Path(home) / "datasets", progress=False), "val")
+            trained.network, FaceImages(dataset_of(trained.config, Path(home) / "datasets", progress=False), "val")
         ) | {"commit": commit()}
         write_json(path, {"split": "val", "runs": found})

@@ -6,8 +6,8 @@
 __all__ = ['POSES', 'YAW_AND_PITCH', 'SPOILT', 'PEOPLE', 'TONES', 'SCENE', 'CONTROLS', 'N_MODES', 'NEUTRAL', 'Sweep',
            'trained_range', 'changed_cameras', 'typology_angle', 'skin_tone', 'drawn_appearance', 'changed_appearance',
            'spoil', 'render_changed', 'plan_sweeps', 'render_planned', 'build_sweeps', 'measure_sweeps', 'save_errors',
-           'load_errors', 'doubles_at', 'worst_within', 'run_folder', 'loss_name', 'training_data', 'held_out',
-           'sweep_run', 'sweep_runs', 'predict_changed', 'best_median_worst']
+           'load_errors', 'doubles_at', 'worst_within', 'loss_name', 'training_data', 'held_out', 'sweep_run',
+           'sweep_runs', 'predict_changed', 'best_median_worst']
 
 # %% ../../nbs/07_study/02_sweeps.ipynb #b7c337b7
 import hashlib
@@ -38,7 +38,7 @@ from ..stats.intervals import medians
 from ..training.configuration import TrainConfig
 from ..training.loop import evaluate, evaluate_controls
 from ..training.metrics import METRICS
-from ..training.results import commit, load_run
+from ..training.run import Run, commit, run_folder
 
 # %% ../../nbs/07_study/02_sweeps.ipynb #72904d12
 @dataclass(frozen=True)
@@ -306,16 +306,16 @@ def _by_sweep(values, data, sweeps):
 
 
 def measure_sweeps(
-    run,  # (Reconstructor, MorphableModel, TrainConfig) of mrl.training.results.load_run
+    run,  # mrl.training.run.Run
     data,  # FaceImages of build_sweeps
     sweeps,
     device="cpu",
 ):  # dict sweep -> (V, F, metrics); the same of coefficients (V, F, M); dict control -> dict sweep -> (V, F, metrics)
     "Errors and predicted coefficients of a network, and the errors of controls, on every picture."
-    model, morphable, config = run
+    model, morphable = run.network, run.morphable
     if morphable.mean.shape[0] != data.population.n_face_vertices:
         raise ValueError(
-            f"{config.run} predicts {morphable.mean.shape[0]} vertices, the faces of {data.folder} have {data.population.n_face_vertices}: different face models"
+            f"{run.config.run} predicts {morphable.mean.shape[0]} vertices, the faces of {data.folder} have {data.population.n_face_vertices}: different face models"
         )
     kept = []
 
@@ -385,17 +385,6 @@ def worst_within(
     return max(found)
 
 # %% ../../nbs/07_study/02_sweeps.ipynb #db323a0d
-def run_folder(
-    run,  # folder in results/, or a path to one
-    home=HOME,
-):  # Path
-    "Where a run is; FileNotFoundError says where it was looked for."
-    places = [Path(home) / "results" / run, ROOT / "results" / run, Path(run)]
-    if found := next((p for p in places if (p / "config.json").exists()), None):
-        return found
-    raise FileNotFoundError(f"run {run}: no config.json in {', '.join(map(str, places))}")
-
-
 def loss_name(run):
     "A run's name without its seed."
     head, _, seed = run.rpartition("-")
@@ -437,8 +426,9 @@ def sweep_run(
     weights = _weights(run, home)
     if not tensors and weights is None:
         raise FileNotFoundError(f"run {run}: neither a checkpoint (in {run_folder(run, home)}) nor errors ({path})")
-    trained = load_run(run_folder(run, home)) if weights else (None, None, TrainConfig(**about["config"]))
-    config = training_data(trained[2])
+    trained = Run.load(run, home) if weights else None
+    trained_config = trained.config if trained else TrainConfig(**about["config"])
+    config = training_data(trained_config)
     population = load_population(population_file(config.face_model))
     people = choose(population)
     asked = {
@@ -459,10 +449,11 @@ def sweep_run(
         "all",
     )
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    errors, coefficients, rest = measure_sweeps((trained[0].to(device), *trained[1:]), data, sweeps, device)
+    trained.network.to(device)
+    errors, coefficients, rest = measure_sweeps(trained, data, sweeps, device)
     about = {
         "run": run,
-        "config": asdict(trained[2]),
+        "config": asdict(trained_config),
         "checkpoint": weights,
         "commit": commit(),
         "device": device,
@@ -473,7 +464,9 @@ def sweep_run(
         **asked,
     }
     if "views" in sweeps:
-        coefficients["true"] = trained[1].coefficients(torch.as_tensor(population.faces(people["views"])))[:, :N_MODES]
+        coefficients["true"] = trained.morphable.coefficients(torch.as_tensor(population.faces(people["views"])))[
+            :, :N_MODES
+        ]
     of_controls = {f"{c}.{k}": v for c, by_sweep in rest.items() for k, v in by_sweep.items()} if controls else {}
     save_errors(
         path,
@@ -538,7 +531,7 @@ def sweep_runs(
 
 # %% ../../nbs/07_study/02_sweeps.ipynb #45e5ade8
 def predict_changed(
-    trained,  # of load_run
+    trained,  # mrl.training.run.Run
     change,  # dict name -> number
     people,  # (F,) identities
     side=160,  # pixels of the pictures for people
@@ -546,8 +539,7 @@ def predict_changed(
     "What a network makes of faces under one value of a sweep."
     from mrl.show.plots import mesh_overlay
 
-    model, _, run_config = trained
-    config = training_data(run_config)
+    config = training_data(trained.config)
     population, _ = renderer_of(config.face_model)
     x = torch.as_tensor(population.faces(np.asarray(people)))
     q, t, K = (v.float() for v in changed_cameras(config, change, people, x.double()))
@@ -555,7 +547,7 @@ def predict_changed(
     labels = [{"identity": p, "q": q[i], "t": t[i]} for i, p in enumerate(people)]
     inputs = [render_changed(config, change, label | {"K": K[i]}) for i, label in enumerate(labels)]
     with torch.no_grad():
-        out = model(torch.from_numpy(np.stack(inputs)).permute(0, 3, 1, 2), K)
+        out = trained.network(torch.from_numpy(np.stack(inputs)).permute(0, 3, 1, 2), K)
     pictures = [
         render_changed(replace(config, size=side), change, label | {"K": large[i]}) for i, label in enumerate(labels)
     ]

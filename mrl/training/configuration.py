@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 
-from ..data.rendered import DataConfig, build_dataset, dataset_folder
 from ..io.files import HOME, check_fields, check_parameters
 from mrl.losses import (
     NORMS,
@@ -149,7 +148,11 @@ class TrainConfig:
         }
         if problems := [message for message, is_wrong in wrong.items() if is_wrong]:
             raise ValueError("; ".join(problems))
-        object.__setattr__(self, "without", DataConfig(without=self.without, near=self.near, far=self.far).without)
+        rendered = {k: getattr(self, k) for k in ("without", "near", "far")}
+        if any(v != getattr(TrainConfig, k) for k, v in rendered.items()):
+            from mrl.data.rendered import DataConfig  # here, because a network is read without the data stack
+
+            object.__setattr__(self, "without", DataConfig(**rendered).without)
         if not self.run:
             object.__setattr__(self, "run", "-".join([self.loss, *model_name(self), str(self.seed)]))
 
@@ -248,6 +251,8 @@ def resolve_device(config):
 # %% ../../nbs/06_training/03_configuration.ipynb #9973c8a2
 def dataset_of(config, data_dir=HOME / "datasets", progress=True):
     "Folder of the data set that a configuration names; rendered if it is not there."
+    from mrl.data.rendered import DataConfig, build_dataset, dataset_folder
+
     if config.data:
         return Path(config.data)
     data_config = DataConfig(

@@ -104,6 +104,12 @@ class Reconstructor(nn.Module):
         )  # of ImageNet (torchvision), which its weights expect
         self.register_buffer("pixel_sd", torch.tensor([0.229, 0.224, 0.225])[:, None, None])
         self.size, self.bf16 = size, bf16
+        self.architecture = {  # what builds the network again, for its checkpoint
+            "size": size,
+            "width": width,
+            "batch_norm": batch_norm,
+            "n_components": len(morphable.basis),
+        }
 
     def forward(
         self,
