@@ -38,7 +38,9 @@ def execute(path):
     )
     start = time.time()
     with client.setup_kernel():
-        client.kc.execute("import mrl.show.display", silent=True, store_history=False)
+        client.kc.execute(
+            "from mrl.show.display import store_pictures; store_pictures()", silent=True, store_history=False
+        )
         for i, cell in enumerate(notebook.cells):
             if cell.cell_type == "code" and not is_left_out(cell.source):
                 try:
