@@ -214,7 +214,7 @@ def mesh_overlay(
 def light_mesh(
     vertices,  # (N, 3)
     triangles,  # (T, 3)
-    n_triangles=500,
+    n_triangles=600,
 ):  # (n,) rows of `vertices`, (<= n_triangles, 3) triangles over them
     "A coarser mesh on some of the vertices."
     import igl
@@ -514,7 +514,7 @@ def faces_figure(
         for c, picture in enumerate((image, overlay), 1):
             fig.add_trace(go.Image(source=jpeg_uri(picture), hoverinfo="skip"), r, c)
         fig.add_trace(mesh, r, 3)
-    fig.update_traces(selector=dict(type="mesh3d"), scene=None)
+    fig.update_traces(selector=dict(type="mesh3d"), scene=None, colorbar_x=1.12)  # beside the titles of the rows
     for r, mesh in enumerate((t for t in fig.data if t.type == "mesh3d"), 1):
         mesh.scene = f"scene{r if r > 1 else ''}"
     hidden = dict(visible=False)
@@ -526,7 +526,7 @@ def faces_figure(
         camera=dict(eye=dict(x=1.9, y=0.1, z=0.6), up=dict(x=0, y=1, z=0)),
     )
     fig.update_xaxes(**hidden).update_yaxes(**hidden)
-    return fig.update_layout(width=3 * side + 130, height=len(titles) * side + 40, margin=dict(l=5, r=5, t=25, b=5))
+    return fig.update_layout(width=3 * side + 170, height=len(titles) * side + 40, margin=dict(l=5, r=5, t=25, b=5))
 
 # %% ../../nbs/10_show/01_plots.ipynb #ff48dc72
 def slider_figure(
