@@ -146,6 +146,7 @@ def test_ply_as_programs_write_it(tmp_path, form, vertex, lists):
     assert np.allclose(mesh.vertices, X, rtol=1e-6) and np.array_equal(mesh.triangles, T)
 
 
+@pytest.mark.slow
 def test_two_libraries_agree(tmp_path, built):
     "A scan of 17,000 vertices, textured, some of them in no triangle: libigl reads the OBJ, trimesh writes the others."
     path = next((built[0] / "micc/subject_01").rglob("*.obj"))
@@ -668,6 +669,7 @@ def digest(folder):
     }
 
 
+@pytest.mark.slow
 def test_the_lookalike_is_the_same_every_time(tmp_path, population):
     small = dict(frames=3, spacing=4.0, size=(64, 48), population=population)
     for folder, seed in (("a", 0), ("b", 0), ("c", 1)):

@@ -44,6 +44,7 @@ def run(tmp_path, monkeypatch, name="train", pictures=False, **parameters):
     return json.loads((tmp_path / "out.ipynb").read_text())
 
 
+@pytest.mark.slow
 def test_train_notebook(tmp_path, monkeypatch):
     notebook = run(tmp_path, monkeypatch, loss="mrl", pictures=True, **TINY)
     outputs = [o for c in notebook["cells"] for o in c.get("outputs", [])]
@@ -59,6 +60,7 @@ def test_train_notebook(tmp_path, monkeypatch):
     assert (run_folder / "checkpoint.safetensors").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
@@ -76,6 +78,7 @@ def test_wrong_parameters_stop_it_at_once(tmp_path, monkeypatch, parameters, mes
     assert not (tmp_path / "datasets").exists()
 
 
+@pytest.mark.slow
 def test_build_data_notebook(tmp_path, monkeypatch):
     notebook = run(tmp_path, monkeypatch, "build_data", n_images=60, size=16, without="hair")
     data = [o.get("data", {}) for c in notebook["cells"] for o in c.get("outputs", [])]
@@ -85,6 +88,7 @@ def test_build_data_notebook(tmp_path, monkeypatch):
         run(tmp_path, monkeypatch, "build_data", width=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["throughput", "realism"])
 def test_committed_measurements_are_drawn(tmp_path, monkeypatch, name):
     (tmp_path / "results").symlink_to(ROOT / "results")
@@ -144,6 +148,7 @@ def test_parameters_cell_is_the_configuration(name, config, others):
     assert all("#" in line for line in cell["source"])  # each is explained
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "sizes"),
     [("pose_robustness", dict(people=2, grid_people=1, poses="60")), ("face_diversity", dict(per_cell=1))],
@@ -164,6 +169,7 @@ def test_robustness_notebooks(tmp_path, monkeypatch, name, sizes):
         run(tmp_path, monkeypatch, name, run="nobody-0")
 
 
+@pytest.mark.slow
 def test_study_of_somebody_else(tmp_path, monkeypatch):
     "A sentence that other runs do not bear out is struck out there, and no error."
     theirs = tmp_path / "results/study"
@@ -185,6 +191,7 @@ def test_study_of_somebody_else(tmp_path, monkeypatch):
     assert any(line.startswith("- **The deck's pattern appears.**") for line in said)
 
 
+@pytest.mark.slow
 def test_evaluate_micc_notebook(tmp_path, monkeypatch):
     "Somebody's meshes, right for one subject of a look-alike and missing for the other."
     look = tmp_path / "look"
@@ -238,6 +245,7 @@ def test_evaluate_micc_notebook(tmp_path, monkeypatch):
         run(tmp_path, monkeypatch, "evaluate_micc", protocol="micc")
 
 
+@pytest.mark.slow
 def test_evaluate_h3ds_notebook(tmp_path, monkeypatch):
     "A look-alike of two scenes, through a stand-in for the authors' package; one mesh is missing."
     population, package = load_population(), tmp_path / "packages" / "h3ds"

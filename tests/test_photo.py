@@ -362,6 +362,7 @@ def test_measurements_are_whole():
     assert [row["crop"] for row in looks] == ["training", "1", "2", "3"] * (len(looks) // 4)
 
 
+@pytest.mark.slow
 def test_notebook(run, scene, tmp_path, monkeypatch):
     "photo.ipynb with the command of the README, on an untrained run that was saved."
     import papermill
