@@ -19,7 +19,9 @@ import numpy as np
 import torch
 
 import mrl
-from mrl.data.rendered import CropConfig, DataConfig, render_image, sample_cameras
+from mrl.data.cameras import sample_cameras
+from mrl.data.configuration import CropConfig, DataConfig
+from mrl.data.rendered import render_image
 from mrl.faces.population import load_population, split_identities
 from mrl.geometry.camera import intrinsics, pose_to_crop, project
 from mrl.io.files import ROOT, read_json, write_json
@@ -56,7 +58,7 @@ def scenes(config, n, population):
 
 
 def turn(label, size):
-    "Yaw, pitch, roll (degrees) against the line of sight, as in `mrl.data.rendered.distribution`."
+    "Yaw, pitch, roll (degrees) against the line of sight, as in `mrl.data.distribution.distribution`."
     from scipy.spatial.transform import Rotation
 
     q, _ = pose_to_crop(label["q"], label["t"], label["K"], size)

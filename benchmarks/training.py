@@ -15,7 +15,8 @@ from dataclasses import replace
 
 import torch
 
-from mrl.training.configuration import TrainConfig, make_criterion
+from mrl.training.configuration import TrainConfig
+from mrl.training.criterion import make_criterion
 from mrl.training.distributed import resolve_device
 from mrl.training.loop import Objective, StepSampler, make_optimiser, train_step
 from mrl.training.preparation import prepare

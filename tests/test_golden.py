@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mrl.data.rendered import DATA_VERSION, DataConfig, plan_labels, render_image, renderer_of
+from mrl.data.configuration import DataConfig
+from mrl.data.rendered import DATA_VERSION, plan_labels, render_image, renderer_of
 from mrl.geometry.camera import project
 from mrl.io.files import load_tensors, save_tensors
 from mrl.render.appearance import EFFECTS

@@ -11,7 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from mrl.data.rendered import DataConfig, detector_crop, render_image, sample_cameras
+from mrl.data.cameras import detector_crop, sample_cameras
+from mrl.data.configuration import DataConfig
+from mrl.data.rendered import render_image
 from mrl.faces.landmarks import NOW_LANDMARKS
 from mrl.faces.morphable import morphable_model_of
 from mrl.faces.population import load_population, split_identities
@@ -29,6 +31,7 @@ from mrl.photo.reconstruction import (
     reconstruct,
     save_mesh,
 )
+from mrl.scans.methods import read_face
 from mrl.training.configuration import TrainConfig
 from mrl.training.network import Reconstructor
 from mrl.training.run import Run
@@ -296,9 +299,8 @@ def test_meshes_are_read_by_others(run, tmp_path):
 
 
 def test_our_own_evaluator_reads_the_mesh(run, tmp_path):
-    benchmark = pytest.importorskip("mrl.scans.methods")
     save_mesh(tmp_path / "subject_01.obj", run.morphable.mean, run.morphable.triangles, run.morphable.landmarks)
-    mesh = benchmark.read_face(tmp_path / "subject_01.obj")
+    mesh = read_face(tmp_path / "subject_01.obj")
     assert mesh is not None
 
 

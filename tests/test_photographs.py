@@ -13,8 +13,11 @@ import trimesh
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
+from mrl.data.cameras import sample_cameras
+from mrl.data.configuration import CropConfig, DataConfig
+from mrl.data.dataset import FaceImages
 from mrl.data.photographs import crop_photograph, fault_table, import_photographs, read_cameras, read_photographs
-from mrl.data.rendered import CropConfig, DataConfig, FaceImages, render_image, sample_cameras
+from mrl.data.rendered import render_image
 from mrl.data.store import SHARD, shard_path, verify_dataset
 from mrl.faces.carrier import population_file
 from mrl.faces.landmarks import LANDMARKS

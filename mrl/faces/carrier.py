@@ -14,16 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .population import LANDMARKS, load_population
-from mrl.faces.sources import (
-    FACE_MODELS,
-    find_face_model,
-    is_scan_folder,
-    read_face_model,
-    read_scans,
-    scan_files,
-    thin,
-)
+from .landmarks import LANDMARKS
+from .morphable import decimate
+from .population import load_population
+from .sources import FACE_MODELS, find_face_model, is_scan_folder, read_face_model
+from .sources.scans import read_scans, scan_files
 from ..io.files import HOME, ROOT, save_tensors, sha256, tensor_kind
 
 # %% ../../nbs/03_faces/04_carrier.ipynb #a674b301
@@ -39,7 +34,7 @@ def _procrustes(source, target, scale):
 
 
 def into_head_frame(
-    model,  # MorphableModel, mm, in any frame, with the landmarks of `mrl.faces.population.LANDMARKS`
+    model,  # MorphableModel, mm, in any frame, with the landmarks of `mrl.faces.landmarks.LANDMARKS`
     carrier,  # Population
 ):  # MorphableModel in the carrier's head frame
     "Move a model rigidly so that its landmarks lie on the carrier's; ValueError if they are missing or do not fit."
@@ -294,7 +289,7 @@ def population_file(
         return build_population(path, read_face_model(source)).path
     model, coefficients, labels, points = read_scans(source)
     return build_population(
-        path, thin(model, 10_000), coefficients, labels, [p.name for p in scan_files(source)], points
+        path, decimate(model, 10_000), coefficients, labels, [p.name for p in scan_files(source)], points
     ).path
 
 # %% ../../nbs/03_faces/04_carrier.ipynb #ccd3211d

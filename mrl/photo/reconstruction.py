@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..data.configuration import CropConfig
 from ..data.photographs import crop_photograph
-from ..data.rendered import CropConfig
 from ..faces.landmarks import NOW_LANDMARKS
 from ..geometry.camera import crop_intrinsics, intrinsics, project, resize_intrinsics
 from ..io.files import atomic_write, write_json

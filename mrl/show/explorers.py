@@ -14,7 +14,8 @@ import plotly.graph_objects as go
 import torch
 from plotly.subplots import make_subplots
 
-from ..data.rendered import DataConfig, cameras_around, detector_crop
+from ..data.cameras import cameras_around, detector_crop
+from ..data.configuration import DataConfig
 from ..faces.morphable import morphable_model_of
 from ..faces.population import load_population, split_identities
 from ..geometry.camera import project, relative_pose, transform_points
@@ -134,7 +135,7 @@ def orbit(
 def head_pose(
     yaw,
     pitch,
-    roll,  # of the head, degrees, as in the data sets (notebook `nbs/05_data/02_rendered.ipynb`)
+    roll,  # of the head, degrees, as in the data sets (notebook `nbs/05_data/04_rendered.ipynb`)
     distance,  # of the head's origin, on the optical axis, mm
 ):  # q (4,), t (3,) float64
     "Camera-to-world pose of a camera that looks at the head's origin."

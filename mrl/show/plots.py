@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLOURS', 'INK', 'GREY', 'mesh_figure', 'png_uri', 'jpeg_uri', 'overlay_figure', 'mesh_overlay', 'light_mesh',
            'camera_figure', 'history_figure', 'table_figure', 'band_figure', 'interval_figure', 'heat_figure',
-           'faces_figure', 'slider_figure', 'present']
+           'faces_figure', 'slider_figure', 'present', 'distribution_figure']
 
 # %% ../../nbs/10_show/01_plots.ipynb #5904d9c7
 import base64
@@ -190,7 +190,7 @@ def mesh_overlay(
 ):  # (S, S, 3) uint8
     "A picture with a mesh laid over it, as its camera sees it."
     from mrl.geometry.rotation import quaternion_to_matrix
-    from mrl.render.renderer import Scene, pixel_centres, pixel_rays
+    from mrl.render.scene import Scene, pixel_centres, pixel_rays
 
     x, triangles, R, t = _numpy(x), _numpy(triangles), _numpy(quaternion_to_matrix(torch.as_tensor(q))), _numpy(t)
     rays = pixel_rays(pixel_centres(len(image)), _numpy(K), R)
@@ -606,3 +606,18 @@ def present(
         tmp.write_text(
             f'<!doctype html><meta charset="utf-8"><title>mrl: figures</title><style>{style}</style>{"".join(cards)}'
         )
+
+# %% ../../nbs/10_show/01_plots.ipynb #d8f8e517
+def distribution_figure(columns, per_row=6):  # plotly Figure
+    "Return histograms of the columns of `mrl.data.distribution.distribution`."
+    rows = -(-len(columns) // per_row)
+    spacing = dict(vertical_spacing=0.33 / rows, horizontal_spacing=0.025)
+    fig = make_subplots(rows, per_row, subplot_titles=list(columns), **spacing)
+    for i, v in enumerate(columns.values()):
+        v = np.asarray(v, float)  # float32 has too few numbers for the bins of a column that is almost constant
+        counts, edges = np.histogram(v, 20)
+        middle = [float(f"{m:.4g}") for m in (edges[1:] + edges[:-1]) / 2]
+        fig.add_bar(x=middle, y=counts.tolist(), marker_color=COLOURS[0], row=i // per_row + 1, col=i % per_row + 1)
+    fig.update_yaxes(showticklabels=False).update_annotations(font_size=12)
+    margin = dict(l=5, r=5, t=25, b=10)
+    return fig.update_layout(showlegend=False, width=1000, height=150 * rows, margin=margin, bargap=0)

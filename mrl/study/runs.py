@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..data.rendered import FaceImages, batches
+from ..data.dataset import FaceImages, batches
 from ..io.files import HOME, ROOT, read_json, write_json
 from ..stats.intervals import bootstrap_interval
 from ..training.configuration import RENDERED, TrainConfig

@@ -8,7 +8,7 @@ __all__ = ['evaluate', 'evaluate_controls', 'write_metrics']
 # %% ../../nbs/06_training/08_evaluation.ipynb #b3e4afad
 import torch
 
-from ..data.rendered import batches
+from ..data.dataset import batches
 from ..io.files import write_json
 from .metrics import METRICS, control_predictions, face_means, image_metrics, summarize
 from .run import write_csv

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from ..faces.morphable import save_morphable_model
 from ..io.files import HOME, write_json
 from .augmentation import Augmentation
-from .configuration import make_criterion
+from .criterion import make_criterion
 from .distributed import make_fabric, of_whole_batch, own_rows, resolve_device
 from .evaluation import evaluate, write_metrics
 from .metrics import image_metrics
@@ -130,7 +130,7 @@ class Fit:
 
     objective: torch.nn.Module  # `Objective`, wrapped if several processes share a batch
     learner: Learner  # network, criterion, optimiser and schedule
-    cameras: torch.Generator | None  # of the virtual cameras
+    cameras: torch.Generator  # of the virtual cameras
     step: int  # steps taken
     rows: list  # of history.csv so far
 
@@ -216,8 +216,7 @@ def fit(config, folder, data, model, fabric, progress=True):
     tally = Tally(torch.zeros(3, device=device))
     for step, batch in enumerate(step_loader(config, data["train"], state.step, fabric), state.step + 1):
         batch = augment({k: v.to(device, non_blocking=True) for k, v in batch.items()}, step)
-        if state.cameras is not None:
-            state.cameras.manual_seed(config.seed * 1_000_003 + step)
+        state.cameras.manual_seed(config.seed * 1_000_003 + step)
         try:
             loss, out, norm = train_step(state.objective, state.learner.optimiser, batch, config.clip)
         except FloatingPointError as e:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import torch
 
-from ..data.rendered import DataConfig, FaceImages, build_dataset, dataset_folder
+from ..data.configuration import DataConfig
+from ..data.dataset import FaceImages
+from ..data.rendered import build_dataset, dataset_folder
 from ..faces.morphable import MorphableModel, morphable_model_of
 from ..io.files import HOME
 from .metrics import mean_crop
