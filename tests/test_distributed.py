@@ -127,6 +127,7 @@ def home(alone, tmp_path_factory):
     return home
 
 
+@pytest.mark.slow
 def test_two_processes_follow_the_path_of_one(alone, home):
     refused = [replace(MRL, lr=2e-3), replace(MRL, run="odd", batch_size=15)]
     said = script(home, "finish", *RUNS.values(), MRL, *refused, replace(MRL, run="wrong"))
@@ -145,6 +146,7 @@ def test_two_processes_follow_the_path_of_one(alone, home):
     assert weights > 1e-3 and history > 1e-2  # the test would notice
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_with_one_process_and_with_two_notebooks(alone, home):
     config = replace(MRL, run="killed")
     out = script(home, "killed", config)
