@@ -12,6 +12,7 @@ from mrl.data.dataset import FaceImages
 from mrl.data.rendered import renderer_of
 from mrl.faces.population import load_population, people_where, split_identities
 from mrl.io.files import ROOT, load_tensors, save_tensors
+from mrl.io.tables import write_csv
 from mrl.study.diversity import balanced, groups_of, in_order, left_out_effect
 from mrl.study.sweeps import (
     PEOPLE,
@@ -34,7 +35,6 @@ from mrl.study.sweeps import (
     trained_range,
 )
 from mrl.training.metrics import METRICS
-from mrl.training.run import write_csv
 
 CONFIG = DataConfig(size=32)
 ALL = POSES | YAW_AND_PITCH | SPOILT | PEOPLE
