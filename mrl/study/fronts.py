@@ -47,7 +47,7 @@ POSITIONS = {  # of the labels; the other runs are named when pointed at
     "log-terms-camera": "bottom right",
     "mrl-disentangled-3-log": "top right",
     "alignment-l1": "top right",
-    "alignment-l1-disentangled-3-log": "bottom left",
+    "alignment-l1-disentangled-3-log": "middle right",
 }
 
 
@@ -121,8 +121,8 @@ def front_figure(
         )
         fig.update_xaxes(title=x_title, type="log", tickvals=ticks, row=1, col=col)
         fig.update_yaxes(title=y_title, row=1, col=col)
-    legend = dict(orientation="h", y=-0.12)
-    fig.update_layout(width=1080, height=520, margin=dict(l=10, r=10, t=10, b=10), legend=legend)
+    legend = dict(orientation="h", y=-0.16)
+    fig.update_layout(width=1080, height=540, margin=dict(l=10, r=10, t=10, b=10), legend=legend)
     return fig, [r for r in study if r.startswith(("grid/", "rivals/")) and r not in inside]
 
 # %% ../../nbs/07_study/04_fronts.ipynb #035ccdb7
@@ -156,7 +156,7 @@ def measure_pixel_parts(
     name="study",
     home=HOME,
 ):
-    "Measure `pixel_parts` of runs on their validation identities and add those that results/<name>/pixel_parts.json lacks."
+    "Add the `pixel_parts` of runs, on validation identities, that results/<name>/pixel_parts.json lacks."
     top = Path(home) / "results" / name
     path = top / "pixel_parts.json"
     found = read_json(path, ["runs"])["runs"] if path.exists() else {}
