@@ -22,14 +22,14 @@ _ICT_REGIONS = {"narrow": 6706, "face": 9409, "all": None}  # first vertices of 
 
 
 def _obj_vertices(path, data):
-    "The (N, 3) float32 vertices of an OBJ file with the bytes `data`, in the file's order"
+    "Return the vertices (N, 3) float32 of an OBJ file with the bytes `data`, in the file's order."
     lines = re.findall(rb"^v[ \t]+([^\r\n]+)", data, re.M)
     with errors_naming(path, "lines 'v x y z' expected"):
         return np.array(b" ".join(lines).split(), np.float32).reshape(max(len(lines), 1), -1)[:, :3]
 
 
 def _obj_triangles(path, data, below=None):
-    "(T, 3) vertex numbers of an OBJ file's `f` lines, polygons as fans; with `below` only polygons of the first vertices"
+    "Return the triangles (T, 3) of an OBJ file's `f` lines, polygons as fans; with `below`, of the first vertices."
     with errors_naming(path, "lines 'f a b c' expected"):
         faces = [[int(c.split(b"/")[0]) - 1 for c in f.split()] for f in re.findall(rb"^f[ \t]+([^\r\n]+)", data, re.M)]
     faces = [f for f in faces if below is None or max(f) < below]
