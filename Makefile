@@ -48,7 +48,7 @@ figures: .venv/ready  ## redraw figures/, the README's pictures and pages to ope
 	$(BIN)/papermill nbs/pose_robustness.ipynb out.ipynb -p gallery figures
 	$(BIN)/papermill nbs/face_diversity.ipynb out.ipynb -p gallery figures
 
-virtual-cameras: .venv/ready  ## the runs behind nbs/02_losses/03_where_cameras_stand.ipynb (an hour on two cores; resumes)
+virtual-cameras: .venv/ready  ## the runs behind nbs/02_losses/04_where_cameras_stand.ipynb (an hour on two cores; resumes)
 	PATH=$(BIN):$$PATH ./benchmarks/virtual_cameras.sh
 
 .venv/ready: settings.ini setup.py constraints.txt

@@ -15,7 +15,8 @@ from dataclasses import replace
 
 import torch
 
-from mrl.training.configuration import TrainConfig, make_criterion, resolve_device
+from mrl.training.configuration import TrainConfig, resolve_device
+from mrl.training.criterion import make_criterion
 from mrl.training.loop import Objective, StepSampler, make_optimiser, prepare, train_step
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every run behind nbs/02_losses/03_where_cameras_stand.ipynb: results/virtual_cameras/<kind>-<seed>/. Complete runs are skipped, killed ones continue.
+# Every run behind nbs/02_losses/04_where_cameras_stand.ipynb: results/virtual_cameras/<kind>-<seed>/. Complete runs are skipped, killed ones continue.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -16,6 +16,7 @@ _PUBLIC = {
         "MultiTermLoss",
         "HomoscedasticLoss",
         "LogTermsLoss",
+        "LogMultiviewReprojectionLoss",
         "Disentangled",
         "multiview_reprojection",
     ),

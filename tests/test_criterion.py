@@ -1,6 +1,6 @@
-"""Test mrl.training.criterion: the criterion of a configuration, against values and gradients stored before they were last restructured.
+"""Test mrl.training.criterion: criteria of configurations, against stored values and gradients.
 
-`python tests/test_criterion.py` stores today's values in tests/golden/losses.json. Do that only for an intended change.
+The values are those of version 0.1.0. `python tests/test_criterion.py` stores today's values in tests/golden/losses.json. Do that only for an intended change.
 """
 
 from pathlib import Path
@@ -11,7 +11,8 @@ import torch
 from mrl.geometry.camera import look_at
 from mrl.geometry.rotation import quaternion_multiply, random_quaternion_within
 from mrl.io.files import read_json, write_json
-from mrl.training.configuration import TrainConfig, make_criterion
+from mrl.training.configuration import TrainConfig
+from mrl.training.criterion import make_criterion
 
 GOLDEN = Path(__file__).parent / "golden" / "losses.json"
 CONFIGURATIONS = {
@@ -90,8 +91,7 @@ def evaluate(parameters, dtype=torch.float64):
     "Loss of a configuration on `sample`, and its gradient for the prediction and whatever the criterion learns."
     seed = parameters.get("seed", 0)
     criterion, generator = make_criterion(TrainConfig(**parameters))
-    if generator is not None:
-        generator.manual_seed(seed)
+    generator.manual_seed(seed)
     batch, K, alpha_id_hat = sample(dtype)
     leaves = [v.requires_grad_() for v in batch[:3]]
     loss = criterion(*leaves, *batch[3:], alpha_id_hat, K=K)

@@ -13,15 +13,14 @@ from mrl.losses import (
     MultiviewReprojectionLoss,
     ReprojectionLoss,
     batch_cameras,
-    centred_pixels,
     geometric_alignment,
     multi_term,
     multiview_reprojection,
-    near_depth,
     orbit_cameras,
     reprojection,
-    true_and_batch_cameras,
+    with_true_camera,
 )
+from mrl.losses.functional import centred_pixels, near_depth
 
 K = intrinsics(640.0, 224).double()
 
@@ -240,7 +239,7 @@ def test_gradcheck(criterion):
 def test_uniform_cameras_are_haar():
     "Rotations relative to the true camera: angle density (1 - cos) / pi, axes without preference."
     (_, _, _, x, q, t), _ = sample(B=2)
-    K_v, q_v, t_v = orbit_cameras(x, q, t, K, 20_000, torch.Generator().manual_seed(0))
+    K_v, q_v, t_v = orbit_cameras()(x, q, t, K, 20_000, torch.Generator().manual_seed(0))
     relative = to_scipy(q_v[0]) * to_scipy(q[0]).inv()
     angle = np.sort(relative.magnitude())
     cdf = (angle - np.sin(angle)) / np.pi
@@ -258,21 +257,21 @@ def test_batch_cameras_are_never_ones_own_and_keep_their_intrinsics():
         assert torch.equal(q_v, q[source]) and torch.equal(t_v, t[source])
         assert (source != torch.arange(7)[:, None]).all()
         assert all(len(set(row)) == 3 for row in source.tolist())
-    K_v, q_v, t_v = true_and_batch_cameras(x, q, t, K_i, 4)
+    K_v, q_v, t_v = with_true_camera(batch_cameras)(x, q, t, K_i, 4)
     assert torch.equal(q_v[:, 0], q) and q_v.shape == (7, 4, 4)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({0: lambda v: v[:, :-1]}, "x_hat: shape"),
-        ({1: lambda v: v[:, :3]}, "q_hat: shape"),
-        ({2: lambda v: v[:1]}, "t_hat: shape"),
-        ({3: lambda v: v[..., :2]}, "x: shape"),
+        ({0: lambda v: v[:, :-1]}, "x_hat: expected shape"),
+        ({1: lambda v: v[:, :3]}, "q_hat: expected shape"),
+        ({2: lambda v: v[:1]}, "t_hat: expected shape"),
+        ({3: lambda v: v[..., :2]}, "x: expected shape"),
         ({4: lambda v: v * 0}, "zero|norm"),
         ({1: lambda v: v * 0}, "zero|norm"),
-        ({0: lambda v: v * torch.inf}, "x_hat holds values that are not finite"),
-        ({5: lambda v: v * torch.nan}, "t holds values that are not finite"),
+        ({0: lambda v: v * torch.inf}, "x_hat: expected finite values"),
+        ({5: lambda v: v * torch.nan}, "t: expected finite values"),
     ],
 )
 def test_bad_input_is_named(change, message):
@@ -285,15 +284,15 @@ def test_bad_input_is_named(change, message):
 @pytest.mark.parametrize(
     ("K", "message"),
     [
-        (None, "K: a tensor"),
-        ([[600.0]], "K: a tensor"),
-        (torch.eye(4), "K: a tensor"),
+        (None, "K: expected a tensor"),
+        ([[600.0]], "K: expected a tensor"),
+        (torch.eye(4), "K: expected a tensor"),
         (torch.eye(3).expand(5, 3, 3), "K: "),
-        (K * torch.nan, "positive focal|K holds"),
+        (K * torch.nan, "positive focal|K: expected finite"),
         (K * 0, "positive focal"),
         (
             K.clone().index_put_((torch.tensor(0), torch.tensor(2)), torch.tensor(torch.inf, dtype=torch.float64)),
-            "K holds",
+            "K: expected finite",
         ),
     ],
 )
@@ -306,17 +305,17 @@ def test_bad_intrinsics_are_named(K, message):
 def test_bad_cameras_are_named():
     batch, (K, q_v, t_v) = sample()
     for q_wrong, t_wrong, message in (
-        (q_v[:2], t_v[:2], "q_v: shape"),
-        (q_v, t_v[:, :1], "t_v: shape"),
-        (q_v[:, 0], t_v[:, 0], "q_v: shape"),
-        (q_v, t_v * torch.nan, "t_v holds"),
-        (q_v, batch[3].mean(1)[:, None].expand_as(t_v), "away from the middle"),
+        (q_v[:2], t_v[:2], "q_v: expected shape"),
+        (q_v, t_v[:, :1], "t_v: expected shape"),
+        (q_v[:, 0], t_v[:, 0], "q_v: expected shape"),
+        (q_v, t_v * torch.nan, "t_v: expected finite"),
+        (q_v, batch[3].mean(1)[:, None].expand_as(t_v), "away from the centroid"),
     ):
         with pytest.raises(ValueError, match=message):
             multiview_reprojection(*batch, K, q_wrong, t_wrong)
-    with pytest.raises(ValueError, match="more than 3 images"):
+    with pytest.raises(ValueError, match="B > 3"):
         MultiviewReprojectionLoss(K, views=4)(*(v for v in batch))
-    with pytest.raises(ValueError, match="norm must be"):
+    with pytest.raises(ValueError, match="norm: expected one of"):
         MultiviewReprojectionLoss(K, norm="l3")(*batch)
     with pytest.raises(ValueError, match="at least one image and one point"):
         GeometricAlignmentLoss()(*(v[:0] for v in batch))

@@ -14,7 +14,6 @@ import trimesh
 from PIL import Image
 
 from mrl.faces.population import load_population, split_identities
-from mrl.io.files import ROOT
 from mrl.scans.lookalike import ABOUT, _landmarks, build_lookalike
 from mrl.scans.micc import (
     AUTHORS_LANDMARKS,
@@ -28,8 +27,6 @@ from mrl.scans.micc import (
     read_micc,
     scan_landmarks,
 )
-
-REAL = ROOT.parent / "shared/data/micc-annotations/data/micc"
 
 
 @pytest.fixture(scope="module")
@@ -266,13 +263,14 @@ def test_units(factor, expected):
 # ---- the data set
 
 
-def test_the_authors_annotation(tmp_path):
+def test_the_authors_annotation(tmp_path, optional_data):
     "In its real form: 52 frames, subject 30 reported as a copy of subject 1."
-    if not REAL.is_dir():
-        pytest.skip(f"the authors' annotation is not at {REAL} (data/micc of eduardramon/hyperparams-free-3D-losses)")
+    real = optional_data(
+        "micc-annotations/data/micc", "hyperparams-free-3D-losses/data/micc", source="README, Evaluate on MICC"
+    )
     for number in range(1, 54):
         (tmp_path / f"subject_{number:02d}").mkdir()
-    subjects, problems = read_micc(tmp_path, REAL)
+    subjects, problems = read_micc(tmp_path, real)
     assert [s.number for s in subjects] == list(range(1, 54))
     framed = [s for s in subjects if s.frame]
     assert len(framed) == 52 and {len(s.vertex_landmarks) for s in framed} == {4} and subjects[0].frame == 890

@@ -18,7 +18,8 @@ from mrl.faces.morphable import MorphableModel
 from mrl.geometry.camera import crop_to_pose, intrinsics, pose_to_crop
 from mrl.geometry.rotation import geodesic_angle, quaternion_multiply, random_quaternion_within
 from mrl.io.files import ROOT, load_tensors, read_json, save_tensors, write_json
-from mrl.training.configuration import LOSSES, TrainConfig
+from mrl.losses import CRITERIA
+from mrl.training.configuration import TrainConfig
 from mrl.training.loop import StepSampler, evaluate, train
 from mrl.training.network import VGG16, Reconstructor
 from mrl.training.run import Run, read_history, run_folder, run_record
@@ -51,7 +52,7 @@ def finished(where):
     return train(replace(TINY, run="finished"), **where)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", CRITERIA)
 def test_every_loss_trains(where, loss):
     folder = train(replace(TINY, run=f"loss-{loss}", loss=loss, gamma=1e-3, steps=40, lr=3e-3, eval_every=20), **where)
     metrics = read_json(folder / "metrics.json")

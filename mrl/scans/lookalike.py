@@ -49,7 +49,7 @@ def _layout(marks, groove):
 # %% ../../nbs/09_scans/02_lookalike.ipynb #0fce34b8
 def _landmarks(population):
     "The 68 points of any head: vertices (68, 3) and weights (68, 3)."
-    from mrl.render.renderer import Scene
+    from mrl.render.scene import Scene
 
     scene, mean = Scene(population.mean, population.triangles), population.mean
     rows = {k: population.face_vertices[population.landmarks[k]] for k in IBUG_LANDMARKS}
@@ -144,7 +144,7 @@ NOISE = 0.2  # mm, standard deviation
 
 def _range_image(rng, population, head, scan, spacing):
     "What a scanner measures: points (H, W, 3) in the head frame with noise, whether they are seen, the triangle under each, the rays (H, W, 3)."
-    from mrl.render.renderer import Scene
+    from mrl.render.scene import Scene
 
     height, azimuth, axis = _window(population, head, scan)
     step = np.array([spacing, spacing / 95])  # mm, radians; a head's radius is about 95 mm
@@ -206,7 +206,7 @@ def _write_obj(path, x, triangles, uv, picture):
 # %% ../../nbs/09_scans/02_lookalike.ipynb #40dc2290
 def _bake(population, head, skin, scan):
     "A texture (128, 128, 3) for a scan."
-    from mrl.render.renderer import Scene
+    from mrl.render.scene import Scene
 
     height, azimuth, axis = _window(population, head, scan)
     origin, ray = _rays(*np.meshgrid(np.linspace(*height[::-1], 128), np.linspace(*azimuth, 128), indexing="ij"), axis)

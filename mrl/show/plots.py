@@ -190,7 +190,7 @@ def mesh_overlay(
 ):  # (S, S, 3) uint8
     "A picture with a mesh laid over it, as its camera sees it."
     from mrl.geometry.rotation import quaternion_to_matrix
-    from mrl.render.renderer import Scene, pixel_centres, pixel_rays
+    from mrl.render.scene import Scene, pixel_centres, pixel_rays
 
     x, triangles, R, t = _numpy(x), _numpy(triangles), _numpy(quaternion_to_matrix(torch.as_tensor(q))), _numpy(t)
     rays = pixel_rays(pixel_centres(len(image)), _numpy(K), R)

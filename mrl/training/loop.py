@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader
 from ..data.dataset import FaceImages, batches
 from ..faces.morphable import morphable_model_of, save_morphable_model
 from ..io.files import HOME, write_json
-from .configuration import TrainConfig, dataset_of, make_criterion, resolve_device
+from .configuration import TrainConfig, dataset_of, resolve_device
+from .criterion import make_criterion
 from .metrics import METRICS, control_predictions, face_means, image_metrics, mean_crop, summarize
 from .network import Reconstructor
 from .run import Run, claim_run, load_state, provenance, run_record, save_state, write_csv

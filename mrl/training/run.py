@@ -27,7 +27,7 @@ from .network import Reconstructor
 # %% ../../nbs/06_training/07_run.ipynb #05f1ea23
 def commit():
     'Return the commit of this repository, with `-dirty` if files differ from it; "unknown" outside of a repository.'
-    if not shutil.which("git"):
+    if not shutil.which("git") or not (ROOT / ".git").exists():  # installed inside another repository
         return "unknown"
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()

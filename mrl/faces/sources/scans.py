@@ -18,6 +18,8 @@ from ..landmarks import UNITS, check_landmarks
 from ..morphable import MorphableModel, principal_components
 from .assembly import beside, check_size, errors_naming
 from .ict import _obj_triangles, _obj_vertices
+from ...geometry.camera import transform_points
+from ...geometry.registration import register
 from ...io.files import read_json
 
 # %% ../../../nbs/03_faces/03_sources/07_scans.ipynb #b2c6a6d5
@@ -128,10 +130,10 @@ def _align(
     x,  # (S, N, 3) float32, moved in place
 ):
     "Move scans rigidly onto their mean, in the frame of the first scan, 64 at a time."
-    from mrl.training.metrics import rigid_align
 
     def onto(x, target):
-        return rigid_align(torch.from_numpy(x).double(), torch.from_numpy(target)).numpy()
+        x = torch.from_numpy(x).double()
+        return transform_points(register(x, torch.from_numpy(target)), x).numpy()
 
     S = len(x)
     first = mean = np.array(x[0], np.float64)
