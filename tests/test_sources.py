@@ -24,7 +24,7 @@ from test_morphable import rims, surface
 
 from mrl.faces.landmarks import IBUG, LANDMARKS, ibug_landmarks
 from mrl.faces.morphable import MorphableModel, save_morphable_model
-from mrl.faces.sources import FACE_MODELS, find_face_model, is_scan_folder, read_face_model
+from mrl.faces.sources import FACE_MODELS, is_scan_folder, read_face_model
 from mrl.faces.sources.bfm import _BFM_2009_IBUG, read_bfm
 from mrl.faces.sources.flame import _FLAME_IBUG, _unpickle_arrays, read_flame
 from mrl.faces.sources.ict import read_ict
@@ -838,22 +838,16 @@ def test_ict_errors(tmp_path, face):
         read_ict(folder)
 
 
-def ict_kit(folder):
-    "Return the folder FaceXModel that lies in MRL_DATA, or unpack the archive in MRL_DATA; skip without either."
-    try:
-        return find_face_model("ict")
-    except FileNotFoundError:
-        archive = Path(os.environ.get("MRL_DATA", "nowhere")) / "ict-facekit-identity.tar.xz"
-    if not archive.exists():
-        pytest.skip(f"ICT-FaceKit is not in the folder that MRL_DATA names (get it from {FACE_MODELS['ict'].home})")
-    with tarfile.open(archive) as f:
+@pytest.fixture(scope="session")
+def ict(optional_data, tmp_path_factory):
+    "The folder FaceXModel, in MRL_DATA or unpacked from an archive in it"
+    found = optional_data("FaceXModel", "ict-facekit-identity.tar.xz", source=FACE_MODELS["ict"].home)
+    if found.is_dir():
+        return found
+    folder = tmp_path_factory.mktemp("ict")
+    with tarfile.open(found) as f:
         f.extractall(folder, filter="data")
     return next(folder.rglob("FaceXModel"))
-
-
-@pytest.fixture(scope="module")
-def ict(tmp_path_factory):
-    return ict_kit(tmp_path_factory.mktemp("ict"))
 
 
 def test_ict_itself(ict):
