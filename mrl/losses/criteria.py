@@ -271,6 +271,7 @@ class Disentangled(Criterion):
 
     def parts(self, x_hat, q_hat, t_hat, x, q, t, alpha_id_hat=None, *, K=None):
         "Return the criterion's values `(parts,)` of shape, rotation and translation, or of shape and pose."
+        x_hat, q_hat, t_hat, x, q, t = check_inputs(x_hat, q_hat, t_hat, x, q, t)
         pose = [(q_hat, t_hat)]
         if self.n_parts == 3:
             o_hat, o = (rotate(quaternion_inverse(a), b) for a, b in ((q_hat, t_hat), (q, t)))
