@@ -50,6 +50,7 @@ BY_HAND = {
     "multi_term": 3 / 3 + 2 / 4 + 2 / 3,  # q = (1, 0, 0, 0), q_hat = (0, 0, 0, 1)
     "homoscedastic": 3 / 3 + 2 / 4 + 2 / 3,
     "log_terms": math.log(3 / 3) + math.log(2 / 4) + math.log(2 / 3),
+    "homography": 8 + 2**2 / 600**2,  # R = diag(-1, -1, 1), its third column is that of I; one depth
     "log_mrl": math.log(3 / 2) + math.log(120 / 2) + math.log(2 / 2),  # wider, rolled about the axis, lower
 }
 
