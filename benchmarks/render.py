@@ -1,17 +1,18 @@
-"""Images per second of the renderer, where the time goes, and what the same pictures cost through trimesh's ray wrapper.
+"""Images per second of the renderer, its stages, and the cost of the same pictures through trimesh's ray wrapper.
 
-    python benchmarks/render.py                                    # 64, 128 and 224 px; one process and two
+    python benchmarks/render.py                        # 64, 128 and 224 px; one process and two
     python benchmarks/render.py --sizes 128 --images 400
-    python benchmarks/render.py --write                            # leave results/throughput/render.json, which nbs/throughput.ipynb draws
+    python benchmarks/render.py --write                # also results/throughput/render.json, for nbs/throughput.ipynb
 
-Cameras and crops are those of a data set. Processes begin at the same moment; their rates add up. The stages are measured in one process by wrapping the
-functions of `mrl.render.renderer`, each without the stages inside it; Embree finishes a scene at its first ray, so one ray is counted with the building.
+Cameras and crops are those of a data set. Processes begin at the same moment; their rates add up.
+The stages are measured in one process by wrapping the functions of `mrl.render.renderer`, each without the stages
+inside it. Embree finishes a scene at its first ray, so one ray is counted with the building.
 
-Three comparisons with trimesh's `RayMeshIntersector` (Embree underneath, too), picture by picture, ours and theirs in turn:
-calls     the scenes and rays of our pictures, as they are: building, first hits with barycentric coordinates, shadow rays
+Three comparisons with trimesh's `RayMeshIntersector` (Embree, too), picture by picture, ours and theirs in turn:
+calls     the scenes and rays of our pictures: building, first hits with barycentric coordinates, shadow rays
 rays      the same rays; its mesh is the whole one, as a user has it, ours is without the triangles that face away
-pictures  whole pictures, made as one would with that wrapper: the whole mesh, four rays for every pixel and a shadow ray for every hit instead of more only
-          where it helps; shading and film are ours. "uniform" is that with our rays: what comes from where rays are sent, and what from the calls
+pictures  whole pictures, made as one would with that wrapper: the whole mesh, four rays for every pixel and a shadow
+          ray for every hit; shading and film are ours. "uniform" is that with our rays.
 """
 
 import os
@@ -39,15 +40,16 @@ from mrl.faces.population import load_population
 from mrl.io.files import HOME, ROOT, write_json
 from mrl.render import renderer as render
 from mrl.render.appearance import sample_appearance
+from mrl.render.scene import TORSO
 
 STAGES = {
     "_prepare": "geometry",
     "_shade": "surfaces",
     "skin_at": "painting skin",
     "reflected_light": "light",
-    "_visibility": "shadow rays",
+    "visibility": "shadow rays",
     "_trace": "",
-    "_through_lenses": "lenses",
+    "tint_through_lenses": "lenses",
     "background": "background",
     "develop": "film",
     "_radiance": "pixels and edges",
@@ -148,7 +150,7 @@ def stages(renderer, jobs):
 
 
 class TrimeshScene:
-    "`mrl.render.renderer.Scene` out of the calls that trimesh offers."
+    "`mrl.render.scene.Scene` out of the calls that trimesh offers."
 
     def __init__(self, vertices, triangles):
         self.mesh = trimesh.Trimesh(vertices, triangles, process=False)
@@ -247,7 +249,7 @@ def shadow_per_hit(scene, points, n, part, pixel, primary, light, size, spread):
     "Visibility of the light with one shadow ray for every hit that faces it."
     seen = np.zeros(len(points), np.float32)
     lit = np.flatnonzero(n @ light > -0.3)
-    start = points[lit] + np.where(part[lit] == 3, 5, 1.5)[:, None].astype(np.float32) * n[lit]
+    start = points[lit] + np.where(part[lit] == TORSO, 5, 1.5)[:, None].astype(np.float32) * n[lit]
     seen[lit] = ~scene.occluded(
         start, light + spread * np.random.default_rng(0).standard_normal((len(lit), 3), dtype=np.float32)
     )
@@ -256,7 +258,7 @@ def shadow_per_hit(scene, points, n, part, pixel, primary, light, size, spread):
 
 def compare_pictures(renderer, jobs):
     "Milliseconds per picture: ours, with four rays everywhere, and that through trimesh."
-    uniform = dict(_edges=lambda f, hit, depth: np.arange(f.size**2), _visibility=shadow_per_hit, _facing=whole)
+    uniform = dict(_edges=lambda f, hit, depth: np.arange(f.size**2), visibility=shadow_per_hit, _facing=whole)
     ways = {"ours": {}, "uniform": uniform, "trimesh": uniform | {"Scene": TrimeshScene}}
     total = defaultdict(float)
     for job in jobs:
@@ -311,12 +313,13 @@ def report(size, r):
     print("   ms per image: " + ", ".join(f"{stage} {ms:.1f}" for stage, ms in r["stages_ms"].items()))
     rays, pictures = r["rays"], r["pictures"]
     print(
-        f"   its {rays['rays']:.0f} rays and their scenes: {rays['ours_ms']:.1f} ms; through trimesh {rays['calls_ms']:.1f} ms ({rays['calls_ratio']:.1f} times), "
+        f"   its {rays['rays']:.0f} rays and their scenes: {rays['ours_ms']:.1f} ms; "
+        f"through trimesh {rays['calls_ms']:.1f} ms ({rays['calls_ratio']:.1f} times), "
         f"with the whole mesh {rays['whole_ms']:.1f} ms ({rays['ratio']:.1f} times)"
     )
     print(
-        f"   a whole picture: {pictures['ours_ms']:.1f} ms; four rays per pixel {pictures['uniform_ms']:.1f} ms, through trimesh {pictures['trimesh_ms']:.1f} ms "
-        f"({pictures['ratio']:.1f} times)",
+        f"   a whole picture: {pictures['ours_ms']:.1f} ms; four rays per pixel {pictures['uniform_ms']:.1f} ms, "
+        f"through trimesh {pictures['trimesh_ms']:.1f} ms ({pictures['ratio']:.1f} times)",
         flush=True,
     )
 

@@ -8,7 +8,8 @@ import trimesh
 from test_protocols import face, motion
 
 from mrl.faces.population import load_population
-from mrl.geometry.alignment import Surface, move
+from mrl.geometry.registration import apply_similarity
+from mrl.geometry.surface import Surface
 from mrl.scans.methods import (
     Method,
     MiccCase,
@@ -251,8 +252,11 @@ def test_the_model_fit_finds_what_the_model_can_say():
     marks["lips_central"] = find_lips_central(x, marks)
     fine = trimesh.Trimesh(x, morphable.triangles.numpy(), process=False).subdivide()
     scan = Face(
-        Surface(move(T, np.asarray(fine.vertices) + rng.normal(0, 0.1, fine.vertices.shape)), np.asarray(fine.faces)),
-        {k: move(T, p) for k, p in marks.items()},
+        Surface(
+            apply_similarity(T, np.asarray(fine.vertices) + rng.normal(0, 0.1, fine.vertices.shape)),
+            np.asarray(fine.faces),
+        ),
+        {k: apply_similarity(T, p) for k, p in marks.items()},
         "scan",
     )
     found = model_fit(morphable).predict(type("Case", (), {"name": 1}), None, scan)

@@ -238,7 +238,7 @@ def test_every_owners_file_trains_a_network(tmp_path, monkeypatch, owned, own):
         progress_bar=False,
         kernel_name="python3",
     )
-    code = f"from mrl.training.loop import *\nfor m in {models!r}: Run.load(train(TrainConfig(face_model=m, **{TINY!r}), progress=False))"
+    code = f"from mrl import Run, TrainConfig, train\nfor m in {models!r}: Run.load(train(TrainConfig(face_model=m, **{TINY!r}), progress=False))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     results = {p.parent.name: read_json(p) for p in (tmp_path / "home/results").glob("*/config.json")}

@@ -8,8 +8,9 @@ import trimesh
 from scipy.spatial.transform import Rotation
 
 from mrl.faces.population import load_population
-from mrl.geometry.alignment import Surface, move, welded
-from mrl.scans.micc import Mesh
+from mrl.geometry.registration import apply_similarity
+from mrl.geometry.surface import Surface
+from mrl.io.meshes import Mesh
 from mrl.scans.protocols import (
     FOUR,
     PROTOCOLS,
@@ -35,8 +36,8 @@ def face(identity, T=np.eye(4), scale=1.0):
     marks = {k: x[i] for k, i in POPULATION.landmarks.items()}
     marks["lips_central"] = find_lips_central(x, marks)
     return Face(
-        Surface(move(T, scale * x), POPULATION.face_triangles),
-        {k: move(T, scale * p) for k, p in marks.items()},
+        Surface(apply_similarity(T, scale * x), POPULATION.face_triangles),
+        {k: apply_similarity(T, scale * p) for k, p in marks.items()},
         f"face {identity}",
     )
 
@@ -71,7 +72,7 @@ def test_the_number_is_what_its_fields_say():
     for name, side in (("ramon2019", "prediction"), ("tran2017", "scan"), ("now", "scan")):
         found = compare(PROTOCOLS[name], prediction, scan)
         surfaces = {
-            "prediction": (move(found.T, prediction.surface.vertices), prediction.surface.triangles),
+            "prediction": (apply_similarity(found.T, prediction.surface.vertices), prediction.surface.triangles),
             "scan": (scan.surface.vertices, scan.surface.triangles),
         }
         other = trimesh.Trimesh(*surfaces["scan" if side == "prediction" else "prediction"], process=False)
@@ -225,8 +226,8 @@ def test_loose_double_and_flat_triangles_do_not_matter(name):
         (v, np.concatenate([t, t[:, [0, 0, 1]]])),
     ):
         for one, other in (
-            (prediction, Face(welded(vertices, triangles), scan.landmarks, "scan")),
-            (Face(welded(vertices, triangles), scan.landmarks, "prediction"), prediction),
+            (prediction, Face(Surface.welded(vertices, triangles), scan.landmarks, "scan")),
+            (Face(Surface.welded(vertices, triangles), scan.landmarks, "prediction"), prediction),
         ):
             assert compare(PROTOCOLS[name], one, other).error == pytest.approx(
                 expected if one is prediction else compare(PROTOCOLS[name], scan, prediction).error, rel=1e-6
@@ -274,7 +275,7 @@ def test_distances_to_vertices():
     "The closest vertex, as H3DS counts it, by brute force."
     prediction, scan = face(11), face(12)
     found = compare(replace(PROTOCOLS["now"], distance="vertex"), prediction, scan)
-    x, v = scan.surface.vertices[found.rows["scan"]], move(found.T, prediction.surface.vertices)
+    x, v = scan.surface.vertices[found.rows["scan"]], apply_similarity(found.T, prediction.surface.vertices)
     assert np.allclose(found.distances["scan"], np.linalg.norm(x[:, None] - v, axis=-1).min(1))
 
 

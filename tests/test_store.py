@@ -222,7 +222,7 @@ def test_two_builders_of_different_data(tmp_path, start):
 
 
 def test_a_dask_cluster_makes_the_same_bytes(built, tmp_path):
-    distributed = pytest.importorskip("distributed", reason="the package distributed is not installed")
+    import distributed
     import joblib
 
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:

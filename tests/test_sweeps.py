@@ -96,10 +96,10 @@ def test_a_view_is_the_same_scene_for_everybody(population):
     for view in range(8):
         drawn = [drawn_appearance(CONFIG, {"view": view}, own, p) for own, p in zip(labels, test)]
         for field in SCENE:
-            assert len({np.asarray(getattr(a, field)).tobytes() for a, _ in drawn}) == 1, field
-        assert len({rng.random() for _, rng in drawn}) == 1 and len({a.hair.tobytes() for a, _ in drawn}) > 30
+            assert all(getattr(a, field) == getattr(drawn[0][0], field) for a, _ in drawn), field
+        assert len({rng.random() for _, rng in drawn}) == 1 and len({a.hair.hairline for a, _ in drawn}) > 30
     a, b = (drawn_appearance(CONFIG, {"view": v}, labels[0], test[0])[0] for v in (0, 1))
-    assert (a.skin == b.skin).all() and (a.hair == b.hair).all() and (a.key != b.key).any()
+    assert a.skin == b.skin and a.hair == b.hair and a.light != b.light
 
 
 def test_cover_has_the_area_it_says(population):

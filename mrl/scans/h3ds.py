@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..geometry.alignment import welded
-from .micc import read_mesh
+from ..geometry.surface import Surface
+from ..io.meshes import read_mesh
 from .protocols import Face, Protocol, check_face, find_lips_central
 
 # %% ../../nbs/09_scans/06_h3ds.ipynb #182728d8
@@ -76,7 +76,7 @@ class H3dsCase:
         if self._face is None:
             mesh = read_mesh(self.path)
             marks = self._marks(mesh)
-            surface = welded(mesh.vertices, mesh.triangles)
+            surface = Surface.welded(mesh.vertices, mesh.triangles)
             self._face = Face(
                 surface, marks | {"lips_central": find_lips_central(surface.vertices[surface.used], marks)}, self.path
             )

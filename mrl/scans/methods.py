@@ -14,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..geometry.alignment import fit_similarity, move, welded
-from .micc import VIDEOS, Mesh, annotated_scan, read_frame, read_frames, read_mesh, scan_landmarks
+from ..geometry.registration import apply_similarity, register
+from ..geometry.surface import Surface
+from ..io.meshes import Mesh, read_mesh
+from .micc import VIDEOS, annotated_scan, read_frame, read_frames, scan_landmarks
 from .protocols import Face, Protocol, check_face, compare, landmark_scale, named_face, region
 
 # %% ../../nbs/09_scans/04_methods.ipynb #e5f64daa
@@ -64,7 +66,7 @@ class MiccCase:
         path = self.subject.scans[name]
         mesh = self._mesh(path)
         if name not in self._surfaces:
-            self._surfaces[name] = welded(mesh.vertices, mesh.triangles)
+            self._surfaces[name] = Surface.welded(mesh.vertices, mesh.triangles)
         without = {"authors": dict(point_landmarks={}), "ganfit": dict(vertex_landmarks={}), "any": {}}[
             protocol.annotation
         ]
@@ -243,12 +245,12 @@ def model_fit(
         names = [k for k in scan.landmarks if k in morphable.landmarks]
         at, marks = [morphable.landmarks[k] for k in names], np.stack([scan.landmarks[k] for k in names])
         inside, centre = region(_FIT, case.name, scan)["prediction"], marks.mean(0)
-        T, alpha_id = fit_similarity(mean[at], marks, scale=False), np.zeros(len(basis))
+        T, alpha_id = register(mean[at], marks), np.zeros(len(basis))
         for k in range(rounds):
-            x = move(T, mean + np.tensordot(alpha_id, basis, 1))
+            x = apply_similarity(T, mean + np.tensordot(alpha_id, basis, 1))
             d, foot, triangle = scan.surface.closest(x)
             kept = np.flatnonzero(
-                inside(x) & ~scan.surface.on_rim(foot, triangle) & (d < (5 if k > rounds // 2 else 10))
+                inside(x) & ~scan.surface.on_boundary(foot, triangle) & (d < (5 if k > rounds // 2 else 10))
             )
             normal = scan.surface.normals(foot[kept], triangle[kept])
             step = _fit_step(

@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from ..faces.landmarks import LANDMARKS, NOW_LANDMARKS
-from ..geometry.alignment import Surface, fit_similarity, icp, move, sample, welded
+from ..geometry.icp import icp, sample_surface
+from ..geometry.registration import apply_similarity, register
+from ..geometry.surface import Surface
 from .micc import VIDEOS, check_units, implausible
 
 # %% ../../nbs/09_scans/03_protocols.ipynb #b223b7e4
@@ -260,8 +262,8 @@ def moved(face, T):
     surface = face.surface
     return replace(
         face,
-        surface=Surface(move(T, surface.vertices), surface.triangles),
-        landmarks={k: move(T, p) for k, p in face.landmarks.items()},
+        surface=Surface(apply_similarity(T, surface.vertices), surface.triangles),
+        landmarks={k: apply_similarity(T, p) for k, p in face.landmarks.items()},
     )
 
 
@@ -286,7 +288,7 @@ def named_face(
 ):  # Face
     "A predicted mesh as a `Face`, lips_central found where only the corners of the mouth are named. ValueError: another unit, or landmarks that are no face, inside out, or not on the mesh."
     check_units(mesh.path, marks)
-    surface = welded(mesh.vertices, mesh.triangles)
+    surface = Surface.welded(mesh.vertices, mesh.triangles)
     if "lips_central" not in marks and {"mouth_right", "mouth_left"} <= set(marks):
         marks = marks | {"lips_central": find_lips_central(surface.vertices[surface.used], marks)}
     face = Face(surface, marks, mesh.path, note)
@@ -353,9 +355,9 @@ RESIDUAL = 15  # mm, rms, of landmarks after they were laid on each other
 def from_landmarks(protocol, prediction, scan, scale=1.0):
     "(4, 4) similarity that brings the landmarks of a prediction to those of a scan; `scale` is a global one. ValueError if they do not fit."
     grown = np.diag([scale, scale, scale, 1.0])
-    source, target = move(grown, _named(prediction, protocol.landmarks)), _named(scan, protocol.landmarks)
-    T = fit_similarity(source, target, scale=protocol.scale == "icp")
-    if (off := np.sqrt(((move(T, source) - target) ** 2).sum(1).mean())) > RESIDUAL:
+    source, target = apply_similarity(grown, _named(prediction, protocol.landmarks)), _named(scan, protocol.landmarks)
+    T = register(source, target, scale=protocol.scale == "icp")
+    if (off := np.sqrt(((apply_similarity(T, source) - target) ** 2).sum(1).mean())) > RESIDUAL:
         raise ValueError(
             f"{prediction.path}: its landmarks are {off:.0f} mm off those of {scan.path} (rms), expected at most {RESIDUAL}: other vertices, or left and right exchanged?"
         )
@@ -371,7 +373,7 @@ def refine(protocol, prediction, scan, inside, T, pairs):
         distance=protocol.icp,
         scale=protocol.scale == "icp",
         trim=protocol.trim,
-        rims=not protocol.overlap,
+        boundary=not protocol.overlap,
         axes=face_axes(scan.landmarks),
         weights="vertices" if protocol.pairs == "measured" else "area",
         inside=(inside["prediction"], inside["scan"]),
@@ -390,7 +392,7 @@ def _measure(protocol, source, target, rows):
     "Error, distances and rows of those vertices of a surface, out of `rows`, that are measured against another."
     x = source.vertices[rows]
     d, foot, triangle = target.closest(x)
-    kept = ~target.on_rim(foot, triangle) if protocol.overlap else np.ones(len(rows), bool)
+    kept = ~target.on_boundary(foot, triangle) if protocol.overlap else np.ones(len(rows), bool)
     if not kept.any():
         raise ValueError(
             f"nothing to measure: no vertex lies inside of the region of protocol {protocol.name} and on the other surface"
@@ -406,9 +408,9 @@ def _measure(protocol, source, target, rows):
 # %% ../../nbs/09_scans/03_protocols.ipynb #67c140e4
 def _coverage(prediction, scan, inside):
     "Share of the area of the scan inside that has its closest point inside of the prediction, and not on its rim."
-    ((x, w),) = sample(scan.surface, inside, (5.0,), face_axes(scan.landmarks))
+    ((x, w),) = sample_surface(scan.surface, inside, (5.0,), face_axes(scan.landmarks))
     _, foot, triangle = prediction.surface.closest(x)
-    return float(w @ ~prediction.surface.on_rim(foot, triangle))
+    return float(w @ ~prediction.surface.on_boundary(foot, triangle))
 
 
 def _fit(protocol, prediction, scan, inside, start, side):

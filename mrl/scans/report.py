@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..geometry.alignment import move
+from ..geometry.registration import apply_similarity
 from ..io.files import atomic_write, sha256, write_json
 from .protocols import compare, face_axes
 from ..stats.intervals import bootstrap_interval
@@ -276,7 +276,7 @@ def error_figure(
         scan = case.scan(protocol, r["scan"])
         face = method.predict(case, protocol, scan)
         T = compare(protocol, face, scan, case.name, r["scale"] if protocol.scale == "global" else 1.0).T
-        x = move(T, face.surface.vertices)
+        x = apply_similarity(T, face.surface.vertices)
         drawn.append(
             (
                 (x - scan.landmarks["nose_base"]) @ face_axes(scan.landmarks).T,

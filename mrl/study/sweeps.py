@@ -29,7 +29,7 @@ from ..geometry.camera import crop_intrinsics, resize_intrinsics
 from ..io.files import HOME, ROOT, load_tensors, save_tensors, sha256
 from ..stats.intervals import medians
 from ..training.configuration import TrainConfig
-from ..training.loop import evaluate, evaluate_controls
+from ..training.evaluation import evaluate, evaluate_controls
 from ..training.metrics import METRICS
 from ..training.run import Run, commit, run_folder
 
@@ -143,7 +143,7 @@ def skin_tone(
 ):  # (3,) what to multiply the mean of all skins with
     "The gain that gives cheeks and jaw of the mean skin a tone."
     textures = renderer.textures[-1]
-    skins = textures.skins[:, textures.marks[1] > 0.5].mean(1).reshape(3, 3, 2, 3)  # age, ancestry, gender
+    skins = textures.skins[:, textures.mark("beard") > 0.5].mean(1).reshape(3, 3, 2, 3)  # age, ancestry, gender
     dark, light = (np.log(skins[:, i].mean((0, 1))) for i in (0, 2))
     steps = np.linspace(-0.25, 1.25, 1501)  # little beyond the skins that there are
     colours = np.exp(dark + steps[:, None] * (light - dark))
@@ -156,7 +156,7 @@ def skin_tone(
     return colour / skins.mean((0, 1, 2))
 
 # %% ../../nbs/07_study/02_sweeps.ipynb #15162014
-SCENE = ("light", "key", "shadow", "ambient", "gaze", "glasses", "frame", "lens", "cloth", "background", "film")
+SCENE = ("light", "gaze", "glasses", "clothes", "background", "film")
 
 
 def drawn_appearance(
@@ -177,23 +177,26 @@ def drawn_appearance(
 # %% ../../nbs/07_study/02_sweeps.ipynb #7deed1d8
 def changed_appearance(a, change, size, renderer):
     "An `Appearance` with what a sweep changes of it."
-    film = a.film.copy()
-    film[0] *= 2 ** change.get("stops", 0)
-    film[2] = change["blur"] / 100 * size if "blur" in change else film[2]
-    a = replace(a, film=film)
-    return replace(a, skin=np.full(18, 1 / 18), tone=skin_tone(renderer, change["tone"])) if "tone" in change else a
+    film = dict(exposure=a.film.exposure * 2 ** change.get("stops", 0))
+    if "blur" in change:
+        film["blur"] = change["blur"] / 100 * size
+    a = a.changed(film=film)
+    if "tone" in change:
+        a = a.changed(skin=dict(weights=np.full(18, 1 / 18), tone=skin_tone(renderer, change["tone"])))
+    return a
 
 # %% ../../nbs/07_study/02_sweeps.ipynb #8086b7a0
 def spoil(image, change, appearance, rng):
     "A picture (S, S, 3) uint8 with what a sweep does to its pixels."
     from PIL import Image
 
-    from mrl.render.appearance import background, develop
+    from mrl.render.background import background
+    from mrl.render.film import develop
 
     size = len(image)
     if n := change.get("covered"):
         cover, side = (
-            develop(background(int(rng.integers(2**31)), size), appearance, rng),
+            develop(background(int(rng.integers(2**31)), size), appearance.film, rng),
             max(1, round(size * np.sqrt(n / 100))),
         )
         i, j = (int(np.clip(c - side / 2, 0, size - side)) for c in rng.uniform(0.25, 0.75, 2) * size)
@@ -473,7 +476,7 @@ def sweep_run(
 def _but_seed(about):
     "What runs of one loss have in common."
     return [about[k] for k in ("population", "people", "sweeps")] + [
-        {k: v for k, v in about["config"].items() if k not in ("run", "seed")}
+        {k: v for k, v in (asdict(TrainConfig()) | about["config"]).items() if k not in ("run", "seed")}
     ]
 
 

@@ -1,4 +1,4 @@
-"Hard tests of mrl.data.configuration and mrl.data.cameras: ranges, types, cameras that see the whole face."
+"Hard tests of mrl.data.cameras and mrl.data.configuration: ranges, types, cameras that see the whole face."
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Surfaces are laid on each other and come back from where they were moved; distances agree with another implementation."""
+"""Surfaces are aligned, and come back from where they were moved."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,9 @@ import trimesh
 from scipy.spatial.transform import Rotation
 
 from mrl.faces.population import load_population
-from mrl.geometry.alignment import Surface, fit_similarity, icp, move, thin, welded
+from mrl.geometry.icp import icp, voxel_downsample
+from mrl.geometry.registration import apply_similarity
+from mrl.geometry.surface import Surface
 
 
 def similarity(rng, degrees, mm, scale=1.0, centre=np.zeros(3)):
@@ -46,52 +48,6 @@ def own_faces():
     return list(population.faces(np.array([5, 77]))), population.face_triangles
 
 
-@pytest.mark.parametrize("scale", [True, False])
-def test_landmarks_give_the_motion_back(scale):
-    rng = np.random.default_rng(0)
-    for n in (3, 4, 9):
-        x, T = (
-            rng.normal(0, 40, (n, 3)),
-            similarity(rng, rng.uniform(0, 180), 300, rng.uniform(0.5, 2) if scale else 1.0),
-        )
-        assert np.allclose(fit_similarity(x, move(T, x), scale), T, atol=1e-9)
-
-
-def test_landmarks_that_say_nothing_are_refused():
-    x = np.eye(3)
-    for bad in (x[:2], np.zeros((4, 3)), np.outer(np.arange(5), [1, 1, 0])):
-        with pytest.raises(ValueError, match="points"):
-            fit_similarity(bad, bad)
-    with pytest.raises(ValueError, match="in correspondence"):
-        fit_similarity(x, np.zeros((4, 3)))
-
-
-def test_distances_are_exact():
-    "Against trimesh, on triangles of all shapes that share no vertex."
-    rng = np.random.default_rng(3)
-    v, t = (
-        (
-            rng.normal(0, 10, (200, 1, 3)) + rng.normal(0, rng.choice([0.1, 3, 20], 200)[:, None, None], (200, 3, 3))
-        ).reshape(-1, 3),
-        np.arange(600).reshape(-1, 3),
-    )
-    points = rng.normal(0, 20, (300, 3))
-    d, foot, triangle = Surface(v, t).closest(points)
-    expected = trimesh.proximity.closest_point(trimesh.Trimesh(v, t, process=False), points)
-    assert np.allclose(d, expected[1], atol=1e-9) and np.allclose(foot, expected[0], atol=1e-6)
-    assert np.allclose(np.linalg.norm(points - foot, axis=1), d)
-
-
-def test_triangles_without_area_do_no_harm():
-    flat = Surface(np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [5, 5, 5.0]]), np.array([[0, 1, 2], [3, 3, 3]]))
-    d, foot, triangle = flat.closest(np.array([[0.2, 0.2, 2.0]]))
-    assert d == 2 and (triangle == 0).all() and not flat.on_rim(foot, triangle).any()
-    assert (
-        flat.normals(foot, triangle).tolist() == [[0, 0, 1]]
-        and len(welded(flat.vertices, flat.triangles).triangles) == 1
-    )
-
-
 @pytest.mark.parametrize("faces", [own_faces, ict_faces])
 @pytest.mark.parametrize("pairs", ["moving", "fixed", "both"])
 def test_a_face_goes_back_to_its_scan(faces, pairs):
@@ -104,7 +60,7 @@ def test_a_face_goes_back_to_its_scan(faces, pairs):
         for cut in (None, lambda c: c[:, 0] < middle[0] + 25):
             scan, face = as_scan(rng, x, t, 8, cut=cut), Surface(x, t)
             T = icp(face, scan, similarity(rng, 20, 30, centre=middle), pairs=pairs).T
-            assert np.linalg.norm(move(T, x) - x, axis=1).mean() < 0.3
+            assert np.linalg.norm(apply_similarity(T, x) - x, axis=1).mean() < 0.3
 
 
 def test_scale_is_found():
@@ -143,17 +99,34 @@ def test_surfaces_that_do_not_meet_are_refused():
             iterations=1,
             inside=(lambda p: np.arange(len(p)) < 10, lambda p: np.arange(len(p)) < 10),
         )
-    with pytest.raises(ValueError, match="pairs must be one of"):
+    with pytest.raises(ValueError, match="pairs: expected one of moving, fixed, both, got 'all'"):
         icp(far, far, pairs="all")
 
 
-def test_thinning_leaves_one_point_per_cube():
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (dict(iterations=0), "iterations: expected at least 1, got 0"),
+        (dict(spacings=()), "spacings: expected at least one spacing"),
+        (dict(distance="line"), "distance: expected one of plane, point, got 'line'"),
+        (dict(weights="equal"), "weights: expected one of area, vertices, got 'equal'"),
+    ],
+)
+def test_arguments_without_a_meaning_are_named(wrong, message):
+    xs, t = own_faces()
+    with pytest.raises(ValueError, match=message):
+        icp(Surface(xs[0], t), Surface(xs[1], t), **wrong)
+
+
+def test_downsampling_leaves_one_point_per_cube():
     x = np.random.default_rng(0).uniform(0, 20, (1000, 3))
-    rows, cube = thin(x, 5.0)
+    rows, cube = voxel_downsample(x, 5.0)
     cells = np.floor((x - x.min(0)) / 5)
     assert (
         len(np.unique(cells[rows], axis=0)) == len(rows) == len(np.unique(cells, axis=0))
         and (cells[rows][cube] == cells).all()
     )
     order = np.random.default_rng(1).permutation(len(x))
-    assert set(map(tuple, x[order][thin(x[order], 5.0)[0]])) == set(map(tuple, x[rows]))  # whatever their order
+    assert set(map(tuple, x[order][voxel_downsample(x[order], 5.0)[0]])) == set(
+        map(tuple, x[rows])
+    )  # whatever their order

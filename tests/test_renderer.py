@@ -13,11 +13,15 @@ from scipy.spatial.transform import Rotation
 from mrl.faces.population import load_population
 from mrl.geometry.camera import crop_intrinsics, project
 from mrl.render.appearance import EFFECTS, sample_appearance, switch_off
-from mrl.render.renderer import Renderer, Scene, pixel_centres, pixel_rays
+from mrl.render.renderer import Renderer
+from mrl.render.scene import Scene, pixel_centres, pixel_rays
 
 SIZE = 48
 FRONTAL = Rotation.from_matrix(np.diag([1.0, -1, -1]))
 LABELS = dict(gender=1.0, age=30.0, african=0.2, asian=0.3, caucasian=0.5)
+PLAIN = dict(exposure=1, gamma=1, blur=0, noise=0, quality=0)  # a film that does nothing
+BALD = dict(top=0, sides=0, hairline=0, fringe=0, length=0, wave=0, curl=0, comb=0)
+DARK = [0, 0, 0]
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +166,7 @@ def test_occlusion_of_a_sphere():
 
 def picture(renderer, population, seed=0, size=SIZE, camera=None, **changes):
     rng = np.random.default_rng(seed)
-    appearance = replace(sample_appearance(rng, LABELS), **changes)
+    appearance = sample_appearance(rng, LABELS).changed(**changes)
     return renderer.image(population.heads(seed), *(camera or view(20, -8, 4)), appearance, size, rng)
 
 
@@ -216,7 +220,8 @@ def test_views_without_a_face(renderer, population):
 def test_world_frame_does_not_matter_to_the_torso_and_hair(renderer, population):
     "Moving the head and the camera together leaves the picture as it was."
     rng = np.random.default_rng(1)
-    appearance = replace(sample_appearance(rng, LABELS), hair=[12, 12, 0, 0, 120, 0.6, 0, 0])
+    hair = BALD | dict(top=12, sides=12, length=120, wave=0.6)
+    appearance = sample_appearance(rng, LABELS).changed(hair=hair)
     K, q, t = view(25, -5)
     move = np.array([3.0, -20, 11])
     x = population.heads(5)
@@ -229,28 +234,21 @@ def test_world_frame_does_not_matter_to_the_torso_and_hair(renderer, population)
 
 def test_the_lit_side_is_brighter(renderer, population):
     "Light from the camera's left brightens the left half of a frontal face, and so on; shadows darken, never brighten."
-    dark = dict(
-        ambient=np.zeros((4, 3)),
-        key=[[1.5] * 3, [0] * 3, [0] * 3],
-        shadow=[1, 0.06],
-        glasses=np.zeros(8),
-        hair=np.zeros(8),
-        beard=[0, 0],
-        film=[1, 1, 0, 0, 0],
-        gloss=[0, 10],
+    rng = np.random.default_rng(0)
+    appearance = sample_appearance(rng, LABELS).changed(
+        light=dict(ambient=np.zeros((4, 3)), irradiance=[[1.5] * 3, DARK, DARK], shadow=1, softness=0.06),
+        glasses=dict(worn=False),
+        hair=BALD,
+        beard=dict(density=0, stubble=0),
+        film=PLAIN,
+        skin=dict(gloss=0),
         seed=1,
     )
     mask = renderer.cast(population.mean, *view(), SIZE)[0] >= 0
-    rng = np.random.default_rng(0)
-    appearance = sample_appearance(rng, LABELS)
     images = {}
     for name, light in (("left", [-0.9, 0, -0.44]), ("right", [0.9, 0, -0.44])):
-        images[name] = (
-            renderer.image(
-                population.mean, *view(), replace(appearance, light=[light] * 3, **dark), SIZE, np.random.default_rng(0)
-            ).mean(-1)
-            * mask
-        )
+        lit = appearance.changed(light=dict(directions=[light] * 3))
+        images[name] = renderer.image(population.mean, *view(), lit, SIZE, rng).mean(-1) * mask
     half = np.arange(SIZE) < SIZE // 2
     assert images["left"][:, half].sum() > 2 * images["left"][:, ~half].sum()
     assert images["right"][:, ~half].sum() > 2 * images["right"][:, half].sum()
@@ -259,12 +257,11 @@ def test_the_lit_side_is_brighter(renderer, population):
 def test_picture_and_mask_agree(renderer, population):
     "A black person's outline before a white background is the mask of `cast`, up to the pixels on the edge (below the neck there is more)."
     black = dict(
-        ambient=np.zeros((4, 3)),
-        key=np.zeros((3, 3)),
+        light=dict(ambient=np.zeros((4, 3)), irradiance=np.zeros((3, 3))),
         background=3,
-        glasses=np.zeros(8),
-        hair=np.zeros(8),
-        film=[1, 1, 0, 0, 0],
+        glasses=dict(worn=False),
+        hair=BALD,
+        film=PLAIN,
     )
     K, q, t = view(30, 5, 8, focal=190, centre=(21.5, 8.25))
     mask = renderer.cast(population.heads(0), K, q, t, SIZE)[0] >= 0
@@ -305,16 +302,14 @@ def test_bad_input_is_named(renderer, population, method, name, change, message)
         getattr(renderer, method)(**arguments)
 
 
-CLEAR = dict(film=[1, 1, 0, 0, 0])
+LENSES = dict(half_width=24, half_height=18, power=2.2, taper=0.1, tint=[0.3, 0.3, 0.3])
 PERSON = dict(
-    glasses=[1, 24, 18, 2.2, 0.1, 1.2, 9.5, 0.1],
-    lens=[0.3, 0.3, 0.3],
-    beard=[0.8, 0.4],
-    scalp=0.8,
-    hair=[12, 9, 0, 0, 0, 0.6, 0, 0.5],
-    gaze=[0.3, -0.1, 0],
-    lash=1,
-    film=[1.3, 0.9, 0.6, 0.02, 40],
+    glasses=LENSES | dict(worn=True, tube=1.2, half_bridge=9.5, tilt=0.1),
+    beard=dict(density=0.8, stubble=0.4),
+    hair=BALD | dict(top=12, sides=9, wave=0.6, comb=0.5, scalp=0.8),
+    gaze=dict(yaw=0.3, pitch=-0.1, contact=0),
+    lashes=0.85,
+    film=dict(exposure=1.3, gamma=0.9, blur=0.6, noise=0.02, quality=40),
 )
 
 
@@ -324,11 +319,9 @@ def whole(renderer, population):
 
     def take(seed, names=(), **changes):
         rng = np.random.default_rng(seed)
-        appearance = replace(sample_appearance(rng, LABELS | dict(gender=0)), **(PERSON | changes))
-        K, q, t = view(25 - 10 * seed, -5, 3, focal=230, centre=(48, 40))
-        return renderer.image(
-            population.heads(seed), K, q, t, switch_off(appearance, names), 96, np.random.default_rng(9)
-        ).astype(int)
+        a = switch_off(sample_appearance(rng, LABELS | dict(gender=0)).changed(**PERSON).changed(**changes), names)
+        camera = view(25 - 10 * seed, -5, 3, focal=230, centre=(48, 40))
+        return renderer.image(population.heads(seed), *camera, a, 96, np.random.default_rng(9)).astype(int)
 
     return take
 
@@ -353,10 +346,9 @@ LOCAL = {
 def test_local_effects_leave_the_rest_as_it_was(whole, renderer, population, name):
     "Without lens blur and JPEG, which carry light from pixel to pixel, all but a part of the picture stays bit for bit; the noise too."
     for seed in range(3):
-        changes = dict(film=[1.1, 1, 0, 0.02, 0]) | (
-            dict(glasses=np.zeros(8)) if name in ("brows", "lashes", "gaze", "beard") else {}
-        )
-        changes |= dict(hair=np.zeros(8), scalp=0) if name == "glasses" else {}
+        changes = dict(film=PLAIN | dict(exposure=1.1, noise=0.02))
+        changes |= dict(glasses=dict(worn=False)) if name in ("brows", "lashes", "gaze", "beard") else {}
+        changes |= dict(hair=BALD | dict(scalp=0)) if name == "glasses" else {}
         names = ["shadows"]
         differs = (whole(seed, names, **changes) != whole(seed, [*names, name], **changes)).any(-1)
         low, high = LOCAL[name]
@@ -364,34 +356,33 @@ def test_local_effects_leave_the_rest_as_it_was(whole, renderer, population, nam
 
 
 def test_glasses_change_pixels_around_the_eyes_only(whole):
-    differs = (whole(0, ["shadows"], **CLEAR) != whole(0, ["shadows", "glasses"], **CLEAR)).any(-1)
+    differs = (whole(0, ["shadows"], film=PLAIN) != whole(0, ["shadows", "glasses"], film=PLAIN)).any(-1)
     rows, _ = np.nonzero(differs)
     assert np.ptp(rows) < 40 and differs.sum() > 300
 
 
 def test_film_switches_are_what_they_say(whole):
     "Without blur, noise, JPEG and exposure, the picture is the one that a plain film gives."
-    assert (whole(0, ["blur", "noise", "jpeg", "film"]) == whole(0, **CLEAR)).all()
-    plain = whole(0, **CLEAR)
-    assert np.abs(whole(0, film=[1, 1, 0, 0.02, 0]) - plain).mean() > 2
+    assert (whole(0, ["blur", "noise", "jpeg", "film"]) == whole(0, film=PLAIN)).all()
+    plain = whole(0, film=PLAIN)
+    assert np.abs(whole(0, film=PLAIN | dict(noise=0.02)) - plain).mean() > 2
     sharp = lambda x: np.abs(np.diff(x, axis=1)).mean()
-    assert sharp(whole(0, film=[1, 1, 1.5, 0, 0])) < 0.8 * sharp(plain)
-    assert whole(0, film=[1.5, 1, 0, 0, 0]).mean() > 1.1 * plain.mean()
+    assert sharp(whole(0, film=PLAIN | dict(blur=1.5))) < 0.8 * sharp(plain)
+    assert whole(0, film=PLAIN | dict(exposure=1.5)).mean() > 1.1 * plain.mean()
 
 
 def test_shadows_only_darken(whole):
-    changes = dict(film=[1, 1, 0, 0, 0], light=[[0.66, -0.5, -0.56]] * 3, key=[[1.2] * 3, [0] * 3, [0] * 3])
+    light = dict(directions=[[0.66, -0.5, -0.56]] * 3, irradiance=[[1.2] * 3, DARK, DARK])
+    changes = dict(film=PLAIN, light=light)
     shadowed, lit = whole(0, **changes), whole(0, ["shadows"], **changes)
     assert (shadowed - lit).max() <= 1 and (shadowed - lit).min() < -20
 
 
 def test_lights_add_up(whole):
     "In linear light, two lights without shadows are the sum of each alone: compared through the film, brighter than either."
-    lights = dict(light=[[0.7, 0, -0.714], [-0.7, 0, -0.714], [0, 0, -1]], ambient=np.zeros((4, 3)), **CLEAR)
-    one, other, both = (
-        whole(0, ["shadows"], key=key, **lights)
-        for key in ([[1] * 3, [0] * 3, [0] * 3], [[0] * 3, [1] * 3, [0] * 3], [[1] * 3, [1] * 3, [0] * 3])
-    )
+    lights = dict(directions=[[0.7, 0, -0.714], [-0.7, 0, -0.714], [0, 0, -1]], ambient=np.zeros((4, 3)))
+    take = lambda *rgb: whole(0, ["shadows"], light=lights | dict(irradiance=np.outer(rgb, np.ones(3))), film=PLAIN)
+    one, other, both = take(1, 0, 0), take(0, 1, 0), take(1, 1, 0)
     assert (both >= np.maximum(one, other) - 1).mean() > 0.999 and both.mean() > 1.05 * one.mean()
 
 
@@ -434,7 +425,9 @@ def test_a_finer_head_with_its_own_texture_rows(population):
         coefficients=None,
     )
     coarse, finer, a = Renderer(population), Renderer(fine), sample_appearance(np.random.default_rng(2), LABELS)
-    pictures = [r.image(r.mean, *view(), a, SIZE, np.random.default_rng(0)).astype(int) for r in (coarse, finer)]
+    pictures = [
+        r.image(r.head.vertices, *view(), a, SIZE, np.random.default_rng(0)).astype(int) for r in (coarse, finer)
+    ]
     assert len(fine.triangles) > 30_000 and np.abs(pictures[0] - pictures[1]).mean() < 1.5
 
 

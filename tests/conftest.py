@@ -1,0 +1,22 @@
+"What several test files share."
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def optional_data():
+    "A function that returns the first of some files or folders in the folder MRL_DATA, or skips the test."
+
+    def find(*names, source):  # source: where one gets the data
+        folder = os.environ.get("MRL_DATA")
+        if not folder:
+            pytest.skip(f"MRL_DATA names no folder of optional data; {' or '.join(names)}: see {source}")
+        found = [Path(folder).expanduser() / name for name in names if (Path(folder).expanduser() / name).exists()]
+        if not found:
+            pytest.skip(f"MRL_DATA={folder} has no {' or '.join(names)}: see {source}")
+        return found[0]
+
+    return find
