@@ -34,9 +34,12 @@ NOTEBOOKS = [  # name, parameters, sliders to move, meshes in space
 ]
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need the package playwright")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="the browser tests need chromium, chromium-browser or google-chrome on the PATH"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="the browser tests need chromium, chromium-browser or google-chrome on the PATH"
+    ),
+]
 
 
 @pytest.fixture(scope="module")

@@ -241,7 +241,7 @@ def test_every_owners_file_trains_a_network(tmp_path, monkeypatch, owned, own):
         kernel_name="python3",
     )
     code = f"""if True:
-        from mrl.training.loop import *
+        from mrl import Run, TrainConfig, train
         for m in {models!r}:
             Run.load(train(TrainConfig(face_model=m, **{TINY!r}), progress=False))
     """

@@ -41,10 +41,11 @@ import json, os, signal, sys
 from pathlib import Path
 import torch
 import mrl.training.loop as m
+from mrl.training.configuration import TrainConfig
 
 torch.set_num_threads(1)
 rank, (what, home, *configs) = os.environ["RANK"], sys.argv[1:]
-configs = [m.TrainConfig(**json.loads(c)) for c in configs]
+configs = [TrainConfig(**json.loads(c)) for c in configs]
 where = dict(results_dir=Path(home) / "results", data_dir=Path(home) / "datasets", progress=False)
 (Path(home) / f"pid-{rank}").write_text(str(os.getpid()))
 if what == "killed":  # the first process, once the first state is written
@@ -126,6 +127,7 @@ def home(alone, tmp_path_factory):
     return home
 
 
+@pytest.mark.slow
 def test_two_processes_follow_the_path_of_one(alone, home):
     refused = [replace(MRL, lr=2e-3), replace(MRL, run="odd", batch_size=15)]
     said = script(home, "finish", *RUNS.values(), MRL, *refused, replace(MRL, run="wrong"))
@@ -144,6 +146,7 @@ def test_two_processes_follow_the_path_of_one(alone, home):
     assert weights > 1e-3 and history > 1e-2  # the test would notice
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_with_one_process_and_with_two_notebooks(alone, home):
     config = replace(MRL, run="killed")
     out = script(home, "killed", config)

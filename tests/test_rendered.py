@@ -34,6 +34,7 @@ def contents(folder):
     return {p.name: p.read_bytes() for p in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_rendered_by_a_process_that_is_killed_and_by_a_dask_cluster(built, tmp_path):
     "A process that is killed makes the first shard, a cluster's worker the rest: the bytes of one undisturbed process."
     import distributed
