@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 from ..io.files import HOME, ROOT, read_json
-from ..training.configuration import RENDERED, TrainConfig, dataset_of
+from ..training.configuration import RENDERED, TrainConfig
+from ..training.preparation import dataset_of
 from ..training.run import claim_run
 
 # %% ../../nbs/07_study/02_execution.ipynb #2735eb4b

@@ -16,8 +16,8 @@ from ..data.dataset import FaceImages, batches
 from ..io.files import HOME, read_json, write_json
 from .comparison import DECK
 from .runs import NAMES
-from ..training.configuration import dataset_of
 from ..training.metrics import METRICS, image_metrics
+from ..training.preparation import dataset_of
 from ..training.run import Run, commit
 
 # %% ../../nbs/07_study/04_fronts.ipynb #523ab3b7

@@ -30,7 +30,7 @@ from ..geometry.camera import crop_intrinsics, resize_intrinsics
 from ..io.files import HOME, ROOT, load_tensors, save_tensors, sha256
 from ..stats.intervals import medians
 from ..training.configuration import TrainConfig
-from ..training.loop import evaluate, evaluate_controls
+from ..training.evaluation import evaluate, evaluate_controls
 from ..training.metrics import METRICS
 from ..training.run import Run, commit, run_folder
 
@@ -499,7 +499,8 @@ def sweep_run(
 # %% ../../nbs/07_study/05_sweeps.ipynb #4b89723b
 def common_to_seeds(about):
     "Return what runs of one loss with other seeds have in common."
-    config = {k: v for k, v in about["config"].items() if k not in ("run", "seed")}
+    known = asdict(TrainConfig()) | about["config"]  # parameters that are younger than the errors have their defaults
+    config = {k: v for k, v in known.items() if k not in ("run", "seed")}
     return [*(about[k] for k in ("population", "people", "sweeps")), config]
 
 
