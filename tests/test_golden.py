@@ -1,6 +1,6 @@
 """Pictures and labels against stored ones.
 
-After a change of what a configuration stands for: raise mrl.data.rendered.DATA_VERSION, run `python tests/test_golden.py`.
+After a change of what a configuration stands for: raise mrl.data.rendered.DATA_VERSION and run this file.
 """
 
 from dataclasses import replace
@@ -20,7 +20,7 @@ from mrl.render.appearance import EFFECTS
 GOLDEN = Path(__file__).parent / "golden"
 CONFIG = DataConfig(n_images=280, size=96)  # into the second shard
 WHOLE, CLOSE = range(12), range(4)  # images shown whole, and images shown again as close-ups of an eye
-# Share of colour values that may differ by more than two levels; on other processors, rays meet other triangles at edges.
+# Share of colour values that may differ by more than two levels: other processors meet other triangles at edges.
 CHANGED = 0.005
 
 
