@@ -93,7 +93,6 @@ def head_of(population):
         np.asarray(population.uv_triangles, np.int64),
     )
 
-
 # %% ../../nbs/04_render/05_scene.ipynb #c58b2713
 @dataclass(frozen=True)
 class Pins:
