@@ -65,7 +65,7 @@ def test_every_value_changes_the_picture_and_what_is_neutral_does_not(population
 
 
 def test_only_the_head_turns(population):
-    "The camera's distance and the room stay: upper corners of the picture, which the head does not reach, are those of the frontal one."
+    "Distance and room stay: the upper corners of the picture, which no head reaches, are those of the frontal one."
     x = torch.as_tensor(population.faces([17])).double()
     frames = {v: changed_cameras(CONFIG, {"yaw": v}, [17], x) for v in (-40.0, 0.0, 40.0)}
     for _q, t, _K in frames.values():

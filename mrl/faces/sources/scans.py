@@ -23,7 +23,7 @@ from ...io.meshes import read_polygons
 
 # %% ../../../nbs/03_faces/03_sources/07_scans.ipynb #b2c6a6d5
 def _about(file):
-    "Return the object in `<folder>.json`, {} without the file; ValueError names unknown keys and values of another type."
+    "Return the object in `<folder>.json`, {} without the file; ValueError names unknown keys and wrong types."
     about, kinds = read_json(file) if file.exists() else {}, dict(name=str, licence=str, units=str, landmarks=dict)
     if not isinstance(about, dict):
         raise ValueError(f"{file}: an object with any of {', '.join(kinds)} is expected")
