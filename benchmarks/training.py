@@ -1,10 +1,11 @@
-"""Images per second of a training step, and what data and loss add to the network alone.
+"""Images per second of a training step, and what loss, data and augmentation add to the network alone.
 
     python benchmarks/training.py            # quarter width, 64 px, batch 64: the defaults of `make train`
     python benchmarks/training.py --width 1 --size 224 --device cuda
 
-Each round times the same batches three ways, interleaved, so that the ratios hold on a noisy machine: the network with a trivial
-loss, the network with the Multiview Reprojection Loss, and the whole step with batches read from the data set.
+Each round times the same batches four ways, interleaved, so that the ratios hold on a noisy machine: the network with a
+trivial loss, the network with the Multiview Reprojection Loss, the same with batches read from the data set, and that
+with both augmentations.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from dataclasses import replace
 
 import torch
 
+from mrl.training.augmentation import Augmentation
 from mrl.training.configuration import TrainConfig
 from mrl.training.criterion import make_criterion
 from mrl.training.distributed import resolve_device
@@ -48,6 +50,7 @@ def main():
         def load(i):
             return {k: v.to(device) for k, v in data["train"].__getitems__(order[i]).items()}
 
+        augment = Augmentation(replace(config, augment="mirror,photometric"), data["train"].population, device)
         kept = [load(i) for i in range(a.steps)]
 
         def trivial(x_hat, q_hat, t_hat, *truth, K=None):
@@ -57,6 +60,9 @@ def main():
             "network alone": lambda i: train_step(Objective(model, trivial), optimiser, kept[i], config.clip),
             "network + loss": lambda i: train_step(Objective(model, criterion), optimiser, kept[i], config.clip),
             "network + loss + data": lambda i: train_step(Objective(model, criterion), optimiser, load(i), config.clip),
+            "network + loss + data + augmentation": lambda i: train_step(
+                Objective(model, criterion), optimiser, augment(load(i), i), config.clip
+            ),
         }
         seconds = {name: [] for name in ways}
         for r in range(a.rounds + 1):
@@ -69,14 +75,14 @@ def main():
                 if r:  # the first round warms up
                     seconds[name].append(time.perf_counter() - start)
     print(
-        f"{device}, {'bf16' if bf16 else 'fp32'}, {torch.get_num_threads()} threads; width {a.width}, {a.size} px, batch {a.batch}; medians of {a.rounds}"
+        f"{device}, {'bf16' if bf16 else 'fp32'}, {torch.get_num_threads()} threads; "
+        f"width {a.width}, {a.size} px, batch {a.batch}; medians of {a.rounds}"
     )
     base = seconds["network alone"]
     for name, s in seconds.items():
         ratio = statistics.median(x / y for x, y in zip(s, base))
-        print(
-            f"{name:24s} {a.steps * a.batch / statistics.median(s):8.1f} images/s   time x{ratio:.3f} of the network alone"
-        )
+        speed = a.steps * a.batch / statistics.median(s)
+        print(f"{name:38s} {speed:8.1f} images/s   time x{ratio:.3f} of the network alone")
 
 
 if __name__ == "__main__":

@@ -161,7 +161,8 @@ def test_a_killed_run_resumes_with_one_process_and_with_two_notebooks(alone, hom
     shutil.copytree(folder, home / "one/killed")
     one = train(config, home / "one", home / "datasets", progress=False)
     parameters = [word for k, v in asdict(config).items() if v != getattr(TrainConfig, k) for word in ("-p", k, str(v))]
-    papermill = f"{sys.executable} -m papermill nbs/train.ipynb {home}/out-$RANK.ipynb -k python3 --no-progress-bar {' '.join(parameters)}"
+    notebooks = f"nbs/train.ipynb {home}/out-$RANK.ipynb -k python3 --no-progress-bar"
+    papermill = f"{sys.executable} -m papermill {notebooks} {' '.join(parameters)}"
     out, status = torchrun("bash", "-c", papermill, home=home, options=["--no-python"])
     assert status == 0, out
     for resumed, processes in ((one, 1), (folder, 2)):

@@ -1,4 +1,4 @@
-"Hard tests of mrl.training.loop, mrl.training.run and mrl.training.network: what a killed, diverging or mistaken run leaves behind."
+"Hard tests of mrl.training: what a killed, diverging or mistaken run leaves behind, and history.csv by hand."
 
 import math
 import os
@@ -64,11 +64,21 @@ def test_every_loss_trains(where, loss):
 
 def test_killed_run_resumes_to_the_same_network(where, home, finished):
     "SIGKILL, between checkpoints; then the same call again."
-    code = f"from pathlib import Path; from mrl import TrainConfig, train; import mrl.training.loop as m; c = {replace(TINY, run='killed')!r}; w = dict(results_dir=Path({str(home)!r}) / 'results', data_dir=Path({str(home)!r}) / 'datasets', progress=False)\n"
-    slow = (
-        code
-        + "import time; step = m.train_step\ndef waits(*a):\n    time.sleep(0.4)\n    return step(*a)\nm.train_step = waits\ntrain(c, **w)"
-    )
+    slow = f"""
+import time
+from pathlib import Path
+from mrl import TrainConfig, train
+import mrl.training.loop as m
+
+step, home = m.train_step, Path({str(home)!r})
+
+def waits(*a):
+    time.sleep(0.4)
+    return step(*a)
+
+m.train_step = waits
+train({replace(TINY, run="killed")!r}, home / "results", home / "datasets", progress=False)
+"""
     env = {
         k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")
     }  # a Dask cluster in an earlier test leaves some behind
@@ -254,6 +264,62 @@ def test_where_a_run_is(tmp_path, monkeypatch):
         FileNotFoundError, match="run nobody-0: no config.json in elsewhere/results/nobody-0, .*, nobody-0"
     ):
         run_folder("nobody-0", "elsewhere")
+
+
+def test_history_by_hand(where, monkeypatch):
+    """Every row is the mean over the steps since the last one, with the learning rate of its last step.
+
+    The rate rises to the peak in 5 % of the 40 points of the schedule (PyTorch counts from 0, so at point 1), then
+    falls along a cosine to nothing.
+    """
+    steps, step = [], training.train_step
+
+    def watched(*args):
+        loss, out, norm = step(*args)
+        steps.append((loss.item(), norm.item()))
+        return loss, out, norm
+
+    monkeypatch.setattr(training, "train_step", watched)
+    config = replace(TINY, run="by-hand", steps=39, eval_every=15, clip=10.0)
+    rows = read_history(train(config, **where))
+    assert [r["step"] for r in rows] == [15, 30, 39] and len(steps) == 39
+    for first, row in zip((0, 15, 30), rows):
+        last = int(row["step"])
+        losses, norms = zip(*steps[first:last])
+        assert row["loss"] == pytest.approx(sum(losses) / (last - first), rel=1e-5)
+        assert row["gradient_norm"] == pytest.approx(sum(norms) / (last - first), rel=1e-5)
+        assert row["clipped"] == pytest.approx(sum(n > 10 for n in norms) / (last - first))
+        assert row["lr"] == pytest.approx(1e-3 * (1 + math.cos(math.pi * (last - 1) / 38)) / 2, abs=1e-8)
+    assert any(n > 10 for _, n in steps) and rows[-1]["lr"] < 1e-8
+
+
+def test_only_the_network_has_weight_decay():
+    "A step with gradients of zero pulls the network's weights to zero and leaves weights that a criterion learns."
+    config = TrainConfig(loss="homoscedastic", steps=40, lr=1e-2, weight_decay=0.1)
+    network, (criterion, _) = torch.nn.Linear(3, 3), training.make_criterion(config)
+    learned, weights = [p.detach().clone() for p in criterion.parameters()], network.weight.detach().clone()
+    assert sum(p.abs().sum() for p in learned) > 0
+    optimiser, schedule = training.make_optimiser(network, criterion, config)
+    for p in (*network.parameters(), *criterion.parameters()):
+        p.grad = torch.zeros_like(p)
+    rate = schedule.get_last_lr()[0]
+    optimiser.step()
+    assert all(torch.equal(a, b) for a, b in zip(learned, criterion.parameters()))
+    assert torch.allclose(network.weight, weights * (1 - 0.1 * rate), rtol=1e-6)
+
+
+def test_the_encoder_is_given_normalised_colours(finished):
+    "Channel by channel as torchvision normalises for its ImageNet weights."
+    from torchvision.models import VGG16_Weights
+
+    network, given = Run.load(finished).network, []
+    network.encoder.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    images = torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    with torch.no_grad():
+        network(images, intrinsics(80.0, 32).expand(2, 3, 3))
+    theirs = VGG16_Weights.IMAGENET1K_V1.transforms()
+    for i, (mean, sd) in enumerate(zip(theirs.mean, theirs.std)):
+        assert torch.allclose(given[0][:, i], (images[:, i] / 255 - mean) / sd, atol=1e-5)
 
 
 def test_order_of_images_is_the_seeds():
