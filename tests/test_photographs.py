@@ -1,4 +1,4 @@
-"Hard tests of mrl.data.photographs: nothing lost between a photograph and its crop, every usual mistake caught and named."
+"Hard tests of mrl.data.photographs: nothing lost in the crop, every usual mistake caught and named."
 
 import csv
 import json
@@ -36,7 +36,7 @@ def population():
 
 @pytest.fixture(scope="session")
 def truth(population):
-    "Cameras, made without mrl.data.photographs: poses of SciPy, principal points off the middle, pixels that are not square."
+    "Make cameras with SciPy, with principal points off the middle and pixels that are not square."
     rng = np.random.default_rng(7)
     q, t = sample_cameras(rng, N, DataConfig(yaw=40.0, off_axis=2.0))
     K = torch.eye(3, dtype=torch.float64).repeat(N, 1, 1)
@@ -158,7 +158,7 @@ def test_nothing_is_lost(source, truth, population, form):
 
 @pytest.mark.parametrize("zoom", [0.3, 0.9, 1.0, 2.7])
 def test_a_crop_shows_what_its_intrinsics_say(zoom):
-    "A picture whose colour is its coordinates: each pixel of the crop has the colour of the place it is of, reduced, enlarged or shifted."
+    "Colours are coordinates: each pixel of the crop has the colour of its place, reduced, enlarged or shifted."
     rows, columns = np.mgrid[:300, :420] + 0.5
     image = Image.fromarray(np.stack([columns / 2, rows / 2, 0 * rows], -1).astype(np.uint8))
     K = np.array([[500.0, 0, 211.3], [0, 480.0, 148.9], [0, 0, 1]])
@@ -518,7 +518,7 @@ def test_training_code_reads_photographs(source):
 
 @pytest.mark.parametrize("moved", [False, True])
 def test_cameras_in_the_frames_of_the_scans(tmp_path, population, moved):
-    "Scans lie anywhere, cameras were calibrated with them: the projection of a scan's own vertices is the truth, for the nearest and simplest files."
+    "Scans lie anywhere, cameras were calibrated with them: projections of a scan's own vertices are the truth."
     rng, scans, frames = np.random.default_rng(2), tmp_path / "scans", []
     scans.mkdir()
     for i in range(12):
