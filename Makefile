@@ -7,7 +7,7 @@ BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 .DEFAULT_GOAL := help
 
-.PHONY: help train data check test lint drift lab export figures study virtual-cameras
+.PHONY: help train data check test lint drift lab export figures study virtual-cameras notebooks
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -36,6 +36,10 @@ drift: .venv/ready-dev
 
 lab: .venv/ready  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs
+
+notebooks: .venv/ready-dev  ## execute notebooks in place, two at a time: all, or NOTEBOOKS="nbs/study.ipynb ..."
+	$(BIN)/python benchmarks/execute_notebooks.py -j 2 $(NOTEBOOKS)
+	$(BIN)/nbdev_clean
 
 export: .venv/ready-dev  ## after editing a notebook: format and clean it, write mrl/
 	$(BIN)/ruff format . && $(BIN)/nbdev_clean && $(BIN)/nbdev_export

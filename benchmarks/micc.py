@@ -25,9 +25,10 @@ import trimesh
 from mrl.faces.morphable import morphable_model_of
 from mrl.faces.population import load_population
 from mrl.io.files import write_json
+from mrl.io.meshes import Mesh
 from mrl.scans.lookalike import build_lookalike
 from mrl.scans.methods import Method, MiccCase, evaluate, mean_face, model_fit
-from mrl.scans.micc import Mesh, read_micc
+from mrl.scans.micc import read_micc
 from mrl.scans.protocols import PROTOCOLS, compare, named_face
 from mrl.training.run import commit
 

@@ -15,9 +15,11 @@ from dataclasses import replace
 
 import torch
 
-from mrl.training.configuration import TrainConfig, resolve_device
+from mrl.training.configuration import TrainConfig
 from mrl.training.criterion import make_criterion
-from mrl.training.loop import Objective, StepSampler, make_optimiser, prepare, train_step
+from mrl.training.distributed import resolve_device
+from mrl.training.loop import Objective, StepSampler, make_optimiser, train_step
+from mrl.training.preparation import prepare
 
 
 def main():
@@ -35,7 +37,8 @@ def main():
     )
     device, bf16 = resolve_device(config)
     with tempfile.TemporaryDirectory() as folder:
-        data, _, _, model = prepare(config, folder, progress=False)
+        prepared = prepare(config, folder, progress=False)
+        data, model = prepared.data, prepared.network
         model.bf16 = bf16
         model.to(device, memory_format=torch.channels_last).train()
         criterion, _ = make_criterion(config)

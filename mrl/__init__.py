@@ -31,9 +31,11 @@ _PUBLIC = {
     "data.photographs": ("import_photographs",),
     "training.network": ("Prediction", "Reconstructor"),
     "training.configuration": ("TrainConfig",),
-    "training.loop": ("evaluate", "train"),
+    "training.evaluation": ("evaluate",),
+    "training.loop": ("train",),
     "training.run": ("Run",),
-    "photo.reconstruction": ("reconstruct", "save_mesh"),
+    "io.meshes": ("read_mesh", "write_mesh"),
+    "photo.reconstruction": ("reconstruct",),
     "scans.protocols": ("PROTOCOLS", "Protocol"),
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}

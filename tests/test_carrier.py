@@ -12,11 +12,13 @@ import pytest
 import torch
 import trimesh
 from scipy.spatial.transform import Rotation
-from test_sources import bfm_2009, cereal, flame, ict_kit
+from test_sources import bfm_2009, cereal, flame, ict  # noqa: F401 (a fixture)
 
-from mrl.faces.carrier import build_population, carry, into_head_frame, population_file, wrap
+from mrl.faces.carrier import build_population, into_head_frame, population_file, put_into_head, wrap
+from mrl.faces.landmarks import LANDMARKS
 from mrl.faces.morphable import fit_morphable_model, morphable_model_of, save_morphable_model
 from mrl.faces.population import load_population, split_identities
+from mrl.faces.sources import read_face_model
 from mrl.io.files import ROOT, read_json, write_json
 from mrl.render.renderer import Renderer
 
@@ -108,7 +110,7 @@ def test_heads_carry_exactly_the_models_faces(own, example):
 
 
 def test_what_is_seen_of_the_face_is_the_model(own, example):
-    "In the frontal picture of a head nearly all pixels inside the face belong to the model; the eyes are the carrier's."
+    "In a frontal picture nearly all pixels inside the face belong to the model; the eyes are the carrier's."
     _, population = example
     size, V = 160, len(own.mean)
     K, q, t = np.array([[400.0, 0, 80], [0, 400, 80], [0, 0, 1]]), np.array([0.0, 1, 0, 0]), np.array([0.0, 0, 600])
@@ -187,10 +189,10 @@ def test_the_head_follows_linearly(tmp_path, own, face):
 )
 def test_models_that_are_no_faces(own, face, change, message):
     with pytest.raises(ValueError, match=message):
-        carry(change(face), own)
+        put_into_head(change(face), own)
 
 
-# ---- from an owner's file to a trained network -------------------------------------------------------------------------------------------
+# ---- from an owner's file to a trained network ----------------------------------------------------------------------
 TINY = dict(
     n_images=160, image_size=32, n_components=64, width=0.06, steps=3, batch_size=16, eval_every=3, device="cpu"
 )
@@ -238,7 +240,11 @@ def test_every_owners_file_trains_a_network(tmp_path, monkeypatch, owned, own):
         progress_bar=False,
         kernel_name="python3",
     )
-    code = f"from mrl.training.loop import *\nfor m in {models!r}: Run.load(train(TrainConfig(face_model=m, **{TINY!r}), progress=False))"
+    code = f"""if True:
+        from mrl import Run, TrainConfig, train
+        for m in {models!r}:
+            Run.load(train(TrainConfig(face_model=m, **{TINY!r}), progress=False))
+    """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     results = {p.parent.name: read_json(p) for p in (tmp_path / "home/results").glob("*/config.json")}
@@ -293,9 +299,9 @@ def test_a_bad_population_is_not_left_behind(tmp_path, face):
     assert not list(tmp_path.iterdir())
 
 
-def test_ict(tmp_path):
+def test_ict(tmp_path, ict):  # noqa: F811
     "The real model, where it is: its faces, in millimetres, carried."
-    people = load_population(population_file(str(ict_kit(tmp_path)), tmp_path))
+    people = load_population(population_file(str(ict), tmp_path))
     assert (len(people), people.n_face_vertices, people.licence) == (
         6000,
         9409,
@@ -308,3 +314,14 @@ def test_ict(tmp_path):
     torch.testing.assert_close(
         model.coefficients(torch.from_numpy(x)), torch.from_numpy(people.coefficients[:200]), atol=0.02, rtol=0
     )
+
+
+def test_our_landmarks_are_those_of_ict(own, ict):  # noqa: F811
+    "Our mean face, bent onto ICT-FaceKit's, has its landmarks where ICT's are; but for the chin, which is in front."
+    model = into_head_frame(read_face_model(ict), own)
+    wrapped = wrap(own, model)
+    x, at = wrapped.vertices[own.face_vertices], model.mean.double().numpy()
+    off = {k: np.linalg.norm(x[own.landmarks[k]] - at[model.landmarks[k]]) for k in LANDMARKS}
+    assert max(off[k] for k in LANDMARKS if k != "chin") < 2.5  # mm
+    assert 15 < off["chin"] < 21
+    assert np.linalg.norm(x[917] - at[model.landmarks["chin"]]) < 1.5  # the lowest point of the outline

@@ -1,6 +1,6 @@
-"""Test mrl.training.criterion: criteria of configurations, against stored values and gradients.
+"""Test mrl.training.criterion: criteria of configurations, against values and gradients of version 0.1.0.
 
-The values are those of version 0.1.0. `python tests/test_criterion.py` stores today's values in tests/golden/losses.json. Do that only for an intended change.
+`python tests/test_criterion.py` stores today's values in tests/golden/losses.json, after an intended change only.
 """
 
 from pathlib import Path

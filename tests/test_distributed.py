@@ -41,10 +41,11 @@ import json, os, signal, sys
 from pathlib import Path
 import torch
 import mrl.training.loop as m
+from mrl.training.configuration import TrainConfig
 
 torch.set_num_threads(1)
 rank, (what, home, *configs) = os.environ["RANK"], sys.argv[1:]
-configs = [m.TrainConfig(**json.loads(c)) for c in configs]
+configs = [TrainConfig(**json.loads(c)) for c in configs]
 where = dict(results_dir=Path(home) / "results", data_dir=Path(home) / "datasets", progress=False)
 (Path(home) / f"pid-{rank}").write_text(str(os.getpid()))
 if what == "killed":  # the first process, once the first state is written

@@ -10,10 +10,9 @@ import pytest
 
 from mrl.faces.morphable import morphable_model_of
 from mrl.faces.population import load_population
-from mrl.photo.reconstruction import save_mesh
+from mrl.io.meshes import Mesh, write_mesh
 from mrl.scans.h3ds import eye_corner, h3ds_protocol, read_h3ds
 from mrl.scans.methods import evaluate, mean_face
-from mrl.scans.micc import Mesh
 from mrl.scans.protocols import compare, named_face
 
 
@@ -37,7 +36,7 @@ def h3ds_folder(tmp_path, population):
     "A look-alike of an unpacked H3DS: two of three scenes of a configuration of its own, heads of our population as scans."
     for k, scene in enumerate(("1b2a8613401e42a8", "3b5a2eb92a501d54")):
         x, folder = population.faces(k), tmp_path / "data" / scene
-        save_mesh(folder / "full_head.obj", x, population.face_triangles)
+        write_mesh(folder / "full_head.obj", x, population.face_triangles)
         (folder / "landmarks.txt").write_text(
             "".join(f"{theirs} {population.landmarks[ours]}\n" for theirs, ours in H3DS_MARKS.items())
         )
@@ -123,7 +122,7 @@ def test_outer_corners_of_the_eyes_are_noticed(h3ds_folder, population, monkeypa
 def test_a_bad_scene_is_a_row(h3ds_folder, population, monkeypatch, scale, text, message):
     fake_h3ds(monkeypatch)
     folder = h3ds_folder / "data" / "3b5a2eb92a501d54"
-    save_mesh(folder / "full_head.obj", scale * population.faces(1), population.face_triangles)
+    write_mesh(folder / "full_head.obj", scale * population.faces(1), population.face_triangles)
     if text is not None:
         (folder / "landmarks.txt").write_text(text)
     with pytest.warns(UserWarning):
@@ -147,7 +146,7 @@ def test_against_the_authors_evaluator(h3ds_folder, population, monkeypatch):
     monkeypatch.setattr(np, "int", int, raising=False)  # which the package still asks for
     folder, x = h3ds_folder / "data" / "3b5a2eb92a501d54", population.faces(1)
     fine = trimesh.Trimesh(x, population.face_triangles, process=False).subdivide()
-    save_mesh(folder / "full_head.obj", np.asarray(fine.vertices), np.asarray(fine.faces))
+    write_mesh(folder / "full_head.obj", np.asarray(fine.vertices), np.asarray(fine.faces))
     near = np.flatnonzero(np.linalg.norm(fine.vertices - x[population.landmarks["nose_tip"]], axis=1) <= 95)
     (folder / "regions").mkdir()
     for region in ("face", "face_sphere"):

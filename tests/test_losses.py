@@ -1,4 +1,4 @@
-"Hard tests of mrl.losses: independent oracles, invariances over many draws, points behind cameras, bad input."
+"Test mrl.losses.functional: independent oracles, invariances, points behind cameras, wrong input."
 
 import numpy as np
 import pytest
@@ -9,9 +9,7 @@ from mrl.geometry.camera import intrinsics, invert_pose, look_at, pose_matrix, p
 from mrl.geometry.rotation import quaternion_multiply, random_quaternion, random_quaternion_within, rotate
 from mrl.losses import (
     GeometricAlignmentLoss,
-    MultiTermLoss,
     MultiviewReprojectionLoss,
-    ReprojectionLoss,
     batch_cameras,
     geometric_alignment,
     multi_term,
@@ -73,7 +71,7 @@ def test_against_projection_matrices(seed, norm):
 
 
 def test_squared_norm_is_the_released_codes():
-    "Their reading of the formula: P = K C^-1 per view, squared residuals, means over coordinates, points, views and images in turn."
+    "Their form: P = K C^-1 per view, squared residuals, means over coordinates, points, views and images."
     batch, (K, q_v, t_v) = sample(B=4, V=3)
     x_hat, q_hat, t_hat, x, q, t = (v.numpy() for v in batch)
     pose = lambda q, t: np.block(
@@ -129,7 +127,7 @@ def test_the_true_camera_alone_is_reprojection_and_ignores_depth():
 
 @pytest.mark.parametrize("back", [0.0, 300.0, 640.0, 700.0, 760.0, 1500.0, 1e5])
 def test_points_behind_a_virtual_camera_are_pulled_back(back):
-    "Slide the prediction along the view's axis, through the focal plane and out behind: finite, and descent goes forward."
+    "Slide the prediction along the view's axis, through the focal plane: finite, and descent goes forward."
     (_, _, _, x, q, t), _ = sample(error=0.0)
     axis = rotate(q, torch.tensor([0.0, 0, 1], dtype=torch.float64))
     shift = torch.tensor(back, dtype=torch.float64, requires_grad=True)
@@ -209,31 +207,6 @@ def test_any_batch_shape(shape):
     assert multiview_reprojection(*cut[:6], K, *cut[6:]).item() == pytest.approx(flat.item())
     assert geometric_alignment(*cut[:6]).item() == pytest.approx(geometric_alignment(*(v[:n] for v in batch)).item())
     assert reprojection(*cut[:6], K).item() == pytest.approx(reprojection(*(v[:n] for v in batch), K).item())
-
-
-@pytest.mark.parametrize(
-    "criterion",
-    [
-        MultiviewReprojectionLoss(K),
-        MultiviewReprojectionLoss(K, cameras="uniform", views=3),
-        ReprojectionLoss(K),
-        GeometricAlignmentLoss(),
-        MultiTermLoss(2.0, 0.1, 0.01),
-    ],
-)
-def test_gradcheck(criterion):
-    batch, _ = sample(N=4)
-    leaves = [v.clone().requires_grad_() for v in batch[:3]]
-    alpha_id = torch.randn(3, 5, dtype=torch.float64)
-    generator = getattr(criterion, "generator", None) or torch.Generator()
-
-    def loss(*p):
-        generator.manual_seed(0)
-        return criterion(*p, *batch[3:], alpha_id_hat=alpha_id)
-
-    if isinstance(criterion, MultiviewReprojectionLoss):
-        criterion.generator = generator
-    assert torch.autograd.gradcheck(loss, leaves)
 
 
 def test_uniform_cameras_are_haar():

@@ -7,13 +7,13 @@ import re
 import shutil
 from dataclasses import replace
 
-import igl
 import numpy as np
 import pytest
 import trimesh
 from PIL import Image
 
 from mrl.faces.population import load_population, split_identities
+from mrl.io.meshes import read_mesh
 from mrl.scans.lookalike import ABOUT, _landmarks, build_lookalike
 from mrl.scans.micc import (
     AUTHORS_LANDMARKS,
@@ -23,7 +23,6 @@ from mrl.scans.micc import (
     annotated_scan,
     check_units,
     read_frame,
-    read_mesh,
     read_micc,
     scan_landmarks,
 )
@@ -53,193 +52,6 @@ def read(folder):
 
 def rows(problems, number):
     return {row["what"]: row["problem"] for row in problems if row["subject"] == number}
-
-
-# ---- meshes
-
-X = np.array([[0, 0, 0], [10, 0, 0], [0, 10, 0], [99, 99, 99], [0, 0, 10.5], [1e-3, 2, -3]])
-T = np.array([[0, 2, 1], [0, 1, 4], [1, 2, 4], [2, 0, 4], [5, 1, 2]])
-V = "".join(f"v {a} {b} {c}\n" for a, b, c in X)
-
-
-def faces(form):
-    return "".join("f " + " ".join(form.format(v=i + 1, n=i - len(X), k=7 * i + 1) for i in t) + "\n" for t in T)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        V + faces("{v}"),
-        V + "vt 0 0\n" * 50 + faces("{v}/{k}"),
-        V + "vn 0 0 1\n" * 50 + faces("{v}//{k}"),
-        V + faces("{v}/{k}/{k}"),
-        V + faces("{n}"),
-        V + faces("{n}/{n}/{n}"),
-        "# comment\nmtllib nowhere.mtl\no head\n"
-        + V.replace("\n", " # a point\n")
-        + "usemtl skin\ns off\n"
-        + faces("{v}"),
-        V.replace("\n", "\r\n") + faces("{v}/{k}").replace("\n", "\r\n"),
-        re.sub(r"\n", " 0.5 0.25 1\n", V) + faces("{v}"),
-        "  " + V.replace("\nv ", "\n \tv\t") + faces("{v} "),
-        V + faces("{v}").replace("f 1 3 2", "f 1 \\\n3 2").rstrip("\n"),
-        V.replace("10.5", "1.05E+01") + "l 1 2\np 1\ng a b\n" + faces("{v}"),
-    ],
-)
-def test_obj_as_programs_write_it(tmp_path, text):
-    (tmp_path / "a.obj").write_bytes(text.encode())
-    mesh = read_mesh(tmp_path / "a.obj")
-    assert np.array_equal(mesh.vertices, X) and np.array_equal(mesh.triangles, T)
-    assert mesh.vertices.dtype == np.float64 and mesh.triangles.dtype == np.int64 and mesh.path == tmp_path / "a.obj"
-
-
-def test_negative_numbers_count_from_their_line(tmp_path):
-    (tmp_path / "a.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf -3 -2 -1\nv 0 0 1\nf -4 -3 -1\nf 1 2 4\n")
-    assert read_mesh(tmp_path / "a.obj").triangles.tolist() == [[0, 1, 2], [0, 1, 3], [0, 1, 3]]
-
-
-def ply(form, vertex="float x\nfloat y\nfloat z", lists="uchar int vertex_indices", x=X, t=T, extra=b""):
-    "A PLY file written without libraries."
-    order = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}[form]
-    kinds = {"float": "f4", "double": "f8", "uchar": "u1"}
-    names = [line.split() for line in vertex.split("\n")]
-    head = f"ply\nformat {form} 1.0\ncomment x\nelement vertex {len(x)}\n" + "".join(
-        f"property {line}\n" for line in vertex.split("\n")
-    )
-    head += (
-        f"element face {len(t)}\n" + "".join(f"property list {line}\n" for line in lists.split("\n")) + "end_header\n"
-    )
-    columns = {"x": x[:, 0], "y": x[:, 1], "z": x[:, 2]}
-    n, kind = {"uchar": "u1", "int": "i4", "uint": "u4"}, [line.split() for line in lists.split("\n")]
-    values = [[t[i] if "vertex" in name else [0.5] * 6 for _, _, name in kind] for i in range(len(t))]
-    if form == "ascii":
-        body = "".join(
-            " ".join(str(columns.get(k, np.full(len(x), 7))[i]) for _, k in names) + "\n" for i in range(len(x))
-        )
-        return (
-            head + body + "".join(" ".join(f"{len(v)} " + " ".join(map(str, v)) for v in row) + "\n" for row in values)
-        ).encode()
-    body = b"".join(
-        np.array(columns.get(k, np.full(len(x), 7))[i], order + kinds[c]).tobytes()
-        for i in range(len(x))
-        for c, k in names
-    )
-    for row in values:
-        for v, (length, item, _) in zip(row, kind):
-            body += np.array(len(v), order + n[length]).tobytes() + np.array(v, order + {**n, **kinds}[item]).tobytes()
-    return head.encode() + body + extra
-
-
-@pytest.mark.parametrize("form", ["ascii", "binary_little_endian", "binary_big_endian"])
-@pytest.mark.parametrize("vertex", ["float x\nfloat y\nfloat z", "uchar red\ndouble z\ndouble y\ndouble x\nfloat nx"])
-@pytest.mark.parametrize(
-    "lists",
-    [
-        "uchar int vertex_indices",
-        "int uint vertex_index\nuchar float texcoord",
-        "uchar float texcoord\nuchar int vertex_indices",
-    ],
-)
-def test_ply_as_programs_write_it(tmp_path, form, vertex, lists):
-    (tmp_path / "a.ply").write_bytes(ply(form, vertex, lists))
-    mesh = read_mesh(tmp_path / "a.ply")
-    assert np.allclose(mesh.vertices, X, rtol=1e-6) and np.array_equal(mesh.triangles, T)
-
-
-@pytest.mark.slow
-def test_two_libraries_agree(tmp_path, built):
-    "A scan of 17,000 vertices, textured, some of them in no triangle: libigl reads the OBJ, trimesh writes the others."
-    path = next((built[0] / "micc/subject_01").rglob("*.obj"))
-    mesh = read_mesh(path)
-    x, _, _, t, _, _ = igl.readOBJ(str(path))
-    assert np.array_equal(mesh.vertices, x[:, :3]) and np.array_equal(mesh.triangles, t)
-    assert len(np.unique(mesh.triangles)) < len(mesh.vertices)
-    other = trimesh.Trimesh(mesh.vertices, mesh.triangles, process=False)
-    for name, options in {"b.ply": {}, "a.ply": {"encoding": "ascii"}, "a.off": {}}.items():
-        other.export(tmp_path / name, **options)
-        again = read_mesh(tmp_path / name)
-        assert np.abs(again.vertices - mesh.vertices).max() < 1e-4 and np.array_equal(again.triangles, mesh.triangles)
-    texture = trimesh.load(path, process=False).visual
-    assert texture.material.image.size == (128, 128) and np.ptp(texture.uv, axis=0).min() > 0.8
-
-
-@pytest.mark.parametrize("text", ["OFF\n# c\n\n6 5 0\n{x}{t}", "OFF 6 5 0\n{x}{t}", "COFF\n6 5 9\n{c}{t}"])
-def test_off(tmp_path, text):
-    x = "".join(f"{a} {b} {c}\n" for a, b, c in X)
-    (tmp_path / "a.off").write_text(
-        text.format(x=x, c=x.replace("\n", " 255 0 0 255\n"), t="".join(f"3 {a} {b} {c} 200 0 0\n" for a, b, c in T))
-    )
-    mesh = read_mesh(tmp_path / "a.off")
-    assert np.array_equal(mesh.vertices, X) and np.array_equal(mesh.triangles, T)
-
-
-QUAD, PENTAGON = [0, 1, 2, 4], [0, 1, 2, 4, 5]
-TRIANGULATE = "there are faces with {} corners; triangulate the mesh, since a surface through 4 points is not defined"
-
-
-@pytest.mark.parametrize(
-    "name, data, expected",
-    [
-        ("a.obj", V.encode(), "has no faces; a surface is expected, not points"),
-        ("a.obj", b"", "has no vertices"),
-        ("a.obj", b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "has no vertices"),
-        ("a.obj", (V + "f 1 2 3 5\n").encode(), TRIANGULATE.format(4)),
-        ("a.obj", (V + "f 1 2 3 5 6\nf 1 2\nf 1 2 3\n").encode(), TRIANGULATE.format("2, 5")),
-        ("a.obj", (V + "f 1 2 7\n").encode(), "faces name vertices 0 to 6 (counted from 0), expected 0 to 5"),
-        ("a.obj", (V + "f 1 2 -9\n").encode(), "faces name vertices -3 to 1"),
-        ("a.obj", (V + "f 0 1 2\n").encode(), "a face names vertex 0, but OBJ counts from 1"),
-        ("a.obj", (V + "f 1 2 x\n").encode(), "invalid literal for int"),
-        (
-            "a.obj",
-            (V.replace("10.5", "NaN") + "f 1 2 3\n").encode(),
-            "1 of 6 vertices are not finite (NaN or infinite)",
-        ),
-        (
-            "a.obj",
-            (V.replace("10.5", "inf") + "f 1 2 3\n").encode(),
-            "1 of 6 vertices are not finite (NaN or infinite)",
-        ),
-        ("a.obj", (V.replace("10.5", "10,5") + "f 1 2 3\n").encode(), "could not convert string to float: b'10,5'"),
-        ("a.obj", (V + "v 1 2\nf 1 2 3\n").encode(), "1 of 7 vertices have fewer than 3 coordinates"),
-        ("a.ply", b"solid", "not a PLY file"),
-        ("a.ply", ply("ascii", t=[QUAD, *T]), TRIANGULATE.format(4)),
-        ("a.ply", ply("ascii", t=[*T, QUAD]), TRIANGULATE.format(4)),
-        ("a.ply", ply("binary_little_endian", t=[QUAD] * 9), TRIANGULATE.format(4)),
-        ("a.ply", ply("binary_little_endian", t=[*T, PENTAGON, *T]), TRIANGULATE.format(5)),
-        (
-            "a.ply",
-            ply("binary_big_endian", t=[*T, QUAD], lists="uchar int vertex_indices\nuchar float texcoord"),
-            TRIANGULATE.format(4),
-        ),
-        ("a.ply", ply("binary_little_endian")[:-5], "buffer is smaller than requested size"),
-        ("a.ply", ply("ascii")[:-30], ""),
-        ("a.ply", ply("ascii", t=[[0, 1, 6]]), "faces name vertices 0 to 6"),
-        ("a.ply", ply("binary_little_endian", t=[]), "has no faces"),
-        (
-            "a.ply",
-            ply("binary_little_endian", x=X * [[np.nan], [1], [1], [1], [1], [1]]),
-            "1 of 6 vertices are not finite",
-        ),
-        ("a.ply", ply("ascii").replace(b"float z", b"float w"), "vertices with x, y, z and faces"),
-        ("a.ply", ply("ascii").replace(b"float z", b"half z"), "damaged (KeyError"),
-        ("a.ply", ply("ascii").replace(b"ascii", b"zip"), "PLY format 'zip' is not known"),
-        ("a.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n4 0 1 2 0\n", TRIANGULATE.format(4)),
-        ("a.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n", "3 vertices and 1 faces are announced, there are 3 lines"),
-        ("a.off", b"OFF BINARY\n", "not an OFF file in text"),
-        ("a.off", b"", "not an OFF file in text"),
-        ("a.stl", b"solid", ".stl, expected a mesh as .obj, .ply or .off"),
-    ],
-)
-def test_a_faulty_mesh_is_named(tmp_path, name, data, expected):
-    (tmp_path / name).write_bytes(data)
-    with pytest.raises(ValueError) as e:
-        read_mesh(tmp_path / name)
-    assert str(e.value).startswith(f"{tmp_path / name}: ") and expected in str(e.value)
-
-
-def test_no_such_mesh(tmp_path):
-    with pytest.raises(FileNotFoundError, match="a.obj: no such file"):
-        read_mesh(tmp_path / "a.obj")
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,15 @@ def source(name):
     return list(json.loads((ROOT / "nbs" / f"{name}.ipynb").read_text())["cells"])
 
 
-def run(tmp_path, monkeypatch, name="train", **parameters):
+PLOTLY = "application/vnd.plotly.v1+json"
+PICTURES = {"image/png", "image/svg+xml", "image/jpeg"}
+
+
+def run(tmp_path, monkeypatch, name="train", pictures=False, **parameters):
+    "Execute a notebook with its results in `tmp_path`; figures get pictures only on request, since these take long."
     monkeypatch.setenv("MRL_HOME", str(tmp_path))
+    if not pictures:
+        monkeypatch.setenv("IN_TEST", "1")
     papermill.execute_notebook(
         ROOT / f"nbs/{name}.ipynb", tmp_path / "out.ipynb", parameters, progress_bar=False, kernel_name="python3"
     )
@@ -39,12 +46,12 @@ def run(tmp_path, monkeypatch, name="train", **parameters):
 
 @pytest.mark.slow
 def test_train_notebook(tmp_path, monkeypatch):
-    notebook = run(tmp_path, monkeypatch, loss="mrl", **TINY)
+    notebook = run(tmp_path, monkeypatch, loss="mrl", pictures=True, **TINY)
     outputs = [o for c in notebook["cells"] for o in c.get("outputs", [])]
     assert not [o for o in outputs if o["output_type"] == "error"]
-    assert (
-        sum("application/vnd.plotly.v1+json" in o.get("data", {}) for o in outputs) == 4
-    )  # curves, table, overlays, meshes
+    data = [o.get("data", {}) for o in outputs]
+    assert sum({PLOTLY, "image/png"} <= set(d) for d in data) == 3  # curves, overlays, meshes
+    assert sum("| mean face, mean pose |" in "".join(d.get("text/markdown", "")) for d in data) == 1
     assert (tmp_path / "out.ipynb").stat().st_size < 2_000_000
     run_folder = tmp_path / "results/mrl-0"
     config, metrics = read_json(run_folder / "config.json"), read_json(run_folder / "metrics.json")
@@ -75,7 +82,7 @@ def test_wrong_parameters_stop_it_at_once(tmp_path, monkeypatch, parameters, mes
 def test_build_data_notebook(tmp_path, monkeypatch):
     notebook = run(tmp_path, monkeypatch, "build_data", n_images=60, size=16, without="hair")
     data = [o.get("data", {}) for c in notebook["cells"] for o in c.get("outputs", [])]
-    assert sum("image/jpeg" in d for d in data) == 1 and sum("application/vnd.plotly.v1+json" in d for d in data) == 1
+    assert sum("image/jpeg" in d for d in data) == 1 and sum(PLOTLY in d for d in data) == 1
     verify_dataset(tmp_path / "datasets/faces-60-16px-0-without-hair")
     with pytest.raises(papermill.PapermillExecutionError, match="unknown parameter width; valid ones are n_images"):
         run(tmp_path, monkeypatch, "build_data", width=3)
@@ -87,7 +94,7 @@ def test_committed_measurements_are_drawn(tmp_path, monkeypatch, name):
     (tmp_path / "results").symlink_to(ROOT / "results")
     notebook = run(tmp_path, monkeypatch, name)
     outputs = [o for c in notebook["cells"] for o in c.get("outputs", [])]
-    assert sum("application/vnd.plotly.v1+json" in o.get("data", {}) for o in outputs) >= 2
+    assert sum(bool({PLOTLY, "text/markdown"} & set(o.get("data", {}))) for o in outputs) >= 2
 
 
 @pytest.mark.parametrize(
@@ -151,7 +158,7 @@ def test_robustness_notebooks(tmp_path, monkeypatch, name, sizes):
     notebook = run(tmp_path, monkeypatch, name, run="study/long/mrl-0,nobody-0", **sizes)
     outputs = [o for c in notebook["cells"] for o in c.get("outputs", [])]
     assert not [o for o in outputs if o["output_type"] == "error"]
-    figures = [d for o in outputs if (d := o.get("data", {}).get("application/vnd.plotly.v1+json"))]
+    figures = [d for o in outputs if (d := o.get("data", {}).get(PLOTLY))]
     assert any(t["type"] == "mesh3d" for f in figures for t in f["data"]) and any(
         f["layout"].get("sliders") for f in figures
     )
@@ -208,11 +215,7 @@ def test_evaluate_micc_notebook(tmp_path, monkeypatch):
     )
     outputs = [o for c in notebook["cells"] for o in c.get("outputs", [])]
     assert not [o for o in outputs if o["output_type"] == "error"]
-    assert any(
-        t["type"] == "mesh3d"
-        for o in outputs
-        for t in o.get("data", {}).get("application/vnd.plotly.v1+json", {"data": []})["data"]
-    )
+    assert any(t["type"] == "mesh3d" for o in outputs for t in o.get("data", {}).get(PLOTLY, {"data": []})["data"])
     record = read_json(tmp_path / "results/micc/summary.json", ["parameters", "commit", "problems"])
     lines = {(line["protocol"], line["method"].split(" (")[0]): line for line in record["summary"]}
     for protocol in ("tran2017", "now"):
@@ -401,6 +404,16 @@ def test_notebook_is_small_and_titled(path):
     first = next(c for c in cells if c["cell_type"] == "markdown")
     assert re.match(r"# .+\n\n> .+", "".join(first["source"]))
     assert path.stat().st_size < 1_000_000
+
+
+@pytest.mark.xfail(reason="the notebooks have not been executed again since figures carry pictures", strict=False)
+@by_path
+def test_figures_are_seen_without_javascript(path):
+    "Every figure that is stored in Plotly's format has a picture beside it, and no table is a figure."
+    outputs = [o.get("data", {}) for c in json.loads(path.read_text())["cells"] for o in c.get("outputs", [])]
+    figures = [d for d in outputs if PLOTLY in d]
+    assert not [d for d in figures if not PICTURES & set(d)]
+    assert not [t for d in figures for t in d[PLOTLY]["data"] if t["type"] == "table"]
 
 
 @by_path

@@ -19,6 +19,7 @@ from mrl.faces.morphable import morphable_model_of
 from mrl.faces.population import load_population, split_identities
 from mrl.geometry.camera import crop_to_pose, intrinsics, project
 from mrl.io.files import ROOT
+from mrl.io.meshes import write_mesh
 from mrl.photo import reconstruction as photo
 from mrl.photo.reconstruction import (
     crop_of_box,
@@ -29,7 +30,6 @@ from mrl.photo.reconstruction import (
     look,
     read_picture,
     reconstruct,
-    save_mesh,
 )
 from mrl.scans.methods import read_face
 from mrl.training.configuration import TrainConfig
@@ -276,13 +276,13 @@ def test_meshes_are_read_by_others(run, tmp_path):
 
     x, triangles, landmarks = run.morphable.mean, run.morphable.triangles, run.morphable.landmarks
     for name in ("a.obj", "a.PLY"):
-        save_mesh(tmp_path / name, x, triangles, landmarks)
+        write_mesh(tmp_path / name, x, triangles, landmarks)
         mesh = trimesh.load(tmp_path / name, process=False)
         assert np.abs(mesh.vertices - x.numpy()).max() < 1e-4 and (mesh.faces == triangles.numpy()).all()
     assert json.loads((tmp_path / "a.landmarks.json").read_text()) == landmarks
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.PLY", "a.landmarks.json", "a.obj"]
     loose = np.concatenate([x.numpy(), [[0, 0, 500.0]]])  # a vertex that no triangle uses keeps its place
-    save_mesh(tmp_path / "b.obj", loose, triangles)
+    write_mesh(tmp_path / "b.obj", loose, triangles)
     assert (
         sum(line.startswith("v ") for line in (tmp_path / "b.obj").read_text().splitlines()) == len(loose)
         and not (tmp_path / "b.landmarks.json").exists()
@@ -294,12 +294,12 @@ def test_meshes_are_read_by_others(run, tmp_path):
         ({"triangles": triangles[:0]}, "finite vertices"),
     ):
         with pytest.raises(ValueError, match=f"c.obj: .*{wrong}"):
-            save_mesh(tmp_path / "c.obj", **{"vertices": x, "triangles": triangles, **kw})
+            write_mesh(tmp_path / "c.obj", **{"vertices": x, "triangles": triangles, **kw})
     assert not (tmp_path / "c.obj").exists()
 
 
 def test_our_own_evaluator_reads_the_mesh(run, tmp_path):
-    save_mesh(tmp_path / "subject_01.obj", run.morphable.mean, run.morphable.triangles, run.morphable.landmarks)
+    write_mesh(tmp_path / "subject_01.obj", run.morphable.mean, run.morphable.triangles, run.morphable.landmarks)
     mesh = read_face(tmp_path / "subject_01.obj")
     assert mesh is not None
 

@@ -503,7 +503,7 @@ def test_which_file(source, truth, tmp_path):
 def test_training_code_reads_photographs(source):
     "The evaluation of a network, on photographs."
     from mrl.faces.morphable import morphable_model_of
-    from mrl.training.loop import evaluate
+    from mrl.training.evaluation import evaluate
     from mrl.training.metrics import mean_crop
     from mrl.training.network import Reconstructor
 

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from mrl.faces.population import load_population
 from mrl.geometry.registration import apply_similarity
 from mrl.geometry.surface import Surface
-from mrl.scans.micc import Mesh
+from mrl.io.meshes import Mesh
 from mrl.scans.protocols import (
     FOUR,
     PROTOCOLS,

@@ -1,4 +1,4 @@
-"Face models as their owners distribute them: small files in exactly those formats, and ICT-FaceKit itself where it lies at hand."
+"Face models in their owners' formats: small files of each, and ICT-FaceKit itself if MRL_DATA has it."
 
 import io
 import json
@@ -20,10 +20,11 @@ import scipy.io
 import scipy.sparse
 import torch
 import trimesh
+from test_morphable import rims, surface
 
 from mrl.faces.landmarks import IBUG, LANDMARKS, ibug_landmarks
-from mrl.faces.morphable import MorphableModel, decimate, save_morphable_model
-from mrl.faces.sources import FACE_MODELS, find_face_model, is_scan_folder, read_face_model
+from mrl.faces.morphable import MorphableModel, save_morphable_model
+from mrl.faces.sources import FACE_MODELS, is_scan_folder, read_face_model
 from mrl.faces.sources.bfm import _BFM_2009_IBUG, read_bfm
 from mrl.faces.sources.flame import _FLAME_IBUG, _unpickle_arrays, read_flame
 from mrl.faces.sources.ict import read_ict
@@ -42,15 +43,6 @@ WHERE = {
     "mouth_left": (26, -35, 12),
     "chin": (0, -75, 5),
 }
-
-
-def surface(rows=14, columns=12, depth=0.004):
-    "A curved sheet of 170 x 200 mm that looks along z, with the nine landmarks at its first nine vertices' places"
-    u, v = np.meshgrid(np.linspace(-85, 85, columns), np.linspace(-100, 100, rows))
-    x = np.stack([u, v, 30 - depth * (u**2 + v**2)], -1).reshape(-1, 3)
-    q = np.arange(rows * columns).reshape(rows, columns)
-    a, b, c, d = q[:-1, :-1].ravel(), q[:-1, 1:].ravel(), q[1:, 1:].ravel(), q[1:, :-1].ravel()
-    return x, np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)])
 
 
 def gaussian(n, M=3, seed=0):
@@ -89,7 +81,7 @@ def same(model, face, marks=None):
         assert {k: model.landmarks.get(k) for k in marks} == marks
 
 
-# ---- Basel Face Model -------------------------------------------------------------------------------------------------------------------
+# ---- Basel Face Model -----------------------------------------------------------------------------------------------
 def bfm_2009(path, face, version="5", **changes):
     "01_MorphableModel.mat: micrometres, standard deviations, triangles from 1 and clockwise; float32, as the owner's"
     data = {
@@ -318,7 +310,7 @@ def test_sizes_without_landmarks(tmp_path, face, factor, hint):
             read_face_model(path)
 
 
-# ---- FLAME ------------------------------------------------------------------------------------------------------------------------------
+# ---- FLAME ----------------------------------------------------------------------------------------------------------
 class Python2Pickler(pickle._Pickler):
     "Writes what Python 2 wrote: 8-bit strings for text and for the bytes of arrays"
 
@@ -620,7 +612,7 @@ def test_refusals_show_what_cannot_be_seen(tmp_path):
         read_flame(tmp_path / "a.pkl")
 
 
-# ---- Surrey Face Model ------------------------------------------------------------------------------------------------------------------
+# ---- Surrey Face Model ----------------------------------------------------------------------------------------------
 def matrix(x):
     x = np.asarray(x, "<f4")
     return struct.pack("<ii", *x.shape) + x.T.tobytes()
@@ -789,7 +781,7 @@ def test_sfm_damaged(tmp_path, face):
         read_sfm(path)
 
 
-# ---- ICT-FaceKit ------------------------------------------------------------------------------------------------------------------------
+# ---- ICT-FaceKit ----------------------------------------------------------------------------------------------------
 def ict_layout(folder, face):
     "FaceXModel/ with quads, texture coordinates and materials, in centimetres"
     folder.mkdir()
@@ -829,13 +821,13 @@ def test_ict_errors(tmp_path, face):
     folder = ict_layout(tmp_path / "ict", face) / "FaceXModel"
     whole = (folder / "identity001.obj").read_text()
     (folder / "identity001.obj").write_text(whole[:5000])
-    with pytest.raises(ValueError, match="identity001.obj: (lines|[0-9]+ vertices)"):
+    with pytest.raises(ValueError, match="identity001.obj: (line|[0-9]+ vertices|has no faces)"):
         read_ict(folder)
     (folder / "identity001.obj").write_text(re.sub(r"v \S+", "v nan", whole, count=1))
-    with pytest.raises(ValueError, match="FaceXModel: modes holds numbers that are not finite"):
+    with pytest.raises(ValueError, match="identity001.obj: line .* vertices are not finite"):
         read_ict(folder)
     (folder / "identity001.obj").write_text(re.sub(r"v \S+", "v minus", whole, count=1))
-    with pytest.raises(ValueError, match="identity001.obj: lines 'v x y z' expected"):
+    with pytest.raises(ValueError, match="identity001.obj: line "):
         read_ict(folder)
     (folder / "identity001.obj").write_text(whole)
     (folder / "vertex_indices.json").write_text('{"idx_to_landmark_verts": [1, "two"]}')
@@ -846,22 +838,16 @@ def test_ict_errors(tmp_path, face):
         read_ict(folder)
 
 
-def ict_kit(folder):
-    "Return the folder FaceXModel that lies in MRL_DATA, or unpack the archive in MRL_DATA; skip without either."
-    try:
-        return find_face_model("ict")
-    except FileNotFoundError:
-        archive = Path(os.environ.get("MRL_DATA", "nowhere")) / "ict-facekit-identity.tar.xz"
-    if not archive.exists():
-        pytest.skip(f"ICT-FaceKit is not in the folder that MRL_DATA names (get it from {FACE_MODELS['ict'].home})")
-    with tarfile.open(archive) as f:
+@pytest.fixture(scope="session")
+def ict(optional_data, tmp_path_factory):
+    "The folder FaceXModel, in MRL_DATA or unpacked from an archive in it"
+    found = optional_data("FaceXModel", "ict-facekit-identity.tar.xz", source=FACE_MODELS["ict"].home)
+    if found.is_dir():
+        return found
+    folder = tmp_path_factory.mktemp("ict")
+    with tarfile.open(found) as f:
         f.extractall(folder, filter="data")
     return next(folder.rglob("FaceXModel"))
-
-
-@pytest.fixture(scope="module")
-def ict(tmp_path_factory):
-    return ict_kit(tmp_path_factory.mktemp("ict"))
 
 
 def test_ict_itself(ict):
@@ -889,12 +875,6 @@ def test_ict_itself(ict):
     assert (read_ict(ict, "narrow").mean == model.mean[:6706]).all()
 
 
-def rims(mesh):
-    "Number of closed curves that bound a surface"
-    edges, uses = np.unique(mesh.edges_sorted, axis=0, return_counts=True)
-    return len(trimesh.graph.connected_components(edges[uses == 1]))
-
-
 def test_ict_thinned(ict):
     model = read_face_model(ict, max_vertices=3000)
     assert 2500 < len(model.mean) <= 3000 and "thinned from 9409 to" in model.name and len(model.landmarks) == 77
@@ -906,7 +886,7 @@ def test_ict_thinned(ict):
     assert 0.97 < reduced.area / full.area < 1.01
 
 
-# ---- own scans --------------------------------------------------------------------------------------------------------------------------
+# ---- own scans ------------------------------------------------------------------------------------------------------
 def turned(x, rng):
     R = np.linalg.qr(rng.normal(size=(3, 3)))[0]
     return x @ (R * np.sign(np.linalg.det(R))).T + rng.normal(size=3) * 100
@@ -1081,27 +1061,51 @@ def test_scans_of_many_components(tmp_path, face):
         (
             "s07.ply",
             lambda x, t: exported(np.where(x == x.max(), np.nan, x), t, "ply"),
-            "s07.ply: vertices that are not finite",
+            "s07.ply: vertex .* vertices are not finite",
         ),
         ("s07.ply", lambda x, t: exported(x, t[:, ::-1], "ply"), "s07.ply: other triangles than s00.ply"),
         ("s07.ply", lambda x, t: exported(x, t, "ply")[:900], "s07.ply"),
-        ("s07.ply", lambda x, t: b"", "s07.ply: cannot be read as a mesh"),
-        ("s07.ply", lambda x, t: b"\x00\x01 not a mesh", "s07.ply: cannot be read as a mesh"),
+        ("s07.ply", lambda x, t: b"", "s07.ply: line 1: expected ply"),
+        ("s07.ply", lambda x, t: b"\x00\x01 not a mesh", "s07.ply: line 1: expected ply"),
         ("t.obj", lambda x, t: b"v 0 0 0\nv 1 0 0\nv 0 1 0\n", "t.obj: has no faces"),
         (
             "t.obj",
             lambda x, t: b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 4\n",
-            "t.obj: faces name vertices 0 to 3, expected 0 to 2",
+            "t.obj: line 4: expected vertices 0 to 2",
         ),
-        ("t.obj", lambda x, t: b"v 0 0 zero\nf 1 2 3\n", "t.obj: lines 'v x y z' expected"),
-        ("t.obj", lambda x, t: b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf a b c\n", "t.obj: lines 'f a b c' expected"),
-        ("t.obj", lambda x, t: b"", "t.obj: has no faces"),
+        ("t.obj", lambda x, t: b"v 0 0 zero\nf 1 2 3\n", "t.obj: line 1: expected a number"),
+        ("t.obj", lambda x, t: b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf a b c\n", "t.obj: line 4: expected a corner"),
+        ("t.obj", lambda x, t: b"", "t.obj: has no vertices"),
     ],
 )
 def test_scans_name_the_bad_file(scans, face, name, damage, message):
     (scans.folder / name).write_bytes(damage(scans.x[7] / 1000, face.t))
     with pytest.raises(ValueError, match=message):
         read_scans(scans.folder, 2, units="m")
+
+
+def test_scans_keep_the_file_order_of_vertices(tmp_path, face):
+    "As OBJ that counts backwards, with colours on some vertices, and as PLY with texture coordinates per corner."
+    rng, (x, t) = np.random.default_rng(0), (face.x, face.t)
+    for i in range(3):
+        y = x + rng.normal(size=x.shape)
+        lines = [f"v {a} {b} {c}" + " 0.8 0.6 0.5" * (k % 3 == 0) for k, (a, b, c) in enumerate(y.tolist())]
+        lines += [f"f {a} {b} {c}" for a, b, c in (t - len(x)).tolist()]
+        (tmp_path / f"{i}.obj").write_text("# C:\\scans\\\n" + "\n".join(lines) + "\n")
+        head = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(y)}\nproperty float x\nproperty float y\n"
+        head += f"property float z\nelement face {len(t)}\nproperty list uchar int vertex_indices\n"
+        head += "property list uchar float texcoord\nend_header\n"
+        kind = [("n", "u1"), ("t", "<i4", (3,)), ("m", "u1"), ("uv", "<f4", (6,))]
+        faces = np.array([(3, tuple(row), 6, tuple(rng.random(6))) for row in t.tolist()], kind)
+        (tmp_path / f"{i}.ply").write_bytes(head.encode() + y.astype("<f4").tobytes() + faces.tobytes())
+    for kind in ("obj", "ply"):
+        (tmp_path / kind).mkdir()
+        for path in tmp_path.glob(f"[0-9].{kind}"):
+            path.rename(tmp_path / kind / path.name)
+        (tmp_path / kind / "._0.obj").write_bytes(bytes(100))
+    models = [read_scans(tmp_path / kind, align=False)[0] for kind in ("obj", "ply")]
+    for model in models:
+        assert np.array_equal(model.triangles.numpy(), t) and np.abs(model.mean.numpy() - x).max() < 5
 
 
 def test_scans_arguments(scans, tmp_path):
@@ -1158,68 +1162,7 @@ def test_labels_as_excel_saves_them(tmp_path):
         read_labels(tmp_path / "labels.csv", ["ä.ply"])
 
 
-def ball(n=4, radius=80):
-    mesh = trimesh.creation.icosphere(subdivisions=n, radius=radius)
-    N = len(mesh.vertices)
-    marks = {f"m{i}": int(v) for i, v in enumerate(np.random.default_rng(0).choice(N, 40, replace=False))} | {
-        "a": 100,
-        "b": int(mesh.vertex_neighbors[100][0]),
-    }
-    basis = torch.randn(2, N, 3, generator=torch.Generator().manual_seed(0))
-    return MorphableModel(
-        torch.tensor(mesh.vertices, dtype=torch.float32),
-        basis,
-        torch.tensor(mesh.faces),
-        torch.tensor([0.6, 0.4]),
-        marks,
-        "ball",
-        "CC0",
-    ), mesh
-
-
-@pytest.mark.parametrize("n", [1500, 600, 250])
-def test_decimate(n):
-    model, mesh = ball()
-    small = decimate(model, n)
-    M = len(small.mean)
-    assert (
-        0.8 * n < M <= n
-        and small.name == f"ball, thinned from {len(model.mean)} to {M} vertices"
-        and small.licence == "CC0"
-    )
-    at = {tuple(x): i for i, x in enumerate(model.mean.tolist())}
-    old = [at[tuple(x)] for x in small.mean.tolist()]  # existing vertices only, in the old order
-    assert (np.diff(old) > 0).all() and torch.equal(small.basis, model.basis[:, old])
-    assert {k: old[v] for k, v in small.landmarks.items()} == model.landmarks
-    t = small.triangles.numpy()
-    assert (t != t[:, [1, 2, 0]]).all() and set(np.unique(t)) | set(small.landmarks.values()) == set(range(M))
-    reduced = trimesh.Trimesh(small.mean.numpy(), t, process=False)
-    cell = (4 * np.pi * 80**2 / n) ** 0.5
-    assert trimesh.proximity.closest_point(reduced, mesh.vertices)[1].max() < cell  # nothing is left uncovered
-    outward = (reduced.face_normals * reduced.triangles_center).sum(1)
-    assert reduced.area_faces[outward < 0].sum() < 0.01 * reduced.area and 0.9 < reduced.area / mesh.area < 1.01
-    assert abs(reduced.volume) / mesh.volume > 0.9 and rims(reduced) == 0  # still closed
-
-
-def test_decimate_keeps_apart_what_only_touches():
-    "Two sheets 0.1 mm apart, as lips are: no triangle of the result joins them"
-    x, t = surface(20, 20)
-    both = torch.tensor(np.concatenate([x, x + [0, 0, 0.1]]), dtype=torch.float32)
-    model = MorphableModel(both, torch.zeros(1, 800, 3), torch.tensor(np.concatenate([t, t + 400])), torch.ones(1))
-    small = decimate(model, 200)
-    z = small.mean[:, 2] - (30 - 0.004 * (small.mean[:, 0] ** 2 + small.mean[:, 1] ** 2))
-    assert len(small.mean) <= 200 and ((z[small.triangles] > 0.05).float().mean(1) % 1 == 0).all()
-    assert 50 < (z > 0.05).sum() < 150
-
-
-def test_decimate_limits():
-    model, _ = ball(2)
-    assert decimate(model, len(model.mean)) is model
-    with pytest.raises(ValueError, match="n_vertices must be 4[0-9] or more"):
-        decimate(model, 10)
-
-
-# ---- one door ---------------------------------------------------------------------------------------------------------------------------
+# ---- one door -------------------------------------------------------------------------------------------------------
 def test_read_face_model(tmp_path, monkeypatch, face):
     bfm_2009(tmp_path / "01_MorphableModel.mat", face)
     (tmp_path / "SFM").mkdir()
@@ -1369,5 +1312,6 @@ def test_missing_files(tmp_path, read):
 
 
 def test_import_is_light():
-    code = "import sys, mrl.faces.sources; print([m for m in ('h5py', 'scipy', 'trimesh', 'eos', 'plotly', 'nbdev') if m in sys.modules])"
+    heavy = ("h5py", "scipy", "trimesh", "eos", "plotly", "nbdev")
+    code = f"import sys, mrl.faces.sources; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout.strip() == "[]"

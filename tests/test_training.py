@@ -20,7 +20,8 @@ from mrl.geometry.rotation import geodesic_angle, quaternion_multiply, random_qu
 from mrl.io.files import ROOT, load_tensors, read_json, save_tensors, write_json
 from mrl.losses import CRITERIA
 from mrl.training.configuration import TrainConfig
-from mrl.training.loop import StepSampler, evaluate, train
+from mrl.training.evaluation import evaluate
+from mrl.training.loop import StepSampler, train
 from mrl.training.network import VGG16, Reconstructor
 from mrl.training.run import Run, read_history, run_folder, run_record
 
@@ -63,7 +64,7 @@ def test_every_loss_trains(where, loss):
 
 def test_killed_run_resumes_to_the_same_network(where, home, finished):
     "SIGKILL, between checkpoints; then the same call again."
-    code = f"from pathlib import Path; from mrl.training.loop import *; import mrl.training.loop as m; c = {replace(TINY, run='killed')!r}; w = dict(results_dir=Path({str(home)!r}) / 'results', data_dir=Path({str(home)!r}) / 'datasets', progress=False)\n"
+    code = f"from pathlib import Path; from mrl import TrainConfig, train; import mrl.training.loop as m; c = {replace(TINY, run='killed')!r}; w = dict(results_dir=Path({str(home)!r}) / 'results', data_dir=Path({str(home)!r}) / 'datasets', progress=False)\n"
     slow = (
         code
         + "import time; step = m.train_step\ndef waits(*a):\n    time.sleep(0.4)\n    return step(*a)\nm.train_step = waits\ntrain(c, **w)"
@@ -191,6 +192,30 @@ def test_damaged_run_is_named(finished, tmp_path):
     (tmp_path / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match="config.json"):
         Run.load(tmp_path)
+
+
+def test_augmented_runs_resume_to_the_same_network(where, monkeypatch):
+    "Killed after its first state and resumed, a run sees the batches that it would have seen."
+    config = replace(TINY, augment="mirror,photometric")
+
+    def load(folder):
+        return load_tensors(folder / "checkpoint.safetensors", "mrl.checkpoint")[0]
+
+    whole = load(train(replace(config, run="augmented"), **where))
+    save = training.save_state
+
+    def killed(*args):
+        save(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "save_state", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(replace(config, run="augmented-resumed"), **where)
+    monkeypatch.setattr(training, "save_state", save)
+    resumed = load(train(replace(config, run="augmented-resumed"), **where))
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+    mirrored = load(train(replace(config, run="mirrored", augment="mirror"), **where))
+    assert any(not torch.equal(whole[k], mirrored[k]) for k in whole)
 
 
 def test_a_checkpoint_says_how_its_network_is_built(finished, tmp_path):

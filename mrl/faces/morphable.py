@@ -44,7 +44,7 @@ class MorphableModel:
         self,
         alpha_id,  # (..., M) coefficients in standard deviations
     ):  # (..., N, 3) vertices
-        "Vertices of the faces with coefficients `alpha_id`; differentiable, any batch shape."
+        "Return the vertices of the faces with coefficients `alpha_id`; differentiable, any batch shape."
         if alpha_id.shape[-1] != len(self.basis):
             raise ValueError(f"alpha_id (..., {len(self.basis)}) expected, got {tuple(alpha_id.shape)}")
         offset = alpha_id @ self.basis.flatten(1).to(alpha_id)
@@ -54,21 +54,19 @@ class MorphableModel:
         self,
         x,  # (..., N, 3) shapes in correspondence, head frame
     ):  # (..., M) coefficients in standard deviations
-        "Least-squares coefficients of shapes: the orthogonal projection onto the model's span."
+        "Return the least-squares coefficients of shapes: the orthogonal projection onto the model's span."
         if x.shape[-2:] != self.mean.shape:
             raise ValueError(f"x (..., {len(self.mean)}, 3) expected, got {tuple(x.shape)}")
         B = self.basis.flatten(1).to(x)
         return torch.linalg.solve(B @ B.T, ((x - self.mean.to(x)).flatten(-2) @ B.T).unsqueeze(-1)).squeeze(-1)
 
     def project(self, x):
-        "The model's closest face to each shape `x (..., N, 3)`: what a perfect encoder could reach at best."
+        "Return the model's closest face to each shape `x (..., N, 3)`: the best that an encoder could predict."
         return self.shape(self.coefficients(x))
 
     def to(self, *args, **kwargs):
-        "The same model with `mean` and `basis` on another device or in another floating type."
-        return MorphableModel(
-            **{**vars(self), "mean": self.mean.to(*args, **kwargs), "basis": self.basis.to(*args, **kwargs)}
-        )
+        "Return the same model with `mean` and `basis` on another device or in another floating type."
+        return replace(self, mean=self.mean.to(*args, **kwargs), basis=self.basis.to(*args, **kwargs))
 
 # %% ../../nbs/03_faces/02_morphable.ipynb #a22014ce
 def _signs(basis):

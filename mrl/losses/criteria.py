@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CRITERIA', 'Norm', 'Translation', 'WEIGHT', 'Parameter', 'flat_parameters', 'Criterion', 'from_flat_cameras',
            'MultiviewReprojectionLoss', 'ReprojectionLoss', 'GeometricAlignmentLoss', 'PixelAlignmentLoss',
-           'MultiTermLoss', 'HomoscedasticLoss', 'LogTermsLoss', 'Disentangled', 'LogMultiviewReprojectionLoss',
-           'loss_parameters', 'criterion_of']
+           'MultiTermLoss', 'HomographyLoss', 'HomoscedasticLoss', 'LogTermsLoss', 'Disentangled',
+           'LogMultiviewReprojectionLoss', 'loss_parameters', 'criterion_of']
 
 # %% ../../nbs/02_losses/03_criteria.ipynb #27b88763
 import inspect
@@ -17,11 +17,13 @@ from typing import Annotated
 import torch
 from torch import nn
 
+from ..geometry.camera import invert_pose, matmul, pose_matrix, transform_points
 from ..geometry.rotation import quaternion_inverse, rotate
 from mrl.losses.functional import (
     NORMS,
     READINGS,
     TRANSLATIONS,
+    check_finite,
     check_inputs,
     check_intrinsics,
     geometric_alignment,
@@ -200,6 +202,30 @@ class MultiTermLoss(Criterion, name="multi_term"):
         weights = self.alpha, self.beta, self.gamma
         return multi_term(x_hat, q_hat, t_hat, x, q, t, alpha_id_hat, *weights, self.norm, self.translation)
 
+# %% ../../nbs/02_losses/03_criteria.ipynb #b0117a02
+class HomographyLoss(Criterion, name="homography"):
+    """Mean over the depth of the true face of `||H - I||^2` of the homographies between true and predicted camera.
+
+    Boittiaux et al. 2022, arXiv 2205.01937; without unit. `x_hat` and `K` are accepted and not used.
+    """
+
+    gauge_invariant = False  # it compares poses in the world
+    uses_shape = False
+
+    def forward(self, x_hat, q_hat, t_hat, x, q, t, alpha_id_hat=None, *, K=None):
+        x_hat, q_hat, t_hat, x, q, t = check_inputs(x_hat, q_hat, t_hat, x, q, t)
+        check_finite(q_hat=q_hat, t_hat=t_hat, x=x, q=q, t=t)
+        C = pose_matrix(q, t)
+        a, b = transform_points(invert_pose(C), x)[..., 2].aminmax(dim=-1)
+        if (a <= 0).any():
+            raise ValueError(f"x: expected all points in front of the true camera, got a depth of {a.min().item():g}")
+        motion = matmul(invert_pose(pose_matrix(q_hat, t_hat)), C)  # true camera frame to predicted one
+        A, shift = motion[..., :3, :3] - torch.eye(3).to(motion), motion[..., :3, 3]
+        width = (b / a - 1).clamp(min=torch.finfo(a.dtype).tiny)  # log(1 + w) / w is 1 for a face without depth
+        inverse_depth = width.log1p() / width / a  # mean of 1/z
+        cross = (A[..., 2] * shift).sum(-1)
+        return (A.square().sum((-2, -1)) + 2 * inverse_depth * cross + shift.square().sum(-1) / (a * b)).mean()
+
 # %% ../../nbs/02_losses/03_criteria.ipynb #477aec25
 class HomoscedasticLoss(Criterion, name="homoscedastic"):
     """Multi-term loss with learned weights (Kendall and Cipolla 2017, Eq. 7); see `terms`.
@@ -271,6 +297,7 @@ class Disentangled(Criterion):
 
     def parts(self, x_hat, q_hat, t_hat, x, q, t, alpha_id_hat=None, *, K=None):
         "Return the criterion's values `(parts,)` of shape, rotation and translation, or of shape and pose."
+        x_hat, q_hat, t_hat, x, q, t = check_inputs(x_hat, q_hat, t_hat, x, q, t)
         pose = [(q_hat, t_hat)]
         if self.n_parts == 3:
             o_hat, o = (rotate(quaternion_inverse(a), b) for a, b in ((q_hat, t_hat), (q, t)))

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['CASCADES', 'LONGER_SIDE', 'SMALLEST', 'FACE_IN_WINDOW', 'read_picture', 'face_windows', 'overlap', 'face_of_windows',
-           'detect_face', 'check_image', 'crop_of_box', 'Reconstruction', 'look', 'box_of', 'reconstruct', 'save_mesh',
-           'export_now']
+           'detect_face', 'check_image', 'crop_of_box', 'Reconstruction', 'look', 'box_of', 'reconstruct', 'export_now']
 
 # %% ../../nbs/08_photo/01_reconstruction.ipynb #5366ef5c
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from ..data.configuration import CropConfig
 from ..data.photographs import crop_photograph
 from ..faces.landmarks import NOW_LANDMARKS
 from ..geometry.camera import crop_intrinsics, intrinsics, project, resize_intrinsics
-from ..io.files import atomic_write, write_json
+from ..io.files import atomic_write
+from ..io.meshes import write_mesh
 
 # %% ../../nbs/08_photo/01_reconstruction.ipynb #2ec299fe
 def read_picture(
@@ -250,31 +250,6 @@ def reconstruct(
         out, crop, K_crop = look(model, picture, K, box)
     return Reconstruction(*out[:3], K, morphable.triangles, morphable.landmarks, box, crop, K_crop, focal_from)
 
-# %% ../../nbs/08_photo/01_reconstruction.ipynb #d0480815
-def save_mesh(
-    path,  # .obj or .ply
-    vertices,  # (N, 3) mm
-    triangles,  # (T, 3)
-    landmarks=None,  # name -> vertex; written to <name>.landmarks.json
-):
-    "Write a mesh, atomically. ValueError: another suffix, numbers that are not finite, triangles or landmarks that name no vertex."
-    import trimesh
-
-    path, vertices, triangles = Path(path), np.asarray(vertices, np.float64), np.asarray(triangles)
-    kind = path.suffix.lower().removeprefix(".")
-    named = np.array([*triangles.ravel(), *(landmarks or {}).values()], np.int64)
-    if kind not in ("obj", "ply"):
-        raise ValueError(f"{path}: .obj or .ply expected")
-    if not np.isfinite(vertices).all() or not len(triangles) or named.min() < 0 or named.max() >= len(vertices):
-        raise ValueError(
-            f"{path}: finite vertices expected, and triangles and landmarks within 0 to {len(vertices) - 1}"
-        )
-    data = trimesh.Trimesh(vertices, triangles, process=False).export(file_type=kind)
-    with atomic_write(path) as tmp:
-        tmp.write_bytes(data.encode() if isinstance(data, str) else data)
-    if landmarks is not None:
-        write_json(path.with_suffix(".landmarks.json"), {name: int(i) for name, i in landmarks.items()})
-
 # %% ../../nbs/08_photo/01_reconstruction.ipynb #3cc253fc
 def export_now(
     run,  # mrl.training.run.Run
@@ -302,7 +277,7 @@ def export_now(
         target = (Path(out) / line).with_suffix(".obj")
         try:
             face = reconstruct(run, Path(images) / line, box=(boxes or {}).get(line))
-            save_mesh(target, face.x, face.triangles)
+            write_mesh(target, face.x, face.triangles)
             with atomic_write(target.with_suffix(".npy")) as tmp, open(tmp, "wb") as f:
                 np.save(f, face.x[[face.landmarks[name] for name in NOW_LANDMARKS]].double().numpy())
         except (ValueError, FloatingPointError, FileNotFoundError) as e:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..geometry.surface import Surface
-from .micc import read_mesh
+from ..io.meshes import read_mesh
 from .protocols import Face, Protocol, check_face, find_lips_central
 
 # %% ../../nbs/09_scans/06_h3ds.ipynb #182728d8

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..faces.population import load_population, split_identities
 from ..io.files import ROOT, atomic_write, read_json, write_json
+from ..io.meshes import write_mesh
 from .micc import AUTHORS_LANDMARKS, IBUG_LANDMARKS, SCANS
 
 # %% ../../nbs/09_scans/02_lookalike.ipynb #e7240a6b
@@ -185,24 +186,6 @@ def _texture(population, skin, hit, weights, regions):
     plain = np.array([[0, 0, 0], [52, 38, 30], [205, 205, 205], [90, 100, 120], [90, 50, 45]], np.uint8)
     return np.where(((hit < 0) | (regions > 0))[:, None], plain[np.where(hit < 0, 0, regions)], colour).astype(np.uint8)
 
-
-def _write_obj(path, x, triangles, uv, picture):
-    "vertices (V, 3), triangles (T, 3), texture coordinates (V, 2) and texture: .obj, .mtl and .png."
-    from PIL import Image
-
-    V = len(x)
-    lines = [f"# look-alike made by mrl, no scan of a person\nmtllib {path.stem}.mtl\nusemtl skin\n"]
-    lines += ["v %.4f %.4f %.4f\n" % tuple(p) for p in x.tolist()] + [
-        "vt %.5f %.5f\n" % tuple(p) for p in uv[::-1].tolist()
-    ]
-    lines += ["f %d/%d %d/%d %d/%d\n" % (a + 1, V - a, b + 1, V - b, c + 1, V - c) for a, b, c in triangles.tolist()]
-    with atomic_write(path) as tmp:
-        tmp.write_text("".join(lines))
-    with atomic_write(path.with_suffix(".mtl")) as tmp:
-        tmp.write_text(f"newmtl skin\nmap_Kd {path.stem}.png\n")
-    with atomic_write(path.with_suffix(".png")) as tmp:
-        Image.fromarray(picture).save(tmp, "PNG")
-
 # %% ../../nbs/09_scans/02_lookalike.ipynb #40dc2290
 def _bake(population, head, skin, scan):
     "A texture (128, 128, 3) for a scan."
@@ -283,7 +266,10 @@ def _write_scans(rng, population, head, points, folder, ganfit, names, skin, num
         T, stamp = _frame_of(rng), f"1109201{number:02d}{k:03d}"
         x = x @ T[:3, :3].T + T[:3, 3]
         path = folder / "Model" / scan / "obj" / f"{stamp}.obj"
-        _write_obj(path, x, triangles, uv, _bake(population, head, skin, scan))
+        texture = uv[::-1], len(x) - 1 - triangles, _bake(population, head, skin, scan)
+        write_mesh(
+            path, x, triangles, texture=texture, comment="look-alike made by mrl, no scan of a person", decimals=4
+        )
         if scan in SCANS[:2]:
             landmarks = {
                 "LJSON": {

@@ -16,7 +16,8 @@ import numpy as np
 
 from ..geometry.registration import apply_similarity, register
 from ..geometry.surface import Surface
-from .micc import VIDEOS, Mesh, annotated_scan, read_frame, read_frames, read_mesh, scan_landmarks
+from ..io.meshes import Mesh, read_mesh
+from .micc import VIDEOS, annotated_scan, read_frame, read_frames, scan_landmarks
 from .protocols import Face, Protocol, check_face, compare, landmark_scale, named_face, region
 
 # %% ../../nbs/09_scans/04_methods.ipynb #e5f64daa

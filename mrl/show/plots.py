@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'INK', 'GREY', 'mesh_figure', 'png_uri', 'jpeg_uri', 'overlay_figure', 'mesh_overlay', 'light_mesh',
-           'camera_figure', 'history_figure', 'table_figure', 'band_figure', 'interval_figure', 'heat_figure',
-           'faces_figure', 'slider_figure', 'present', 'distribution_figure']
+           'camera_figure', 'history_figure', 'band_figure', 'interval_figure', 'heat_figure', 'faces_figure',
+           'slider_figure', 'present', 'distribution_figure']
 
 # %% ../../nbs/10_show/01_plots.ipynb #5904d9c7
 import base64
@@ -16,6 +16,10 @@ import plotly.graph_objects as go
 import plotly.io as pio
 import torch
 from plotly.subplots import make_subplots
+
+from .display import store_pictures
+
+store_pictures()
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito 2008
 INK, GREY = "#222222", "#888888"
@@ -210,7 +214,7 @@ def mesh_overlay(
 def light_mesh(
     vertices,  # (N, 3)
     triangles,  # (T, 3)
-    n_triangles=700,
+    n_triangles=600,
 ):  # (n,) rows of `vertices`, (<= n_triangles, 3) triangles over them
     "A coarser mesh on some of the vertices."
     import igl
@@ -272,23 +276,6 @@ def history_figure(
         showlegend=False, width=230 * len(names) + 40, height=280, margin=dict(l=10, r=10, t=30, b=10)
     )
 
-
-def table_figure(
-    header,  # column titles
-    rows,  # list of lists of strings
-    widths=None,  # of the columns, relative
-):  # plotly Figure
-    "A table, its first column left-aligned."
-    align = ["left", *["right"] * (len(header) - 1)]
-    fig = go.Figure(
-        go.Table(
-            header=dict(values=header, align=align, fill_color="#e8eef4", font=dict(color="#111")),
-            columnwidth=widths or [2, *[1] * (len(header) - 1)],
-            cells=dict(values=list(zip(*rows)), align=align, height=26, fill_color="#ffffff", font=dict(color="#111")),
-        )
-    )
-    return fig.update_layout(width=980, height=90 + 27 * len(rows), margin=dict(l=5, r=5, t=5, b=5))
-
 # %% ../../nbs/10_show/01_plots.ipynb #86300714
 def _rgba(colour, opacity):
     return f"rgba({int(colour[1:3], 16)},{int(colour[3:5], 16)},{int(colour[5:], 16)},{opacity})"
@@ -346,26 +333,14 @@ def band_figure(
                     **where,
                 )
                 if "p90" in s:
-                    p90, low, high = np.round(s["p90"], 3).astype(np.float32)
-                    fig.add_scatter(
-                        x=np.concatenate([x, x[::-1]]),
-                        y=np.concatenate([high, low[::-1]]),
-                        mode="lines",
-                        fill="toself",
-                        fillcolor=_rgba(colour, 0.07),
-                        line=dict(width=0),
-                        hoverinfo="skip",
-                        legendgroup="p90",
-                        showlegend=False,
-                        **where,
-                    )
+                    p90 = np.round(s["p90"][0], 3).astype(np.float32)
                     fig.add_scatter(
                         x=x,
                         y=p90,
                         mode="lines",
                         line=dict(color=colour, width=1, dash="dot"),
                         name="90th percentile (dotted)",
-                        hovertemplate=f"{name}, 90th percentile: %{{y}}<extra></extra>",
+                        hoverinfo="y",
                         legendgroup="p90",
                         showlegend=i == 0 and "p90" not in named and not named.add("p90"),
                         **where,
@@ -539,7 +514,7 @@ def faces_figure(
         for c, picture in enumerate((image, overlay), 1):
             fig.add_trace(go.Image(source=jpeg_uri(picture), hoverinfo="skip"), r, c)
         fig.add_trace(mesh, r, 3)
-    fig.update_traces(selector=dict(type="mesh3d"), scene=None)
+    fig.update_traces(selector=dict(type="mesh3d"), scene=None, colorbar_x=1.12)  # beside the titles of the rows
     for r, mesh in enumerate((t for t in fig.data if t.type == "mesh3d"), 1):
         mesh.scene = f"scene{r if r > 1 else ''}"
     hidden = dict(visible=False)
@@ -551,7 +526,7 @@ def faces_figure(
         camera=dict(eye=dict(x=1.9, y=0.1, z=0.6), up=dict(x=0, y=1, z=0)),
     )
     fig.update_xaxes(**hidden).update_yaxes(**hidden)
-    return fig.update_layout(width=3 * side + 130, height=len(titles) * side + 40, margin=dict(l=5, r=5, t=25, b=5))
+    return fig.update_layout(width=3 * side + 170, height=len(titles) * side + 40, margin=dict(l=5, r=5, t=25, b=5))
 
 # %% ../../nbs/10_show/01_plots.ipynb #ff48dc72
 def slider_figure(

@@ -19,8 +19,9 @@ import torch
 from ..data.dataset import FaceImages, batches
 from ..io.files import HOME, ROOT, read_json, write_json
 from ..stats.intervals import bootstrap_interval
-from ..training.configuration import RENDERED, TrainConfig, dataset_of
+from ..training.configuration import RENDERED, TrainConfig
 from ..training.metrics import METRICS, image_metrics
+from ..training.preparation import dataset_of
 from ..training.run import Run, claim_run, commit, read_faces
 
 # %% ../../nbs/07_study/01_runs.ipynb #2170c104

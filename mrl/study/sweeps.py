@@ -29,7 +29,7 @@ from ..geometry.camera import crop_intrinsics, resize_intrinsics
 from ..io.files import HOME, ROOT, load_tensors, save_tensors, sha256
 from ..stats.intervals import medians
 from ..training.configuration import TrainConfig
-from ..training.loop import evaluate, evaluate_controls
+from ..training.evaluation import evaluate, evaluate_controls
 from ..training.metrics import METRICS
 from ..training.run import Run, commit, run_folder
 
@@ -476,7 +476,7 @@ def sweep_run(
 def _but_seed(about):
     "What runs of one loss have in common."
     return [about[k] for k in ("population", "people", "sweeps")] + [
-        {k: v for k, v in about["config"].items() if k not in ("run", "seed")}
+        {k: v for k, v in (asdict(TrainConfig()) | about["config"]).items() if k not in ("run", "seed")}
     ]
 
 

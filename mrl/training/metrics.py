@@ -103,7 +103,7 @@ def mean_crop(
     K,
     size,  # (n, ...) poses and intrinsics of the training images
 ):  # (4,), (3,), (3,)
-    "Mean `q_crop`, and mean and standard deviation of `t_crop`, over the training images (see `mrl.geometry.camera.pose_to_crop`)."
+    "Return the mean of `q_crop`, and mean and standard deviation of `t_crop` (`mrl.geometry.camera.pose_to_crop`)."
     q_crop, t_crop = pose_to_crop(q, t, K, size)
     # the mean rotation maximises sum of (q . q_i)^2 (Markley et al. 2007): an eigenvector, so signs do not matter
     q_mean = torch.linalg.eigh(q_crop.T @ q_crop).eigenvectors[:, -1]

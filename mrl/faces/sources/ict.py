@@ -7,33 +7,25 @@ __all__ = ['read_ict']
 
 # %% ../../../nbs/03_faces/03_sources/03_ict.ipynb #e29c56c3
 import os
-import re
 from pathlib import Path
 
 import numpy as np
 
 from ..landmarks import ibug_landmarks
-from .assembly import assemble, errors_naming
+from .assembly import assemble
 from .registry import FACE_MODELS, FaceModel, name_and_licence
 from ...io.files import read_json
+from ...io.meshes import read_polygons
 
 # %% ../../../nbs/03_faces/03_sources/03_ict.ipynb #e49ce463
 _ICT_REGIONS = {"narrow": 6706, "face": 9409, "all": None}  # first vertices of the mesh, from the kit's README
 
 
-def _obj_vertices(path, data):
-    "The (N, 3) float32 vertices of an OBJ file with the bytes `data`, in the file's order"
-    lines = re.findall(rb"^v[ \t]+([^\r\n]+)", data, re.M)
-    with errors_naming(path, "lines 'v x y z' expected"):
-        return np.array(b" ".join(lines).split(), np.float32).reshape(max(len(lines), 1), -1)[:, :3]
-
-
-def _obj_triangles(path, data, below=None):
-    "(T, 3) vertex numbers of an OBJ file's `f` lines, polygons as fans; with `below` only polygons of the first vertices"
-    with errors_naming(path, "lines 'f a b c' expected"):
-        faces = [[int(c.split(b"/")[0]) - 1 for c in f.split()] for f in re.findall(rb"^f[ \t]+([^\r\n]+)", data, re.M)]
-    faces = [f for f in faces if below is None or max(f) < below]
-    return np.array([(f[0], f[i], f[i + 1]) for f in faces for i in range(1, len(f) - 1)], np.int64).reshape(-1, 3)
+def _first_vertices(polygons, n):
+    "Return the first `n` vertices (n, 3) float32 (None: all) and the triangles (T, 3) of polygons on them alone."
+    face = np.repeat(np.arange(len(polygons.sizes)), polygons.sizes)
+    beyond = np.bincount(face[polygons.corners >= (n or len(polygons.vertices))], minlength=len(polygons.sizes))
+    return polygons.vertices[:n].astype(np.float32), polygons.triangles(keep=beyond == 0)
 
 # %% ../../../nbs/03_faces/03_sources/03_ict.ipynb #5841b431
 def _ict_folder(path):
@@ -68,17 +60,17 @@ def read_ict(
         raise FileNotFoundError(
             f"{folder}: generic_neutral_mesh.obj and identity000.obj.. are expected in it (or in FaceXModel/ inside it)"
         )
-    data = neutral.read_bytes()
-    mean, triangles = _obj_vertices(neutral, data), _obj_triangles(neutral, data, below=n)
-    basis = np.empty((len(modes), *mean[:n].shape), np.float32)
+    polygons = read_polygons(neutral)
+    mean, triangles = _first_vertices(polygons, n)
+    basis = np.empty((len(modes), *mean.shape), np.float32)
     for k, path in enumerate(modes):
-        x = _obj_vertices(path, path.read_bytes())
-        if x.shape != mean.shape:
-            raise ValueError(f"{path}: {len(x)} vertices, {neutral.name} has {len(mean)}")
-        basis[k] = x[:n] - mean[:n]
+        x = read_polygons(path).vertices
+        if x.shape != polygons.vertices.shape:
+            raise ValueError(f"{path}: {len(x)} vertices, {neutral.name} has {len(polygons.vertices)}")
+        basis[k] = x[:n].astype(np.float32) - mean
     name, licence = name_and_licence("ict", folder, "ICT-FaceKit", folder.name)
-    landmarks = _ict_landmarks(folder, len(mean[:n]))
-    return assemble(folder, mean[:n], basis, triangles, 10, f"{name} ({region})", licence, landmarks)
+    landmarks = _ict_landmarks(folder, len(mean))
+    return assemble(folder, mean, basis, triangles, 10, f"{name} ({region})", licence, landmarks)
 
 # %% ../../../nbs/03_faces/03_sources/03_ict.ipynb #8b0a4c96
 FACE_MODELS["ict"] = FaceModel(

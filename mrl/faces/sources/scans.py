@@ -7,7 +7,6 @@ __all__ = ['read_labels', 'scan_files', 'read_scans']
 
 # %% ../../../nbs/03_faces/03_sources/07_scans.ipynb #18d0d7f7
 import csv
-import re
 import tempfile
 from pathlib import Path
 
@@ -17,14 +16,14 @@ import torch
 from ..landmarks import UNITS, check_landmarks
 from ..morphable import MorphableModel, principal_components
 from .assembly import beside, check_size, errors_naming
-from .ict import _obj_triangles, _obj_vertices
 from ...geometry.camera import transform_points
 from ...geometry.registration import register
 from ...io.files import read_json
+from ...io.meshes import read_polygons
 
 # %% ../../../nbs/03_faces/03_sources/07_scans.ipynb #b2c6a6d5
 def _about(file):
-    "Return the object in `<folder>.json`, {} without the file; ValueError names unknown keys and values of another type."
+    "Return the object in `<folder>.json`, {} without the file; ValueError names unknown keys and wrong types."
     about, kinds = read_json(file) if file.exists() else {}, dict(name=str, licence=str, units=str, landmarks=dict)
     if not isinstance(about, dict):
         raise ValueError(f"{file}: an object with any of {', '.join(kinds)} is expected")
@@ -82,48 +81,27 @@ def scan_files(folder):
     "Return the meshes (.obj, .ply, .off) in a folder by name, the order of `read_scans`; FileNotFoundError if none."
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
-    paths = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in (".obj", ".ply", ".off"))
+    paths = sorted(
+        p for p in Path(folder).iterdir() if p.suffix.lower() in (".obj", ".ply", ".off") and p.name[0] != "."
+    )
     if not paths:
         raise FileNotFoundError(f"{folder}: no .obj, .ply or .off in it")
     return paths
 
 # %% ../../../nbs/03_faces/03_sources/07_scans.ipynb #27b2f4c0
-def _read_mesh(path, like=(None, None)):
-    "Vertices (N, 3), faces as bytes (OBJ, else None), triangles (T, 3); `like`: faces and triangles of another mesh."
-    faces = None
-    with errors_naming(path, "cannot be read as a mesh"):
-        if path.suffix.lower() == ".obj":  # trimesh would split vertices where texture or material changes
-            data = path.read_bytes()
-            v, faces = _obj_vertices(path, data), b"\n".join(re.findall(rb"^f[ \t][^\r\n]+", data, re.M))
-            t = like[1] if faces == like[0] else _obj_triangles(path, faces)
-        else:
-            import trimesh
-
-            mesh = trimesh.load(path, process=False, maintain_order=True, force="mesh")
-            v, t = np.asarray(mesh.vertices), np.asarray(getattr(mesh, "faces", np.zeros((0, 3))), np.int64)
-    if not len(t):
-        raise ValueError(f"{path}: has no faces")
-    if not np.isfinite(v).all():
-        raise ValueError(f"{path}: vertices that are not finite (NaN or infinite)")
-    if t.min() < 0 or t.max() >= len(v):
-        raise ValueError(f"{path}: faces name vertices {t.min()} to {t.max()}, expected 0 to {len(v) - 1}")
-    return v, faces, t
-
-
 def _stack(paths, scale, file):
     "Write the scans' vertices in mm to a scratch file (S, N, 3) float32; returns N and the triangles that all share."
-    faces = triangles = None
+    first = read_polygons(paths[0])
+    N = len(first.vertices)
     for path in paths:
-        v, faces, t = _read_mesh(path, (faces, triangles))
-        if triangles is None:
-            N, triangles = len(v), t
-        if len(v) != N:
-            raise ValueError(f"{path}: {len(v)} vertices, {paths[0].name} has {N}")
-        if not np.array_equal(t, triangles):
+        scan = read_polygons(path)
+        if len(scan.vertices) != N:
+            raise ValueError(f"{path}: {len(scan.vertices)} vertices, {paths[0].name} has {N}")
+        if not (np.array_equal(scan.corners, first.corners) and np.array_equal(scan.sizes, first.sizes)):
             raise ValueError(f"{path}: other triangles than {paths[0].name}: not in correspondence")
-        file.write((v * scale).astype(np.float32).tobytes())
+        file.write((scan.vertices.astype(np.float32) * scale).astype(np.float32).tobytes())
     file.flush()
-    return N, triangles
+    return N, first.triangles()
 
 # %% ../../../nbs/03_faces/03_sources/07_scans.ipynb #a99e7d54
 def _align(
