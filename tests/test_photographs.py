@@ -174,6 +174,7 @@ def test_a_crop_shows_what_its_intrinsics_say(zoom):
     assert (crop[(u < -12) | (v < -12) | (u > 432) | (v > 312)] == 0).all()
 
 
+@pytest.mark.slow
 def test_crops_with_jitter(source, truth):
     "Several crops of a photograph: the same pose, different K, the face inside; the same again for the same seed."
     import_photographs(source / "a", source, size=48, jitter=0.06, crops=60, jobs=2, progress=False)
@@ -516,6 +517,7 @@ def test_training_code_reads_photographs(source):
     assert all(v.isfinite().all() for v in evaluate(model, data).values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moved", [False, True])
 def test_cameras_in_the_frames_of_the_scans(tmp_path, population, moved):
     "Scans lie anywhere, cameras were calibrated with them: projections of a scan's own vertices are the truth."

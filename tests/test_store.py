@@ -113,10 +113,12 @@ def test_what_was_made_is_read(built):
             open_dataset(built, *names)
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_processes(built, tmp_path):
     assert contents(make(tmp_path / "two", jobs=2)) == contents(built)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_killed_again_and_again(built, tmp_path, start, jobs):
     "After SIGKILL at random moments the reader refuses what is left, and the next call completes it to the same bytes."
@@ -187,6 +189,7 @@ def test_what_a_disk_spoiled_before_the_build_was_complete_is_made_again(built, 
     assert (path.stat().st_mtime_ns == before) == (name == "right")
 
 
+@pytest.mark.slow
 def test_two_builders_in_one_folder(built, tmp_path, start):
     "The second waits, and finds the data set complete."
     folder = tmp_path / "shared"
@@ -202,6 +205,7 @@ def test_two_builders_in_one_folder(built, tmp_path, start):
     assert contents(folder) == contents(built)
 
 
+@pytest.mark.slow
 def test_a_waiting_builder_takes_over_from_a_killed_one(built, tmp_path, start):
     folder = tmp_path / "shared"
     one = start(folder, jobs=2, pause=0.1)
@@ -215,6 +219,7 @@ def test_a_waiting_builder_takes_over_from_a_killed_one(built, tmp_path, start):
     assert two.wait(timeout=120) == 0 and contents(folder) == contents(built)
 
 
+@pytest.mark.slow
 def test_two_builders_of_different_data(tmp_path, start):
     "Also when both begin in an empty folder at the same time, one of them is refused."
     builders = [start(tmp_path / "shared", seed=s, n=20) for s in (0, 1)]
@@ -222,6 +227,7 @@ def test_two_builders_of_different_data(tmp_path, start):
     verify_dataset(tmp_path / "shared")
 
 
+@pytest.mark.slow
 def test_a_dask_cluster_makes_the_same_bytes(built, tmp_path):
     import distributed
     import joblib

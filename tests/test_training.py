@@ -62,6 +62,7 @@ def test_every_loss_trains(where, loss):
     assert read_history(folder)[-1]["loss"] < read_history(folder)[0]["loss"]
 
 
+@pytest.mark.slow
 def test_killed_run_resumes_to_the_same_network(where, home, finished):
     "SIGKILL, between checkpoints; then the same call again."
     code = f"from pathlib import Path; from mrl import TrainConfig, train; import mrl.training.loop as m; c = {replace(TINY, run='killed')!r}; w = dict(results_dir=Path({str(home)!r}) / 'results', data_dir=Path({str(home)!r}) / 'datasets', progress=False)\n"
@@ -194,6 +195,7 @@ def test_damaged_run_is_named(finished, tmp_path):
         Run.load(tmp_path)
 
 
+@pytest.mark.slow
 def test_augmented_runs_resume_to_the_same_network(where, monkeypatch):
     "Killed after its first state and resumed, a run sees the batches that it would have seen."
     config = replace(TINY, augment="mirror,photometric")
