@@ -99,6 +99,7 @@ def example(request, tmp_path_factory, own, face):
     return model, build_population(tmp_path_factory.mktemp("p") / "p.safetensors", model, coefficients=np.eye(12)[:10])
 
 
+@pytest.mark.slow
 def test_heads_carry_exactly_the_models_faces(own, example):
     model, population = example
     np.testing.assert_allclose(
@@ -143,6 +144,7 @@ def test_the_frame_of_a_model_does_not_matter(own, face):
     torch.testing.assert_close(a.basis, b.basis, atol=2e-3, rtol=0)
 
 
+@pytest.mark.slow
 def test_wrapping_keeps_the_skull_where_the_model_ends(own, face):
     moved = into_head_frame(cut(face, small(face)), own)
     wrapped = wrap(own, moved)
@@ -229,6 +231,7 @@ def write_models(folder, owned, own):
     return ["flame", "sfm", str(folder / "mine.safetensors"), str(folder / "scans")]
 
 
+@pytest.mark.slow
 def test_every_owners_file_trains_a_network(tmp_path, monkeypatch, owned, own):
     models = write_models(tmp_path, owned, own)
     monkeypatch.setenv("MRL_DATA", str(tmp_path))
@@ -264,6 +267,7 @@ def test_every_owners_file_trains_a_network(tmp_path, monkeypatch, owned, own):
         assert floor < (2 if name == "mrl-scans-0" else 0.05)  # mm: the owner's modes span the owner's faces
 
 
+@pytest.mark.slow
 def test_a_changed_model_is_another_population(tmp_path, face):
     save_morphable_model(tmp_path / "a[1].safetensors", replace(face, name="first"))
     first = population_file(str(tmp_path / "a[1].safetensors"), tmp_path / "p")
@@ -278,6 +282,7 @@ def test_a_changed_model_is_another_population(tmp_path, face):
     assert population_file(str(tmp_path / "a[1].safetensors"), tmp_path / "p") not in (first, second)
 
 
+@pytest.mark.slow
 def test_a_population_without_its_model(tmp_path, monkeypatch, face):
     monkeypatch.setenv("MRL_DATA", str(tmp_path / "nothing"))
     with pytest.raises(FileNotFoundError, match="ICT-FaceKit"):

@@ -74,6 +74,7 @@ def iou(a, b):
     return shared / ((r - l) * (b_ - t) + (r2 - l2) * (b2 - t2) - shared)
 
 
+@pytest.mark.slow
 def test_face_is_found_the_same_every_time_at_any_place_and_size(scene):
     import cv2
 

@@ -1,4 +1,4 @@
-"Hard tests of mrl.data.photographs: nothing lost between a photograph and its crop, every usual mistake caught and named."
+"Hard tests of mrl.data.photographs: nothing lost in the crop, every usual mistake caught and named."
 
 import csv
 import json
@@ -36,7 +36,7 @@ def population():
 
 @pytest.fixture(scope="session")
 def truth(population):
-    "Cameras, made without mrl.data.photographs: poses of SciPy, principal points off the middle, pixels that are not square."
+    "Make cameras with SciPy, with principal points off the middle and pixels that are not square."
     rng = np.random.default_rng(7)
     q, t = sample_cameras(rng, N, DataConfig(yaw=40.0, off_axis=2.0))
     K = torch.eye(3, dtype=torch.float64).repeat(N, 1, 1)
@@ -158,7 +158,7 @@ def test_nothing_is_lost(source, truth, population, form):
 
 @pytest.mark.parametrize("zoom", [0.3, 0.9, 1.0, 2.7])
 def test_a_crop_shows_what_its_intrinsics_say(zoom):
-    "A picture whose colour is its coordinates: each pixel of the crop has the colour of the place it is of, reduced, enlarged or shifted."
+    "Colours are coordinates: each pixel of the crop has the colour of its place, reduced, enlarged or shifted."
     rows, columns = np.mgrid[:300, :420] + 0.5
     image = Image.fromarray(np.stack([columns / 2, rows / 2, 0 * rows], -1).astype(np.uint8))
     K = np.array([[500.0, 0, 211.3], [0, 480.0, 148.9], [0, 0, 1]])
@@ -174,6 +174,7 @@ def test_a_crop_shows_what_its_intrinsics_say(zoom):
     assert (crop[(u < -12) | (v < -12) | (u > 432) | (v > 312)] == 0).all()
 
 
+@pytest.mark.slow
 def test_crops_with_jitter(source, truth):
     "Several crops of a photograph: the same pose, different K, the face inside; the same again for the same seed."
     import_photographs(source / "a", source, size=48, jitter=0.06, crops=60, jobs=2, progress=False)
@@ -414,7 +415,7 @@ def test_csv_as_spreadsheets_write_it(source, truth, population, encoding, delim
     assert not faults and [p.identity for p in good] == truth["identity"].tolist()
     (source / "images.csv").write_text("image;scan;fx;qw\n0.jpg;1;2;3\n")
     with pytest.raises(
-        ValueError, match="images.csv: columns missing: qx, qy, qz, tx, ty, tz; the header is 'image;scan;fx;qw'"
+        ValueError, match="images.csv: columns missing: qx, qy, qz, tx, ty, tz; the header is image, scan, fx, qw"
     ):
         read_cameras(source)
     (source / "images.csv").write_bytes("image,scan,größe\n".encode("latin-1"))
@@ -516,9 +517,10 @@ def test_training_code_reads_photographs(source):
     assert all(v.isfinite().all() for v in evaluate(model, data).values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moved", [False, True])
 def test_cameras_in_the_frames_of_the_scans(tmp_path, population, moved):
-    "Scans lie anywhere, cameras were calibrated with them: the projection of a scan's own vertices is the truth, for the nearest and simplest files."
+    "Scans lie anywhere, cameras were calibrated with them: projections of a scan's own vertices are the truth."
     rng, scans, frames = np.random.default_rng(2), tmp_path / "scans", []
     scans.mkdir()
     for i in range(12):

@@ -66,6 +66,7 @@ def test_scale_counts_where_the_protocol_fits_none(name):
     assert error < 0.1 if p.scale != "none" else error > 0.5
 
 
+@pytest.mark.slow
 def test_the_number_is_what_its_fields_say():
     "Distances again, by trimesh, from the motion that a comparison reports."
     prediction, scan = face(11), face(12, motion(4))
@@ -132,6 +133,7 @@ def changed(face, vertices=None, triangles=None, landmarks=None):
     )
 
 
+@pytest.mark.slow
 def test_noise_does_not_shrink_to_nothing():
     "With a free scale and moving points alone, a noisy mesh shrinks to a point at no distance."
     scan, rng = face(12), np.random.default_rng(0)
@@ -145,6 +147,7 @@ def test_noise_does_not_shrink_to_nothing():
             assert "ICP changed its scale" in str(e)
 
 
+@pytest.mark.slow
 def test_vertices_without_triangles_are_no_part_of_a_face():
     prediction, scan, rng = face(11), face(12), np.random.default_rng(0)
     stray = np.concatenate(
@@ -186,6 +189,7 @@ def finer(face, near=np.inf):
     return changed(face, np.asarray(fine.vertices), np.asarray(fine.faces))
 
 
+@pytest.mark.slow
 def test_how_finely_a_mesh_is_cut_does_not_matter_where_area_counts():
     prediction, scan, p = face(11), face(12), PROTOCOLS["ramon2019"]
     cut = finer(prediction, 25)
@@ -214,6 +218,7 @@ def test_frames_and_the_order_of_vertices_do_not_matter(name):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ramon2019", "deng2019", "tran2017", "now"])
 def test_loose_double_and_flat_triangles_do_not_matter(name):
     "Loose triangles are all rim, two-sided ones have none, and one without area has no plane."

@@ -175,6 +175,7 @@ def digest(seed):
     return hashlib.sha256(picture(Renderer(population), population, seed).tobytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_in_another_process(renderer, population):
     here = [hashlib.sha256(picture(renderer, population, seed).tobytes()).hexdigest() for seed in (3, 4)]
     assert here[0] != here[1]

@@ -1,4 +1,4 @@
-"Hard tests of mrl.data.store, on images that cost nothing: the same bytes however they were made, nothing half-written trusted."
+"Hard tests of mrl.data.store, on images that cost nothing: the same bytes however made, nothing half-written trusted."
 
 import os
 import random
@@ -74,7 +74,8 @@ def start():
     processes = []
 
     def begin(folder, **how):
-        code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from test_store import make; make({str(folder)!r}, **{how!r})"
+        here = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})"
+        code = f"{here}; from test_store import make; make({str(folder)!r}, **{how!r})"
         said = open(
             f"{folder}.{time.monotonic_ns()}.said", "w+"
         )  # not a pipe: idle workers of a killed build would keep it open
@@ -112,13 +113,15 @@ def test_what_was_made_is_read(built):
             open_dataset(built, *names)
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_processes(built, tmp_path):
     assert contents(make(tmp_path / "two", jobs=2)) == contents(built)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_killed_again_and_again(built, tmp_path, start, jobs):
-    "SIGKILL at random moments; what is left is refused by the reader, and completed by the next call to the same bytes, in every file."
+    "After SIGKILL at random moments the reader refuses what is left, and the next call completes it to the same bytes."
     folder, rng = tmp_path / "killed", random.Random(jobs)
     moments = [None, folder / "build.lock", folder / "progress.json", shard_path(folder, 1)]
     for first in moments if jobs == 1 else moments[2:]:
@@ -162,7 +165,7 @@ def test_stopped_at_every_step(built, tmp_path, monkeypatch, kind):
 
 @pytest.mark.parametrize("name", ["empty", "flipped", "cut", "longer", "not on record", "right"])
 def test_what_a_disk_spoiled_before_the_build_was_complete_is_made_again(built, copy, name):
-    "Neither a shard of no bytes, nor one with a flipped bit, cut short or too long, nor one that nobody recorded, counts as done."
+    "A shard that is empty, changed by a bit, too short, too long or not on record does not count as done."
     path = shard_path(copy, 2)
     whole = path.read_bytes()
     spoiled = {
@@ -186,6 +189,7 @@ def test_what_a_disk_spoiled_before_the_build_was_complete_is_made_again(built, 
     assert (path.stat().st_mtime_ns == before) == (name == "right")
 
 
+@pytest.mark.slow
 def test_two_builders_in_one_folder(built, tmp_path, start):
     "The second waits, and finds the data set complete."
     folder = tmp_path / "shared"
@@ -201,6 +205,7 @@ def test_two_builders_in_one_folder(built, tmp_path, start):
     assert contents(folder) == contents(built)
 
 
+@pytest.mark.slow
 def test_a_waiting_builder_takes_over_from_a_killed_one(built, tmp_path, start):
     folder = tmp_path / "shared"
     one = start(folder, jobs=2, pause=0.1)
@@ -214,6 +219,7 @@ def test_a_waiting_builder_takes_over_from_a_killed_one(built, tmp_path, start):
     assert two.wait(timeout=120) == 0 and contents(folder) == contents(built)
 
 
+@pytest.mark.slow
 def test_two_builders_of_different_data(tmp_path, start):
     "Also when both begin in an empty folder at the same time, one of them is refused."
     builders = [start(tmp_path / "shared", seed=s, n=20) for s in (0, 1)]
@@ -221,6 +227,7 @@ def test_two_builders_of_different_data(tmp_path, start):
     verify_dataset(tmp_path / "shared")
 
 
+@pytest.mark.slow
 def test_a_dask_cluster_makes_the_same_bytes(built, tmp_path):
     import distributed
     import joblib
@@ -354,7 +361,8 @@ def test_a_damaged_or_foreign_configuration(built, copy, content):
     (copy / "config.json").write_text(content)
     with pytest.raises(
         ValueError,
-        match="config.json: not the configuration of a data set, or damaged; choose another folder, or delete it and make the data set again",
+        match="config.json: not the configuration of a data set, or damaged; choose another folder, or delete it "
+        "and make the data set again",
     ):
         make(copy)
     (copy / "config.json").unlink()
@@ -409,9 +417,5 @@ def test_a_read_only_data_set_can_be_used(built):
 
 def test_the_store_knows_nothing_of_faces():
     code = "import sys, mrl.data.store; print(*(m for m in sys.modules if m.startswith('mrl.')))"
-    assert set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()) == {
-        "mrl.data",
-        "mrl.data.store",
-        "mrl.io",
-        "mrl.io.files",
-    }
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
+    assert set(found) == {"mrl.io", "mrl.io.files", "mrl.data", "mrl.data.store"}

@@ -40,6 +40,7 @@ def seen(home, run):
     return {p.name: p.stat().st_mtime_ns for p in (home / "results" / run).iterdir()}
 
 
+@pytest.mark.slow
 def test_a_failure_is_named_and_the_others_are_run(home):
     "What is complete is left alone, what is missing is run, what diverges is reported."
     home, runs = home
@@ -63,6 +64,7 @@ def test_another_configuration_under_a_name_is_refused(home):
         run_study({"study/rivals/mrl": TINY | dict(lr=0.5)}, home=home)
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on(home):
     "Killed with all its processes at some checkpoint, and started again."
     home, _ = home
@@ -92,6 +94,7 @@ def test_a_killed_study_goes_on(home):
     assert [r["step"] for r in read_history(folder)] == list(range(2, 101, 2))
 
 
+@pytest.mark.slow
 def test_the_same_call_spreads_over_a_dask_cluster(home, tmp_path):
     from distributed import Client, LocalCluster
 

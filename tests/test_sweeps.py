@@ -136,6 +136,7 @@ def tiny(tmp_path_factory):
     )
 
 
+@pytest.mark.slow
 def test_jobs_and_interruptions_change_nothing(tiny, tmp_path, population):
     sweeps, _, choose = tiny
     one, two = (

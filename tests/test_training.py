@@ -62,6 +62,7 @@ def test_every_loss_trains(where, loss):
     assert read_history(folder)[-1]["loss"] < read_history(folder)[0]["loss"]
 
 
+@pytest.mark.slow
 def test_killed_run_resumes_to_the_same_network(where, home, finished):
     "SIGKILL, between checkpoints; then the same call again."
     slow = f"""
@@ -204,6 +205,7 @@ def test_damaged_run_is_named(finished, tmp_path):
         Run.load(tmp_path)
 
 
+@pytest.mark.slow
 def test_augmented_runs_resume_to_the_same_network(where, monkeypatch):
     "Killed after its first state and resumed, a run sees the batches that it would have seen."
     config = replace(TINY, augment="mirror,photometric")
