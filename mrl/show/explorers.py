@@ -18,7 +18,8 @@ from ..data.cameras import cameras_around, detector_crop
 from ..data.configuration import DataConfig
 from ..faces.morphable import morphable_model_of
 from ..faces.population import load_population, split_identities
-from ..geometry.camera import project, relative_pose, transform_points
+from ..geometry.camera import project, transform_points
+from ..geometry.relative_pose import relative_pose
 from ..geometry.rotation import axis_angle_to_quaternion, quaternion_inverse, quaternion_multiply, rotate
 from ..losses import multi_term, multiview_reprojection, terms
 from .plots import COLOURS, camera_figure, mesh_figure, overlay_figure, png_uri
