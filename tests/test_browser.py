@@ -18,7 +18,8 @@ from PIL import Image
 
 from mrl.faces.population import load_population
 from mrl.show.plots import mesh_figure, present, slider_figure
-from mrl.study.runs import front_figure, load_study
+from mrl.study.execution import load_study
+from mrl.study.fronts import front_figure
 
 ROOT = Path(__file__).parent.parent
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -1,4 +1,7 @@
-"""Pictures and labels against stored ones: whoever changes what a configuration stands for raises mrl.data.rendered.DATA_VERSION and runs `python tests/test_golden.py`."""
+"""Pictures and labels against stored ones.
+
+After a change of what a configuration stands for: raise mrl.data.rendered.DATA_VERSION and run this file.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +20,8 @@ from mrl.render.appearance import EFFECTS
 GOLDEN = Path(__file__).parent / "golden"
 CONFIG = DataConfig(n_images=280, size=96)  # into the second shard
 WHOLE, CLOSE = range(12), range(4)  # images shown whole, and images shown again as close-ups of an eye
-CHANGED = 0.005  # share of colour values that may differ by more than two levels: other processors meet other triangles at edges
+# Share of colour values that may differ by more than two levels: other processors meet other triangles at edges.
+CHANGED = 0.005
 
 
 def close_up(label, population, size):
@@ -70,7 +74,8 @@ def golden():
 def test_pictures_are_those_of_the_version(golden):
     difference = changed(sheet(), golden)
     assert difference < CHANGED, (
-        f"{difference:.1%} of the colour values changed; raise mrl.data.rendered.DATA_VERSION and run python {Path(__file__).name}"
+        f"{difference:.1%} of the colour values changed; "
+        f"raise mrl.data.rendered.DATA_VERSION and run python {Path(__file__).name}"
     )
 
 

@@ -17,7 +17,9 @@ from mrl.data.store import verify_dataset
 from mrl.faces.population import load_population
 from mrl.io.files import read_json, write_json
 from mrl.scans.lookalike import build_lookalike
-from mrl.study.runs import headline, load_study
+from mrl.study.comparison import headline
+from mrl.study.execution import load_study
+from mrl.study.runs import HEADLINE
 from mrl.training.configuration import TrainConfig
 from mrl.training.metrics import METRICS
 
@@ -342,8 +344,8 @@ def test_readme_says_what_the_study_says():
     value = lambda row, k: rows[row][k][0]
     px, mm, pos, deg = "reprojection", "shape", "camera_position", "camera_rotation"
     log, terms, space, space_log = (
-        next(r for r in rows if r.startswith(start))
-        for start in ("MRL, log", "Logarithms", "3D distance in", "3D distance, log")
+        HEADLINE[run]
+        for run in ("mrl-disentangled-3-log", "log-terms-camera", "alignment-l1", "alignment-l1-disentangled-3-log")
     )
     knows_nothing = study["long/mrl-0"]["metrics"]["test_controls"]["mean face, mean pose"][mm]["mean"]
     assert (

@@ -68,7 +68,7 @@ def moller_trumbore(vertices, triangles, origin, direction):
 
 
 def camera_rays(K, q, t, size):
-    "Origin and directions, one unit of depth long, straight from the definition: the points that K [R|t]^-1 sends to the pixel centres."
+    "Return origin and directions, one unit of depth long, of rays: points that K [R|t]^-1 sends to the pixel centres."
     i, j = np.mgrid[:size, :size] + 0.5
     homogeneous = np.stack([j, i, np.ones_like(i)], -1).reshape(-1, 3)
     return t, Rotation.from_quat(q, scalar_first=True).apply(np.linalg.solve(K, homogeneous.T).T)
@@ -255,7 +255,7 @@ def test_the_lit_side_is_brighter(renderer, population):
 
 
 def test_picture_and_mask_agree(renderer, population):
-    "A black person's outline before a white background is the mask of `cast`, up to the pixels on the edge (below the neck there is more)."
+    "Without light, what is black in the picture's upper half is the mask of `cast`, up to the pixels on the edge."
     black = dict(
         light=dict(ambient=np.zeros((4, 3)), irradiance=np.zeros((3, 3))),
         background=3,
@@ -344,7 +344,7 @@ LOCAL = {
 
 @pytest.mark.parametrize("name", LOCAL)
 def test_local_effects_leave_the_rest_as_it_was(whole, renderer, population, name):
-    "Without lens blur and JPEG, which carry light from pixel to pixel, all but a part of the picture stays bit for bit; the noise too."
+    "Without lens blur and JPEG, all but a part of the picture keeps its bytes, and so does the noise."
     for seed in range(3):
         changes = dict(film=PLAIN | dict(exposure=1.1, noise=0.02))
         changes |= dict(glasses=dict(worn=False)) if name in ("brows", "lashes", "gaze", "beard") else {}
@@ -379,7 +379,7 @@ def test_shadows_only_darken(whole):
 
 
 def test_lights_add_up(whole):
-    "In linear light, two lights without shadows are the sum of each alone: compared through the film, brighter than either."
+    "Two lights without shadows are brighter than either of them."
     lights = dict(directions=[[0.7, 0, -0.714], [-0.7, 0, -0.714], [0, 0, -1]], ambient=np.zeros((4, 3)))
     take = lambda *rgb: whole(0, ["shadows"], light=lights | dict(irradiance=np.outer(rgb, np.ones(3))), film=PLAIN)
     one, other, both = take(1, 0, 0), take(0, 1, 0), take(1, 1, 0)
@@ -401,7 +401,7 @@ def test_a_population_without_skins_or_labels_is_rendered(population, tmp_path):
 
 
 def test_a_finer_head_with_its_own_texture_rows(population):
-    "Each triangle in four, and every corner with a texture row of its own: the same pictures but for rounding, and 30,000 triangles."
+    "Each triangle cut into four, every corner with a texture row of its own: the same pictures but for rounding."
     mean, triangles = population.mean, population.triangles
     edges = np.sort(triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), 1)
     unique, number = np.unique(edges, axis=0, return_inverse=True)

@@ -9,7 +9,9 @@ import time
 import pytest
 
 from mrl.io.files import ROOT, read_json
-from mrl.study.runs import is_complete, load_study, long_runs, run_study, seeds_by_people, study_runs
+from mrl.study.comparison import seeds_by_people
+from mrl.study.execution import is_complete, load_study, run_study
+from mrl.study.runs import long_runs, study_runs
 from mrl.training.run import read_history
 
 TINY = dict(
@@ -69,7 +71,7 @@ def test_a_killed_study_goes_on(home):
         [
             sys.executable,
             "-c",
-            f"from mrl.study.runs import *\nrun_study({{{run!r}: {parameters!r}}}, jobs=1, home={str(home)!r})",
+            f"from mrl.study.execution import *\nrun_study({{{run!r}: {parameters!r}}}, jobs=1, home={str(home)!r})",
         ],
         cwd=ROOT,
         start_new_session=True,

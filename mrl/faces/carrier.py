@@ -33,7 +33,7 @@ def _landmark_vertices(carrier):
     "Return the vertices of a population's head at the landmarks that are aligned."
     return carrier.face_vertices[[carrier.landmarks[k] for k in ALIGNED_LANDMARKS]]
 
-
+# %% ../../nbs/03_faces/04_carrier.ipynb #0a414b78
 def into_head_frame(
     model,  # MorphableModel, mm, in any frame, with the landmarks of `mrl.faces.landmarks.LANDMARKS`
     carrier,  # Population
@@ -235,7 +235,7 @@ def _drawn_coefficients(model, seed):
     "Return `IDENTITIES` rows of standard normal coefficients."
     return np.random.default_rng(seed).standard_normal((IDENTITIES, len(model.basis)))
 
-
+# %% ../../nbs/03_faces/04_carrier.ipynb #1d4f99f6
 def build_population(
     path,  # file to write, .safetensors
     model,  # MorphableModel with landmarks

@@ -118,7 +118,7 @@ _ROWS = dict(
     triangles="V", uv_triangles="U", face_vertices="V", face_triangles="N"
 )  # what the numbers in an array index
 
-
+# %% ../../nbs/03_faces/01_population.ipynb #d1612dfd
 def _check(path, arrays, about):
     "ValueError unless sizes agree, numbers are finite, indices exist and the metadata are complete."
     size = {"2": 2, "3": 3, "4": 4}

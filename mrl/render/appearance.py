@@ -372,7 +372,7 @@ def _complete(rng, labels):
     given = all(name in labels for name in ANCESTRIES)
     return drawn | {name: value for name, value in labels.items() if given or name not in ANCESTRIES}
 
-
+# %% ../../nbs/04_render/02_appearance.ipynb #3f136e1b
 def sample_appearance(
     rng,  # numpy Generator
     labels,  # dict: gender (0 male, 1 female), age in years, african, asian, caucasian; missing ones are drawn

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..geometry.topology import boundary_vertices
 from .arrays import smooth, unit
-from .scene import LEFT_EYE, RIGHT_EYE, SKIN, boundary_vertices
+from .scene import LEFT_EYE, RIGHT_EYE, SKIN
 
 # %% ../../nbs/04_render/06_eyes.ipynb #8fe27f45
 def fit_sphere(points):

@@ -72,7 +72,7 @@ def _tube(path, radius, up):
     turn = np.linspace(0, 2 * np.pi, SIDES)[:, None, None]
     return (path + radius * (np.cos(turn) * side + np.sin(turn) * np.cross(side, along))).swapaxes(0, 1).reshape(-1, 3)
 
-
+# %% ../../nbs/04_render/09_glasses.ipynb #e4afa9bf
 def _on_rim(glasses, side, centre, axis, angle):
     "Return points (n, 3) mm of the rim of a lens at angles (n,); `side` is 1 for the left lens, -1 for the right one."
     return centre + rim_points(glasses, np.atleast_1d(angle)) @ (axis[:2] * [[side], [1]])
@@ -129,7 +129,7 @@ def _reflection(mirror, light, R):
         around = around + 2 * smooth(0.9, 0.96, mirror @ lamp.astype(np.float32))[:, None] * key
     return around
 
-
+# %% ../../nbs/04_render/09_glasses.ipynb #9094e955
 def tint_through_lenses(
     radiance,  # (N, 3) light along the rays; changed in place
     depth,  # (N,) where it comes from, in lengths of the rays

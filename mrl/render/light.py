@@ -10,17 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..geometry.topology import vertex_normals
 from .arrays import box_sums, column_dot, smooth, unit
 from .scene import HAIR, LEFT_EYE, RIGHT_EYE, SKIN, TORSO, Scene
 
 # %% ../../nbs/04_render/11_light.ipynb #b0b5231a
 def sky_share(vertices, triangles, rays=64):
     "Return the share (V,) of a cosine-weighted hemisphere that each vertex sees."
-    a, b, c = (vertices[triangles[:, i]] for i in range(3))
-    n = np.zeros_like(vertices)
-    for i in range(3):
-        np.add.at(n, triangles[:, i], np.cross(b - a, c - a))
-    n = unit(n)
+    n = vertex_normals(vertices, triangles).astype(np.float32)
     directions = unit(n[:, None] + unit(np.random.default_rng(0).standard_normal((1, rays, 3))).astype(np.float32))
     origins = np.repeat(vertices + 1.5 * n, rays, 0)
     return 1 - Scene(vertices, triangles).occluded(origins, directions.reshape(-1, 3)).reshape(-1, rays).mean(1)

@@ -200,7 +200,7 @@ def _facing(r, area, towards):
     "Return which triangles with normals `area` (F, 3) face `towards` (F, 3)."
     return np.einsum("ni,ni->n", area, towards) > 0
 
-
+# %% ../../nbs/04_render/12_renderer.ipynb #54773078
 def _prepare(r, vertices, K, R, t, a, size):
     "Return the `_Frame` of a picture."
     topology, eyes = r.topology, [fit_sphere(vertices[i]) for i in r.eyes.eyeballs]

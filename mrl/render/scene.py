@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SKIN', 'LEFT_EYE', 'RIGHT_EYE', 'TORSO', 'INSIDE', 'HAIR', 'FRAME', 'pixel_rays', 'pixel_centres', 'Scene', 'Head',
-           'head_of', 'boundary_vertices', 'Pins', 'cast_pins']
+           'head_of', 'Pins', 'cast_pins']
 
 # %% ../../nbs/04_render/05_scene.ipynb #19344af8
 from dataclasses import dataclass
@@ -92,12 +92,6 @@ def head_of(population):
         np.asarray(population.uv, np.float32),
         np.asarray(population.uv_triangles, np.int64),
     )
-
-
-def boundary_vertices(triangles):
-    "Return the vertices on edges that belong to one triangle only."
-    edges, count = np.unique(np.sort(triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), 1), axis=0, return_counts=True)
-    return np.unique(edges[count == 1])
 
 # %% ../../nbs/04_render/05_scene.ipynb #c58b2713
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ def _brow(x, y, grain, brows):
     ridge = np.exp(-(((y - middle) / width) ** 2)) * smooth(-0.08, 0.1, s) * smooth(1.05, 0.85, s)
     return brows.density * ridge * (0.7 + 0.3 * grain)
 
-
+# %% ../../nbs/04_render/10_skin.ipynb #04c038d9
 def paint(
     textures,
     a,  # Appearance

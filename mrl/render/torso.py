@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..geometry.topology import boundary_vertices
 from .arrays import smooth
-from .scene import SKIN, TORSO, boundary_vertices
+from .scene import SKIN, TORSO
 
 # %% ../../nbs/04_render/08_torso.ipynb #15e9e2d3
 @dataclass(frozen=True)
