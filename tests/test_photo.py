@@ -20,6 +20,7 @@ from mrl.faces.population import load_population, split_identities
 from mrl.geometry.camera import crop_to_pose, intrinsics, project
 from mrl.io.files import ROOT
 from mrl.io.meshes import write_mesh
+from mrl.io.pictures import read_picture
 from mrl.photo import reconstruction as photo
 from mrl.photo.reconstruction import (
     crop_of_box,
@@ -28,7 +29,6 @@ from mrl.photo.reconstruction import (
     face_of_windows,
     face_windows,
     look,
-    read_picture,
     reconstruct,
 )
 from mrl.scans.methods import read_face
@@ -228,7 +228,7 @@ def test_kinds_of_pictures(tmp_path):
     for mode in ("L", "RGBA", "P", "CMYK", "LA"):
         name = tmp_path / f"{mode}.{'tif' if mode == 'CMYK' else 'png'}"
         Image.new("RGB", (7, 5), (40, 90, 200)).convert(mode).save(name)
-        pixels, focal = read_picture(name)
+        pixels, focal, _ = read_picture(name)
         assert pixels.shape == (5, 7, 3) and pixels.dtype == np.uint8 and focal is None
     Image.fromarray(np.full((5, 7), 3000, np.uint16)).save(tmp_path / "deep.png")
     with pytest.raises(ValueError, match="deep.png: cannot be read as a picture .*8 bits per channel"):

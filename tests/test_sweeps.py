@@ -12,6 +12,7 @@ from mrl.data.dataset import FaceImages
 from mrl.data.rendered import renderer_of
 from mrl.faces.population import load_population, people_where, split_identities
 from mrl.io.files import ROOT, load_tensors, save_tensors
+from mrl.io.tables import write_csv
 from mrl.study.diversity import balanced, groups_of, in_order, left_out_effect
 from mrl.study.sweeps import (
     PEOPLE,
@@ -34,7 +35,6 @@ from mrl.study.sweeps import (
     trained_range,
 )
 from mrl.training.metrics import METRICS
-from mrl.training.run import write_csv
 
 CONFIG = DataConfig(size=32)
 ALL = POSES | YAW_AND_PITCH | SPOILT | PEOPLE
@@ -65,7 +65,7 @@ def test_every_value_changes_the_picture_and_what_is_neutral_does_not(population
 
 
 def test_only_the_head_turns(population):
-    "The camera's distance and the room stay: upper corners of the picture, which the head does not reach, are those of the frontal one."
+    "Distance and room stay: the upper corners of the picture, which no head reaches, are those of the frontal one."
     x = torch.as_tensor(population.faces([17])).double()
     frames = {v: changed_cameras(CONFIG, {"yaw": v}, [17], x) for v in (-40.0, 0.0, 40.0)}
     for _q, t, _K in frames.values():

@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass, field, fields
 
 from ..faces.sources import FACE_MODELS
-from ..io.files import check_fields
+from ..io.parameters import check_fields
 
 # %% ../../nbs/05_data/01_configuration.ipynb #30c5473b
 def in_range(default, low, high):  # dataclass field

@@ -7,7 +7,6 @@ __all__ = ['UNITS', 'CSV_NAMES', 'CSV_NEEDS', 'MODELS', 'FLIP', 'TURNS', 'read_c
            'fault_table', 'crop_photograph', 'import_photographs']
 
 # %% ../../nbs/05_data/07_photographs.ipynb #626ad42c
-import csv
 import hashlib
 import math
 import os
@@ -29,6 +28,8 @@ from ..faces.population import load_population
 from ..geometry.camera import invert_pose, pose_matrix, project_camera, transform_points
 from ..geometry.rotation import matrix_to_quaternion
 from ..io.files import read_json, sha256
+from ..io.pictures import read_picture
+from ..io.tables import read_csv
 
 # %% ../../nbs/05_data/07_photographs.ipynb #8eb617d5
 UNITS = {"mm": 1.0, "cm": 10.0, "m": 1000.0}
@@ -39,27 +40,21 @@ FLIP = np.diag([1.0, -1.0, -1.0, 1.0])  # OpenGL camera axes to OpenCV's, and ba
 
 # %% ../../nbs/05_data/07_photographs.ipynb #a442cf5d
 def _read_csv(path):
-    "Rows of a table, empty cells and rows left out, with the names of transforms.json."
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as f:
-            first = f.readline()
-            f.seek(0)
-            table = csv.reader(f, delimiter=max(",;\t", key=first.count))
-            header = [CSV_NAMES.get(k.strip(), k.strip()) for k in next(table, [])]
-            rows = [{k: v.strip() for k, v in zip(header, row) if v.strip()} for row in table]
-    except (UnicodeDecodeError, csv.Error) as e:
-        raise ValueError(f"{path}: not a CSV file in UTF-8 ({e})") from None
+    "Return the rows of a table with the names of transforms.json; ValueError names columns that are missing."
+    columns, rows = read_csv(path)
+    header = [CSV_NAMES.get(k, k) for k in columns]
     has = header + ["fl_x"] * ("camera_angle_x" in header)
-    if missing := [k for k in CSV_NEEDS if CSV_NAMES.get(k, k) not in has]:
-        raise ValueError(f"{path}: columns missing: {', '.join(missing)}; the header is {first.strip()!r}")
-    return [row for row in rows if row]
+    missing = [k for k in CSV_NEEDS if CSV_NAMES.get(k, k) not in has]
+    if missing:
+        raise ValueError(f"{path}: columns missing: {', '.join(missing)}; the header is {', '.join(columns)}")
+    return [{CSV_NAMES.get(k, k): v for k, v in row.items()} for row in rows]
 
 
 def read_cameras(
     source,  # folder with transforms.json or images.csv, or one of these files
 ):  # Path of the file; list of dicts, one per photograph, with the names of transforms.json
     "The rows of a cameras' file, what is common to all filled in."
-    source = Path(source)
+    source = Path(source).expanduser()
     files = (
         [source]
         if source.is_file()
@@ -263,18 +258,12 @@ def _open(root, row):
     if path is None:
         raise ValueError("no such file")
     try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(274, 1) != 1  # the tag "Orientation"
-            image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-        raise ValueError(f"cannot be read as a picture ({e})") from None
-    if turned or image.mode[0] in "IF":
-        raise ValueError(
-            "turned by its EXIF orientation; save it upright"
-            if turned
-            else f"pixels of kind {image.mode}; save it with 8 bits per channel"
-        )
-    return path, image.convert("RGB")
+        picture = read_picture(path)
+    except ValueError as e:
+        raise ValueError(str(e).removeprefix(f"{path}: ")) from None
+    if picture.turned:
+        raise ValueError("turned by its EXIF orientation; save it upright")
+    return path, Image.fromarray(picture.pixels)
 
 # %% ../../nbs/05_data/07_photographs.ipynb #7e7fd4a4
 def _identity(row, population):

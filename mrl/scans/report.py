@@ -7,7 +7,6 @@ __all__ = ['REPORT', 'PUBLISHED', 'describe', 'protocol_markdown', 'summarise', 
            'subject_table', 'error_figure', 'write_report']
 
 # %% ../../nbs/09_scans/05_report.ipynb #842d7174
-import csv
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from ..geometry.registration import apply_similarity
-from ..io.files import atomic_write, sha256, write_json
+from ..io.files import sha256, write_json
+from ..io.tables import write_csv
 from .protocols import compare, face_axes
 from ..stats.intervals import bootstrap_interval
 
@@ -304,13 +304,10 @@ def write_report(
     files,  # dict name -> path of what was compared
     record,  # more for the record, for JSON
 ):
-    "`errors.csv`, a row per subject, protocol and method, and `summary.json`, both atomically."
+    "Write `errors.csv`, a row per subject, protocol and method, and `summary.json`, both atomically."
     from mrl.training.run import commit
 
-    with atomic_write(Path(folder) / "errors.csv") as tmp, open(tmp, "w", newline="") as f:
-        out = csv.DictWriter(f, list(rows[0]))
-        out.writeheader()
-        out.writerows(rows)
+    write_csv(Path(folder) / "errors.csv", rows)
     write_json(
         Path(folder) / "summary.json",
         record

@@ -10,7 +10,7 @@ __all__ = ['AUGMENTATIONS', 'RENDERED', 'within', 'one_of', 'limits', 'wrong_los
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from ..io.files import check_fields, check_parameters
+from ..io.parameters import check_fields, check_parameters
 from ..losses import CRITERIA, criterion_of, flat_parameters, loss_parameters
 
 # %% ../../nbs/06_training/03_configuration.ipynb #4698019d

@@ -10,8 +10,8 @@ import torch
 
 from ..data.dataset import batches
 from ..io.files import write_json
+from ..io.tables import write_csv
 from .metrics import METRICS, control_predictions, face_means, image_metrics, summarize
-from .run import write_csv
 
 # %% ../../nbs/06_training/08_evaluation.ipynb #eafad23f
 @torch.no_grad()

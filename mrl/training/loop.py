@@ -18,13 +18,14 @@ from torch.utils.data import DataLoader
 
 from ..faces.morphable import save_morphable_model
 from ..io.files import HOME, write_json
+from ..io.tables import write_csv
 from .augmentation import Augmentation
 from .criterion import make_criterion
 from .distributed import make_fabric, of_whole_batch, own_rows, resolve_device
 from .evaluation import evaluate, write_metrics
 from .metrics import image_metrics
 from .preparation import prepare
-from .run import Learner, claim_run, load_state, provenance, run_record, save_state, write_csv
+from .run import Learner, claim_run, load_state, provenance, run_record, save_state
 
 # %% ../../nbs/06_training/10_loop.ipynb #3a7c1771
 class StepSampler(torch.utils.data.Sampler):
