@@ -15,10 +15,10 @@ from mrl.geometry.camera import (
     pose_matrix,
     project,
     project_camera,
-    relative_pose,
     resize_intrinsics,
     transform_points,
 )
+from mrl.geometry.relative_pose import relative_pose
 from mrl.geometry.rotation import quaternion_multiply, quaternion_to_matrix, random_quaternion
 
 BATCHES = [(), (0,), (1,), (4,), (2, 0, 3), (2, 1, 3)]

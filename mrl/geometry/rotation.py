@@ -230,11 +230,12 @@ def _theta_minus_sin(
 def _haar_angle(
     u: Tensor,  # (...) in [0, 1]
     angle: float,  # largest angle, radians
+    steps: int = 6,  # of the iteration
 ) -> Tensor:  # (...) radians in [0, angle]
     "Invert `(theta - sin theta) / (angle - sin angle) = u` by Newton's iteration from the right."
     goal = u * _theta_minus_sin(torch.as_tensor(angle, dtype=u.dtype, device=u.device))
     theta = angle * u ** (1 / 3)
-    for _ in range(6):
+    for _ in range(steps):
         slope = 2 * (theta / 2).sin() ** 2
         theta = theta - (_theta_minus_sin(theta) - goal) / slope.clamp(min=1e-300)
     return theta

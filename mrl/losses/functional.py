@@ -14,7 +14,8 @@ from functools import reduce
 import torch
 import torch.nn.functional as F
 
-from ..geometry.camera import invert_pose, look_at, matmul, pose_matrix, relative_pose, transform_points
+from ..geometry.camera import invert_pose, look_at, matmul, pose_matrix, transform_points
+from ..geometry.relative_pose import relative_pose
 from mrl.geometry.rotation import (
     axis_angle_to_quaternion,
     normalize_quaternion,
