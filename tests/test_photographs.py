@@ -414,7 +414,7 @@ def test_csv_as_spreadsheets_write_it(source, truth, population, encoding, delim
     assert not faults and [p.identity for p in good] == truth["identity"].tolist()
     (source / "images.csv").write_text("image;scan;fx;qw\n0.jpg;1;2;3\n")
     with pytest.raises(
-        ValueError, match="images.csv: columns missing: qx, qy, qz, tx, ty, tz; the header is 'image;scan;fx;qw'"
+        ValueError, match="images.csv: columns missing: qx, qy, qz, tx, ty, tz; the header is image, scan, fx, qw"
     ):
         read_cameras(source)
     (source / "images.csv").write_bytes("image,scan,größe\n".encode("latin-1"))
