@@ -25,9 +25,10 @@ from mrl.data.rendered import render_image
 from mrl.faces.population import load_population, split_identities
 from mrl.geometry.camera import intrinsics, pose_to_crop, project
 from mrl.io.files import ROOT, read_json, write_json
+from mrl.io.tables import write_csv
 from mrl.photo.reconstruction import FACE_IN_WINDOW, box_of, crop_of_box, face_of_windows, face_windows, look, overlap
 from mrl.training.metrics import image_metrics
-from mrl.training.run import Run, commit, write_csv
+from mrl.training.run import Run, commit
 
 LOWEST, HIGHEST, ROOM = (
     0.3,
