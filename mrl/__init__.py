@@ -3,7 +3,7 @@
 The public names below are found when they are first used, so that `import mrl` stays light (PEP 562).
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 from importlib import import_module
 
