@@ -43,16 +43,17 @@ def _tensor(x):
 
 def _fit(moving, fixed, weights, scale):
     "Return the similarity (..., 4, 4) between float64 points (..., n, 3) with weights (..., n, 1) of sum 1."
-    mean_a, mean_b = ((weights * x).sum(-2, keepdim=True) for x in (moving, fixed))
+    mean_a, mean_b = weights.mT @ moving, weights.mT @ fixed
     a, b = moving - mean_a, fixed - mean_b
-    M = (weights * b).mT @ a
+    weighted = weights * a
+    M = b.mT @ weighted
     R, singular_values = roma.special_procrustes(M, return_singular_values=True)
     if (singular_values[..., 1] <= 1e-12 * singular_values[..., 0]).any():
         raise ValueError(
             "moving, fixed: expected three or more points that are not on a line; others leave the rotation open"
         )
     if scale:
-        s = (R * M).sum((-2, -1)) / (weights * a.square()).sum((-2, -1))
+        s = (R * M).sum((-2, -1)) / (weighted * a).sum((-2, -1))
         R = s[..., None, None] * R
     return affine_matrix(R, (mean_b - mean_a @ R.mT)[..., 0, :])
 
