@@ -369,7 +369,10 @@ def build_lookalike(
     return _finish(folder, out, seed, population, missing)
 
 # %% ../../nbs/09_scans/02_lookalike.ipynb #c9041df6
-ABOUT = "A look-alike made by mrl.scans.lookalike from synthetic heads: a fixture and a demonstration. It holds no scan of a person, and is no benchmark."
+ABOUT = (
+    "A look-alike made by mrl.scans.lookalike from synthetic heads: a fixture and a demonstration. It holds no scan "
+    "of a person, and is no benchmark."
+)
 
 
 def _cleared(folder):
@@ -396,7 +399,10 @@ def _finish(folder, subjects, seed, population, missing):
         files = [path] if path.is_dir() else sorted(path.parent.glob(f"{path.name}.*"))
         if not files:
             raise ValueError(
-                f"missing: {name!r} names nothing in {folder / 'micc'}; e.g. subject_01/Model/sidel or subject_01/Video/PTZ-Indoor is expected"
+                (
+                    f"missing: {name!r} names nothing in {folder / 'micc'}; e.g. subject_01/Model/sidel or "
+                    "subject_01/Video/PTZ-Indoor is expected"
+                )
             )
         for p in files:
             shutil.rmtree(p) if p.is_dir() else p.unlink()

@@ -139,7 +139,10 @@ def _read_landmarks(file, mesh):
             marks[name] = np.array(where, np.float64)
         else:
             raise ValueError(
-                f"{file}: {name} is {where!r}, expected a vertex of {mesh.path.name} (0 to {len(mesh.vertices) - 1}) or a point [x, y, z] of finite numbers"
+                (
+                    f"{file}: {name} is {where!r}, expected a vertex of {mesh.path.name} (0 to "
+                    f"{len(mesh.vertices) - 1}) or a point [x, y, z] of finite numbers"
+                )
             )
     return marks
 

@@ -153,7 +153,10 @@ def _correspondences(path):
             continue
         if len(words) != 2 or words[0] not in AUTHORS_LANDMARKS or not re.fullmatch("[0-9]+", words[1]):
             raise ValueError(
-                f"malformed: {' '.join(words)[:40]!r}, expected one of {', '.join(AUTHORS_LANDMARKS)} and the number of a vertex"
+                (
+                    f"malformed: {' '.join(words)[:40]!r}, expected one of {', '.join(AUTHORS_LANDMARKS)} and the "
+                    "number of a vertex"
+                )
             )
         out[words[0]] = int(words[1])
     if missing := [k for k in AUTHORS_LANDMARKS if k not in out]:
@@ -186,7 +189,10 @@ def _cases(folder, problems):
             None,
             "annotation",
             path,
-            f"cannot be used: {e if isinstance(e, (OSError, ValueError)) else 'a list of cases with frame and correspondences is expected'}",
+            (
+                "cannot be used: "
+                f"{e if isinstance(e, (OSError, ValueError)) else 'a list of cases with frame and correspondences is expected'}"
+            ),
         )
         return out
     for frame, correspondences in paths:
@@ -243,7 +249,10 @@ def _read_ljson(path):
         ) from None
     if points.shape != (68, 3) or not np.isfinite(points).all():
         raise ValueError(
-            f"{path}: 68 points of three finite numbers are expected, got {' x '.join(map(str, points.shape))}{'' if np.isfinite(points).all() else ', not all finite'}"
+            (
+                f"{path}: 68 points of three finite numbers are expected, got "
+                f"{' x '.join(map(str, points.shape))}{'' if np.isfinite(points).all() else ', not all finite'}"
+            )
         )
     return points
 
@@ -402,7 +411,10 @@ def _point_marks(subject, scan, mesh):
     check_units(f"{who}, its 68 points", marks)
     if (away := float(np.median(cKDTree(mesh.vertices).query(points)[0]))) > ON_SURFACE:
         raise ValueError(
-            f"{who}: the 68 points are {away:.3g} mm from the scan (median), expected at most {ON_SURFACE}: annotation of another scan or subject, or a scan that is not in mm?"
+            (
+                f"{who}: the 68 points are {away:.3g} mm from the scan (median), expected at most {ON_SURFACE}: "
+                "annotation of another scan or subject, or a scan that is not in mm?"
+            )
         )
     return marks
 
@@ -417,7 +429,10 @@ def _authors_marks(subject, scan, mesh):
         return marks, ""
     return (
         None,
-        f"subject {subject.number}, {mesh.path}: no landmarks for {scan}, the authors' vertices are those of the other frontal scan",
+        (
+            f"subject {subject.number}, {mesh.path}: no landmarks for {scan}, the authors' vertices are those of the "
+            "other frontal scan"
+        ),
     )
 
 

@@ -38,12 +38,18 @@ def describe(protocol):  # list of (step, what is done)
     start = {
         "none": "rigid motion",
         "icp": "similarity",
-        "global": "all predictions of a method are scaled by one factor, the median over the subjects of the scale between landmarks; then a rigid motion",
+        "global": (
+            "all predictions of a method are scaled by one factor, the median over the subjects of the scale between "
+            "landmarks; then a rigid motion"
+        ),
     }[p.scale]
     region = {
         "nose_tip": f"within {p.radius:g} mm of the scan's nose tip",
         "own_tips": f"within {p.radius:g} mm of the nose tip of the surface that is measured, as it lies before ICP",
-        "now": "in a ball around the point 0.3 of the way from the nose base to the middle between the eyes; its radius is 0.7 times the sum of the distance of the outer eye corners and that of the nose base from the middle",
+        "now": (
+            "in a ball around the point 0.3 of the way from the nose base to the middle between the eyes; its radius "
+            "is 0.7 times the sum of the distance of the outer eye corners and that of the nose base from the middle"
+        ),
     }[p.centre]
     region += "".join(f"; subject {n}: {r:g} mm" for n, r in p.exceptions) + (
         "" if p.forehead else "; no more than 30 mm above the eyes"
@@ -83,7 +89,11 @@ def describe(protocol):  # list of (step, what is done)
         ),
         (
             "ICP",
-            f"{'with' if p.scale == 'icp' else 'without'} scale, to {'tangent planes' if p.icp == 'plane' else 'points'}; {pairs}; weights by {'the number of vertices' if p.pairs == 'measured' else 'area'}",
+            (
+                f"{'with' if p.scale == 'icp' else 'without'} scale, to "
+                f"{'tangent planes' if p.icp == 'plane' else 'points'}; {pairs}; weights by "
+                f"{'the number of vertices' if p.pairs == 'measured' else 'area'}"
+            ),
         ),
         (
             "region",
@@ -92,7 +102,10 @@ def describe(protocol):  # list of (step, what is done)
         ),
         (
             "error",
-            f"{_STATISTIC[p.statistic]}{', weighted by area,' if p.weights == 'area' else ''} of the distances of {source}, {_DISTANCE[p.distance]}, mm",
+            (
+                f"{_STATISTIC[p.statistic]}{', weighted by area,' if p.weights == 'area' else ''} of the distances of "
+                f"{source}, {_DISTANCE[p.distance]}, mm"
+            ),
         ),
     ]
 
@@ -101,9 +114,9 @@ def protocol_markdown(protocol):
     "A protocol in words, with what its sources leave open, as Markdown."
     steps = "\n".join(f"| {step} | {what} |" for step, what in describe(protocol))
     return (
-        f"### {protocol.name}\n\n{protocol.source}\n\n| step | |\n|---|---|\n{steps}\n\nLeft open by the sources, or done otherwise there:\n\n"
-        + "\n".join(f"- {text}" for text in protocol.open)
-    )
+        f"### {protocol.name}\n\n{protocol.source}\n\n| step | |\n|---|---|\n{steps}\n\nLeft open by the sources, "
+        "or done otherwise there:\n\n"
+    ) + "\n".join(f"- {text}" for text in protocol.open)
 
 # %% ../../nbs/09_scans/05_report.ipynb #f53599c5
 def summarise(
