@@ -26,7 +26,7 @@ test: lint drift  ## everything: what `check` does, every notebook of the librar
 	$(PYTEST) tests
 
 lint: .venv/ready-dev
-	$(BIN)/ruff format --check . && $(BIN)/ruff check --ignore E501 . && $(BIN)/lint-imports
+	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/lint-imports
 
 drift: .venv/ready-dev
 	rm -rf .venv/before && mkdir .venv/before && cp -r nbs mrl .venv/before

@@ -1,4 +1,6 @@
-"""How the faces that OpenCV's cascades find lie to the faces that training crops: the measurements behind notebook nbs/08_photo/01_reconstruction.ipynb.
+"""Measure how the faces that OpenCV's cascades find lie to the faces that training crops.
+
+These are the measurements behind notebook nbs/08_photo/01_reconstruction.ipynb.
 
     python benchmarks/detector_crop.py --run results/mrl-0
 

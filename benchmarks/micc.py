@@ -1,10 +1,11 @@
 """Seconds and memory of an evaluation: one prediction against one scan, and a whole look-alike under every protocol.
 
-    python benchmarks/micc.py                                      # two look-alike subjects, scans of some 100,000 vertices
+    python benchmarks/micc.py                                      # two look-alikes, scans of some 100,000 vertices
     python benchmarks/micc.py --subjects 8 --spacing 1.2 --jobs 2
     python benchmarks/micc.py --out results/micc_speed/speed.json  # and keep what was measured
 
-The prediction is the mean face, its mesh cut finer to have some 8,000 vertices. Times are CPU seconds of one process where jobs is 1, else wall-clock; the last line scales them to 52 subjects.
+The prediction is the mean face, its mesh cut finer to have some 8,000 vertices. Times are CPU seconds of one process
+where jobs is 1, else wall-clock; the last line scales them to 52 subjects.
 """
 
 import os
@@ -53,7 +54,8 @@ start = time.process_time()
 case = MiccCase(subjects[0])
 scan = case.scan(PROTOCOLS["tran2017"], "frontal1")
 print(
-    f"scan of {len(scan.surface.vertices):,} vertices, prediction of {len(prediction.surface.vertices):,}; reading {time.process_time() - start:.2f} s"
+    f"scan of {len(scan.surface.vertices):,} vertices, prediction of {len(prediction.surface.vertices):,}; "
+    f"reading {time.process_time() - start:.2f} s"
 )
 scan.surface.closest(scan.surface.vertices[:1])
 one = {}
@@ -77,7 +79,8 @@ rows = evaluate(
 )
 seconds = clock() - start
 print(
-    f"{len(subjects)} subjects, {len(PROTOCOLS)} protocols, prediction and both controls: {seconds:.0f} s; 52 subjects: {seconds / len(subjects) * 52 / 60:.1f} min; "
+    f"{len(subjects)} subjects, {len(PROTOCOLS)} protocols, prediction and both controls: {seconds:.0f} s; "
+    f"52 subjects: {seconds / len(subjects) * 52 / 60:.1f} min; "
     f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB"
 )
 if a.out:

@@ -24,9 +24,10 @@ from mrl.study.fronts import front_figure
 ROOT = Path(__file__).parent.parent
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
-    "--no-sandbox --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync "
+    "--no-sandbox --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync "
     "--use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader"
-)  # the second line draws WebGL without a GPU
+)  # the last line draws WebGL without a GPU
 TWO = "study/long/mrl-0,study/long/camera-alpha1000-beta1-gamma0-0"
 NOTEBOOKS = [  # name, parameters, sliders to move, meshes in space
     ("10_show/02_explorers", {}, ["depth (mm)", "shape 1 (sd)"], 3),
@@ -51,7 +52,7 @@ def browser():
 
 @pytest.fixture
 def page(request, browser, tmp_path):
-    "An empty page; afterwards a screenshot of it, in the folder MRL_SCREENSHOTS if that is set, and no error on its console."
+    "Give an empty page; afterwards a screenshot in the folder MRL_SCREENSHOTS, if set, and no error on its console."
     page, errors = browser.new_page(viewport={"width": 1400, "height": 1000}), []
     page.set_default_timeout(120_000)
     page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
@@ -124,7 +125,7 @@ def until(condition, what, seconds=180):
 
 
 def run_all(page, lab, name, parameters):
-    "Open a copy of a notebook with these parameters, without the cell that exports modules, and run its cells from the menu."
+    "Open a copy of a notebook with these parameters, without the cell that exports modules, and run it from the menu."
     url, folder = lab
     notebook = json.loads((ROOT / "nbs" / f"{name}.ipynb").read_text())
     notebook["cells"] = [c for c in notebook["cells"] if "nbdev_export()" not in "".join(c["source"])]
@@ -151,7 +152,7 @@ def pixels(locator):
 
 
 def is_drawn(image):
-    "Whether there is a lit surface: many more colours than letters have (500), and some share of pixels off the background."
+    "Tell if there is a lit surface: many more colours than letters have (500), a share of pixels off the background."
     colours, counts = np.unique(image.reshape(-1, 3), axis=0, return_counts=True)
     return len(colours) > 500 and counts.max() < 0.99 * counts.sum()
 

@@ -274,7 +274,7 @@ def test_crop_and_resize_commute_with_projection(rng):
 
 @pytest.mark.parametrize("size", [24, 31, 96, 128])
 def test_pixel_centres_are_at_one_half(size):
-    "An image whose brightness is its own pixel coordinate keeps being so, as bilinear resizing sees it (torch's align_corners=False)."
+    "An image whose brightness is its own pixel coordinate stays so under bilinear resizing (align_corners=False)."
     old = 48
     u = (torch.arange(old, dtype=torch.float64) + 0.5).expand(1, 1, old, old)
     resized = torch.nn.functional.interpolate(u, (size, size), mode="bilinear", align_corners=False)[0, 0, 0]

@@ -33,7 +33,7 @@ H3DS_MARKS = {
 
 @pytest.fixture
 def h3ds_folder(tmp_path, population):
-    "A look-alike of an unpacked H3DS: two of three scenes of a configuration of its own, heads of our population as scans."
+    "Write a look-alike of an unpacked H3DS: two of three scenes of its own configuration, heads of our population."
     for k, scene in enumerate(("1b2a8613401e42a8", "3b5a2eb92a501d54")):
         x, folder = population.faces(k), tmp_path / "data" / scene
         write_mesh(folder / "full_head.obj", x, population.face_triangles)

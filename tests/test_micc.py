@@ -1,4 +1,7 @@
-"Hard tests of mrl.scans.micc and mrl.scans.lookalike: no vertex shifted, no frame missed, every fault named with its file and subject."
+"""Hard tests of mrl.scans.micc and mrl.scans.lookalike.
+
+No vertex shifted, no frame missed, every fault named with its file and subject.
+"""
 
 import hashlib
 import io
@@ -320,7 +323,8 @@ def test_an_annotation_of_another_subject(built):
     )
     with pytest.raises(
         ValueError,
-        match=f"subject 1, {mesh.path}: nose_base is vertex {len(mesh.vertices)}, but the scan has {len(mesh.vertices)}",
+        match=f"subject 1, {mesh.path}: nose_base is vertex {len(mesh.vertices)}, "
+        f"but the scan has {len(mesh.vertices)}",
     ):
         scan_landmarks(missing, "frontal1", mesh)
     assert len(scan_landmarks(replace(missing, point_landmarks=one.point_landmarks), "frontal1", mesh)) == 10
@@ -512,7 +516,7 @@ def test_the_lookalike_shows_held_out_people(built, population):
 
 
 def test_scans_are_of_the_identity(built, population):
-    "Moved back they lie on the head, by scanner noise; they have holes, shreds, and vertices and triangles of their own."
+    "Moved back they lie on the head, by scanner noise; they have holes, shreds, vertices and triangles of their own."
     for _number, about in built[1]["subjects"].items():
         head = trimesh.Trimesh(population.heads(about["identity"]), population.triangles, process=False)
         face = population.faces(about["identity"])
@@ -552,7 +556,10 @@ def test_the_named_frame_is_frontal(built):
 
 
 def test_the_film_shows_the_head_where_its_camera_says(built, population):
-    "Where rays of its camera meet the eyeballs the picture is less red than on the skin beside them: pose, intrinsics and the number of the frame are right."
+    """Where rays of its camera meet the eyeballs the picture is less red than on the skin beside them.
+
+    So pose, intrinsics and the number of the frame are right.
+    """
     from mrl.render.renderer import Renderer
 
     renderer, subjects = Renderer(population), read(built[0])[0]

@@ -257,7 +257,8 @@ def test_evaluate_h3ds_notebook(tmp_path, monkeypatch):
 import types
 class H3DS:
     def __init__(self, path, config_id):
-        self.helper = types.SimpleNamespace(scene_mesh=lambda s: f"{path}/{s}/full_head.obj", scene_landmarks=lambda s: f"{path}/{s}/landmarks.txt")
+        self.helper = types.SimpleNamespace(scene_mesh=lambda s: f"{path}/{s}/full_head.obj", \
+scene_landmarks=lambda s: f"{path}/{s}/landmarks.txt")
     def scenes(self):
         return ["a", "b"]
     def load_landmarks(self, scene):
@@ -392,7 +393,10 @@ def test_readme_says_what_the_study_says():
 
 def test_import_is_light():
     "import mrl pulls in no notebook tooling; the loss needs neither plotly nor embree."
-    code = "import sys, mrl, mrl.losses; print([m for m in ('nbdev','fastcore','IPython','plotly','papermill','embreex','trimesh','torchvision','joblib','igl','cv2') if m in sys.modules])"
+    code = (
+        "import sys, mrl, mrl.losses; print([m for m in ('nbdev','fastcore','IPython','plotly','papermill',"
+        "'embreex','trimesh','torchvision','joblib','igl','cv2') if m in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout.strip() == "[]"
 
 

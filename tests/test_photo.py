@@ -347,7 +347,7 @@ def test_now(run, scene, tmp_path):
 
 
 def test_measurements_are_whole():
-    "The files that the constants come from: every window belongs to a picture, every picture looked at has the four crops."
+    "In the files of the constants every window belongs to a picture, every picture looked at has the four crops."
     import csv
 
     folder = ROOT / "results" / "detector_crop"

@@ -99,7 +99,7 @@ def project_camera(
     K: Tensor,  # (..., 3, 3) intrinsics, pixels, last row (0, 0, 1)
     near: Tensor | float | None = None,  # (...) depth below which 1/z continues as its tangent; None: plain pinhole
 ) -> Tensor:  # (..., N, 2) pixels (u right, v down)
-    "Pinhole projection. With `near` it is finite and C1 at every depth. `ValueError` on wrong shapes, or if `near` is not positive."
+    "Project by a pinhole; with `near`, finite and C1 at every depth. `ValueError`: wrong shapes, `near` not positive."
     check_shape("x_cam", x_cam, "N", 3)
     check_shape("K", K, 3, 3)
     batch = dict(x_cam=x_cam.shape[:-2], K=K.shape[:-2])
@@ -162,7 +162,7 @@ def look_at(
     target: Tensor,  # (..., 3) point in the middle of the view
     up: Tensor | tuple = (0.0, 1.0, 0.0),  # (..., 3) direction that is upwards in the image
 ) -> Tensor:  # (..., 4) camera-to-world rotation
-    "Rotation of a camera at `eye` that looks at `target`. `ValueError` if the two coincide or `up` is parallel to the view."
+    "Turn a camera at `eye` to look at `target`. `ValueError` if the two coincide or `up` is parallel to the view."
     check_shape("eye", eye, 3)
     check_shape("target", target, 3)
     up = torch.as_tensor(up, dtype=eye.dtype, device=eye.device)
@@ -194,7 +194,7 @@ def pose_to_crop(
     K,  # (..., 3, 3) intrinsics of the crop, pixels
     size,  # side of the crop, pixels
 ):  # (..., 4), (..., 3)
-    "What the crop shows of a pose: `q_crop`, and `t_crop = (u / size, v / size, log(Z size / f))` of the world's origin."
+    "Return what the crop shows of a pose: `q_crop`, and the origin's `t_crop = (u / size, v / size, log(Z size / f))`."
     check_shape("K", K, 3, 3)
     p = -rotate(quaternion_inverse(q), t)
     q_crop = quaternion_multiply(quaternion_inverse(ray_rotation(p)), quaternion_inverse(q))

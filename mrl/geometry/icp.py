@@ -178,7 +178,7 @@ def icp(
     tolerance=None,  # mm, ends when no point moves farther; None: 0.02 for plane, 0.01 for point
     iterations=100,  # at most, for each spacing
 ):  # Alignment
-    "Align surfaces by trimmed iterative closest points. `ValueError` if an argument is wrong, or hardly a pair is left."
+    "Align surfaces by trimmed iterative closest points. `ValueError`: an argument is wrong, hardly a pair is left."
     _check_icp(pairs, distance, weights, spacings, iterations)
     tolerance = _TOLERANCE[distance] if tolerance is None else tolerance
     samples = [sample_surface(s, test, spacings, axes, weights) for s, test in zip((moving, fixed), inside)]

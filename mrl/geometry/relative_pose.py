@@ -18,7 +18,7 @@ def relative_pose(
     q_hat: Tensor,  # (..., 4) predicted camera-to-world rotation
     t_hat: Tensor,  # (..., 3) predicted camera centre
 ) -> Tensor:  # (..., 4, 4) D = C C_hat^-1, from the predicted world to the true one
-    "Return the rigid transform from the predicted camera to the true one. `ValueError` on wrong shapes, zero quaternions."
+    "Return the rigid transform from the predicted camera to the true one. `ValueError`: wrong shape, zero quaternion."
     C = pose_matrix(q, t)
     check_shape("t_hat", t_hat, 3)
     q_hat = normalize_quaternion(q_hat, "q_hat")

@@ -248,7 +248,7 @@ def random_quaternion_within(
     device=None,  # of the result
     dtype: torch.dtype | None = None,  # of the result, default: torch's default
 ) -> Tensor:  # (*shape, 4) unit quaternion
-    "Rotations drawn uniformly (Haar measure) among those of at most `angle`. `ValueError` if `angle` is outside [0, pi]."
+    "Draw rotations uniformly (Haar measure) among those of at most `angle`. `ValueError`: `angle` outside [0, pi]."
     if not 0 <= angle <= math.pi:
         raise ValueError(f"angle: expected radians between 0 and pi, got {angle}")
     source = dict(generator=generator, device="cpu" if generator is None else generator.device, dtype=torch.float64)

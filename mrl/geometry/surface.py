@@ -25,7 +25,7 @@ def _cut_centres(k):
 
 
 def _spread_points(corners, areas, size, most=20):
-    "Return points (n, 3) about `size` apart on triangles (T, 3, 3), cut into at most most^2 each, and their areas (n,)."
+    "Return points (n, 3) about `size` apart on triangles (T, 3, 3), cut into at most most^2 each, and the areas (n,)."
     longest = np.linalg.norm(corners - np.roll(corners, 1, 1), axis=-1).max(1)
     cuts = np.ceil(longest / size).clip(1, most).astype(int)
     points, shares = [np.zeros((0, 3))], [np.zeros(0)]

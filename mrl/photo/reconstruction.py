@@ -59,7 +59,9 @@ def face_windows(
     return sorted(found)
 
 # %% ../../nbs/08_photo/01_reconstruction.ipynb #060be08f
-FACE_IN_WINDOW = {  # cascade -> face's centre to the right and down, its larger side, all in sides of the window; from results/detector_crop/boxes.csv
+# cascade -> face's centre to the right and down, its larger side, in sides of the window; from
+# results/detector_crop/boxes.csv
+FACE_IN_WINDOW = {
     "frontal": (0.0, -0.04, 1.23),
     "profile": (-0.03, 0.0, 1.01),
     "mirrored profile": (0.03, 0.0, 1.01),
@@ -98,7 +100,8 @@ def detect_face(
     if not windows:
         h, w = image.shape[:2]
         raise ValueError(
-            f"no face found in the picture of {w} x {h}: faces are found from {SMALLEST:g} of its longer side, upright and turned by up to about 60 degrees; "
+            f"no face found in the picture of {w} x {h}: faces are found from {SMALLEST:g} of its longer side, "
+            f"upright and turned by up to about 60 degrees; "
             "give box=(left, top, right, bottom) around the face, from the hairline to below the chin"
         )
     u, v, side = face_of_windows(windows)
@@ -115,7 +118,10 @@ def check_image(image):
         or 0 in image.shape
     ):
         raise ValueError(
-            f"image (H, W, 3) uint8 RGB expected, got {getattr(image, 'shape', type(image).__name__)} {getattr(image, 'dtype', '')}".rstrip()
+            (
+                f"image (H, W, 3) uint8 RGB expected, got {getattr(image, 'shape', type(image).__name__)} "
+                f"{getattr(image, 'dtype', '')}"
+            ).rstrip()
         )
     return image
 
@@ -135,7 +141,10 @@ def crop_of_box(
 # %% ../../nbs/08_photo/01_reconstruction.ipynb #728a3296
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
-    "A face from one picture. Head frame: x to the subject's left, y up, z out of the face, mm; camera-to-world pose, OpenCV axes."
+    """Hold a face from one picture.
+
+    Head frame: x to the subject's left, y up, z out of the face, mm; camera-to-world pose, OpenCV axes.
+    """
 
     x: torch.Tensor  # (N, 3) vertices, mm, head frame
     q: torch.Tensor  # (4,) camera-to-world rotation
@@ -211,7 +220,7 @@ def reconstruct(
     run,  # mrl.training.run.Run
     image,  # path, or (H, W, 3) uint8 RGB
     focal=None,  # pixels; default: EXIF where a path is given and it says, else 1.2 times the longer side
-    box=None,  # (left, top, right, bottom) of the face, from the hairline to below the chin, pixels; default: `detect_face`
+    box=None,  # (left, top, right, bottom) of the face, hairline to below the chin, pixels; default: `detect_face`
     looks=2,  # crops that the network sees, each after the first around what it predicted from the one before
 ):  # Reconstruction
     "The face in a picture. ValueError: no face found, a box that is none, not an image; files are named."
@@ -246,7 +255,7 @@ def save_prediction(
     picture,  # path of its picture
     out=None,  # folder; default: that of the picture
 ):  # Path of the OBJ file; the landmarks are beside it as .landmarks.json
-    "Write a prediction and its landmarks; FileExistsError if all names are those of files not written for this picture."
+    "Write a prediction and its landmarks; FileExistsError if all names are of files not written for this picture."
     picture = Path(picture).expanduser()
     folder = Path(out).expanduser() if out else picture.parent
     comment = f"face predicted by mrl from {picture.name}, sha256 {sha256(picture)[:16]}"
@@ -269,7 +278,10 @@ def export_now(
     boxes=None,  # line -> (left, top, right, bottom) of the face, pixels; default: `detect_face`
     progress=True,
 ):  # list of dicts image, problem: pictures that have no prediction
-    "Predictions for every picture of a list, in the form that the NoW challenge takes. ValueError: a list without lines, or a line of another form; a face model without the seven landmarks."
+    """Export predictions for every picture of a list, in the form that the NoW challenge takes.
+
+    ValueError: a list without lines, or a line of another form; a face model without the seven landmarks.
+    """
     from tqdm.auto import tqdm
 
     lines = [s for line in Path(image_list).read_text(encoding="utf-8-sig").splitlines() if (s := line.strip())]
