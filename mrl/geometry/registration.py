@@ -66,8 +66,8 @@ def register(
 ) -> Tensor | np.ndarray:  # (..., 4, 4) similarity from `moving` to `fixed`
     """Return the rigid motion, or similarity, that brings points closest to others in weighted least squares.
 
-    It is computed in float64. Tensors give a tensor of their dtype, with gradients; arrays give an array. `ValueError` if
-    shapes do not fit, a coordinate is not finite, or the points of a set lie on a line.
+    It is computed in float64. Tensors give a tensor of their dtype, with gradients; arrays give an array. `ValueError`
+    if shapes do not fit, a coordinate is not finite, or the points of a set lie on a line.
     """
     a, b = _tensor(moving), _tensor(fixed)
     w = torch.ones_like(a[..., 0]) if weights is None else _tensor(weights)
