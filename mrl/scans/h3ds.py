@@ -34,8 +34,14 @@ def h3ds_protocol(
         "h3ds",
         "evaluate_scene of the package h3ds 0.4.0 (Ramon et al., ICCV 2021)",
         (
-            "the original aligns by the closest vertices of both meshes, for at most 20 steps; here by the closest points of the prediction's surface, until it rests",
-            "the original aligns over the scan's region face (front, ears and neck); here the alignment, like the error, uses the ball of 95 mm",
+            (
+                "the original aligns by the closest vertices of both meshes, for at most 20 steps; here by the "
+                "closest points of the prediction's surface, until it rests"
+            ),
+            (
+                "the original aligns over the scan's region face (front, ears and neck); here the alignment, like "
+                "the error, uses the ball of 95 mm"
+            ),
             "the ball is the region face_sphere, which its documentation describes so",
             "the original lets the alignment mirror a mesh; here it does not",
             "the original moves the scan to the prediction and goes back; here the prediction moves",
@@ -95,7 +101,11 @@ class H3dsCase:
         corner = next((k for k, (low, high) in CORNERS.items() if low <= apart <= high), None)
         if corner is None:
             raise ValueError(
-                f"{file}: the eyes are {apart:.3g} apart, expected {' or '.join(f'{low} to {high} mm ({k} corners)' for k, (low, high) in CORNERS.items())}: another unit?"
+                (
+                    f"{file}: the eyes are {apart:.3g} apart, expected "
+                    f"{' or '.join(f'{low} to {high} mm ({k} corners)' for k, (low, high) in CORNERS.items())}: "
+                    "another unit?"
+                )
             )
         return {f"right_eye_{corner}": eyes[0], f"left_eye_{corner}": eyes[1]} | {
             ours: mesh.vertices[said[theirs]] for theirs, ours in NAMES.items()
@@ -130,7 +140,9 @@ def read_h3ds(
     path,  # folder where the data set was unpacked
     config="config_v2",  # "config_v1" (23 scenes) or "config_v2" (59), or a .toml file in the form of these
 ):  # list of H3dsCase
-    "The scenes of H3DS that are in a folder; a warning says how many are not. ImportError without the package, FileNotFoundError if there is no scan."
+    """List the scenes of H3DS that are in a folder; a warning says how many are not.
+
+    ImportError without the package, FileNotFoundError if there is no scan."""
     try:
         from h3ds.dataset import H3DS
     except ImportError as e:
@@ -145,11 +157,17 @@ def read_h3ds(
     ]
     if not here:
         raise FileNotFoundError(
-            f"{path}: none of the {len(scenes)} scenes of H3DS {config}; <scene>/full_head.obj and <scene>/landmarks.txt are expected"
+            (
+                f"{path}: none of the {len(scenes)} scenes of H3DS {config}; <scene>/full_head.obj and "
+                "<scene>/landmarks.txt are expected"
+            )
         )
     if len(here) < len(scenes):
         warnings.warn(
-            f"{path}: {len(scenes) - len(here)} of {len(scenes)} scenes of H3DS {config} are missing: {', '.join(s for s in scenes if s not in here)}",
+            (
+                f"{path}: {len(scenes) - len(here)} of {len(scenes)} scenes of H3DS {config} are missing: "
+                f"{', '.join(s for s in scenes if s not in here)}"
+            ),
             stacklevel=2,
         )
     return [H3dsCase(data, s) for s in here]

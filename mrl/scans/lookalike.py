@@ -90,7 +90,9 @@ def _window(population, head, scan):
 
 
 def _rays(height, azimuth, axis):
-    "Origins and inward directions (H, W, 3) of rays that meet the axis at heights (H, W) mm, from azimuths (H, W) radians."
+    """Make origins and inward directions (H, W, 3) of rays.
+
+    They meet the axis at heights (H, W) mm, from azimuths (H, W) radians."""
     tilt = np.deg2rad(TILT)
     out = np.stack(
         [np.cos(tilt) * np.sin(azimuth), np.full(azimuth.shape, -np.sin(tilt)), np.cos(tilt) * np.cos(azimuth)], -1
@@ -99,7 +101,9 @@ def _rays(height, azimuth, axis):
 
 # %% ../../nbs/09_scans/02_lookalike.ipynb #52da789d
 def _triangulate(x, valid, longest):
-    "Triangles (T, 3) of a grid of points (H, W, 3): pairs over the shorter diagonal of each cell, if all corners are valid and no edge is too long. Seen from outside, columns run right and rows up."
+    """Make triangles (T, 3) of a grid of points (H, W, 3), seen from outside, columns running right and rows up.
+
+    Pairs over the shorter diagonal of each cell, if all corners are valid and no edge is too long."""
     number = np.arange(valid.size).reshape(valid.shape)
     a, b, c, d = (number[s].ravel() for s in (np.s_[:-1, :-1], np.s_[:-1, 1:], np.s_[1:, 1:], np.s_[1:, :-1]))
     x, valid = x.reshape(-1, 3), valid.ravel()
@@ -117,7 +121,9 @@ def _triangulate(x, valid, longest):
 
 # %% ../../nbs/09_scans/02_lookalike.ipynb #f84d78ce
 def _regions(population):
-    "Of each triangle of the head: 0 face and other skin, 1 scalp, 2 eyeballs, 3 shoulders, 4 inside of the mouth and lids."
+    """Label each triangle of the head.
+
+    0 face and other skin, 1 scalp, 2 eyeballs, 3 shoulders, 4 inside of the mouth and lids."""
     mean, eyes = population.mean, population.mean[population.face_vertices[population.landmarks["left_eye_inner"]], 1]
     face = np.isin(population.triangles, population.face_vertices).all(1)
     scalp = (population.part == 0) & ~face & (mean[population.triangles, 1].mean(1) > eyes + 10)
@@ -144,7 +150,10 @@ NOISE = 0.2  # mm, standard deviation
 
 
 def _range_image(rng, population, head, scan, spacing):
-    "What a scanner measures: points (H, W, 3) in the head frame with noise, whether they are seen, the triangle under each, the rays (H, W, 3)."
+    """Measure as a scanner does.
+
+    Points (H, W, 3) in the head frame with noise, whether they are seen, the triangle under each, the rays
+    (H, W, 3)."""
     from mrl.render.scene import Scene
 
     height, azimuth, axis = _window(population, head, scan)
@@ -209,7 +218,9 @@ def _frame_of(rng):
 
 # %% ../../nbs/09_scans/02_lookalike.ipynb #0c46dac6
 def _poses(rng, n):
-    "Camera-to-world poses q (n, 4), t (n, 3) of a film, and the number, from 0, of the most frontal one, in the middle third."
+    """Make camera-to-world poses q (n, 4), t (n, 3) of a film.
+
+    Also the number, from 0, of the most frontal one, in the middle third."""
     import torch
 
     from mrl.geometry.camera import crop_to_pose
@@ -332,12 +343,14 @@ def build_lookalike(
     frames=24,  # of the cooperative film
     size=(320, 240),  # its width and height, pixels
     spacing=1.2,  # mm between the vertices of frontal scans: 1.2 makes some 50,000
-    missing=(),  # what to leave out, relative to micc/, without suffix: "subject_02/Model/frontal2", "subject_01/Video/Indoor-Cooperative"
+    missing=(),  # what to leave out, relative to micc/, without suffix: "subject_02/Model/frontal2"
 ):  # dict, the content of truth.json
-    """Make a small data set in MICC's layout with both annotations and their quirks; the same arguments give the same bytes.
+    """Make a small data set in MICC's layout with both annotations and their quirks; same arguments, same bytes.
 
-    truth.json has, by subject, the `identity`, which frontal scan the authors' vertices are of (`annotated`), the `frame` with its camera `K`, `q`, `t` (camera-to-world, mm, head frame), and of each scan the `file` (relative to
-    `folder`), `head_to_scan` (4, 4) and `vertices` of the authors' four landmarks. An earlier look-alike in `folder` is replaced; FileExistsError if something else is there."""
+    truth.json has, by subject, the `identity`, which frontal scan the authors' vertices are of (`annotated`),
+    the `frame` with its camera `K`, `q`, `t` (camera-to-world, mm, head frame), and of each scan the `file`
+    (relative to `folder`), `head_to_scan` (4, 4) and `vertices` of the authors' four landmarks.
+    An earlier look-alike in `folder` is replaced; FileExistsError if something else is there."""
     from mrl.render.renderer import Renderer
 
     population, folder = population or load_population(), _cleared(folder)
@@ -369,7 +382,10 @@ def build_lookalike(
     return _finish(folder, out, seed, population, missing)
 
 # %% ../../nbs/09_scans/02_lookalike.ipynb #c9041df6
-ABOUT = "A look-alike made by mrl.scans.lookalike from synthetic heads: a fixture and a demonstration. It holds no scan of a person, and is no benchmark."
+ABOUT = (
+    "A look-alike made by mrl.scans.lookalike from synthetic heads: a fixture and a demonstration. It holds no scan "
+    "of a person, and is no benchmark."
+)
 
 
 def _cleared(folder):
@@ -396,7 +412,10 @@ def _finish(folder, subjects, seed, population, missing):
         files = [path] if path.is_dir() else sorted(path.parent.glob(f"{path.name}.*"))
         if not files:
             raise ValueError(
-                f"missing: {name!r} names nothing in {folder / 'micc'}; e.g. subject_01/Model/sidel or subject_01/Video/PTZ-Indoor is expected"
+                (
+                    f"missing: {name!r} names nothing in {folder / 'micc'}; e.g. subject_01/Model/sidel or "
+                    "subject_01/Video/PTZ-Indoor is expected"
+                )
             )
         for p in files:
             shutil.rmtree(p) if p.is_dir() else p.unlink()

@@ -102,7 +102,7 @@ class Method:
 # %% ../../nbs/09_scans/04_methods.ipynb #e2f4586a
 def read_face(
     path,  # .obj, .ply or .off
-    landmarks=None,  # JSON with names -> vertex or [x, y, z]; default: <mesh>.landmarks.json, else landmarks.json in its folder or the one above
+    landmarks=None,  # JSON, name -> vertex or xyz; default <mesh>.landmarks.json, else landmarks.json here or above
 ):  # Face
     "A predicted mesh with its landmarks. FileNotFoundError or ValueError names the file."
     mesh, path = read_mesh(path), Path(path)
@@ -139,7 +139,10 @@ def _read_landmarks(file, mesh):
             marks[name] = np.array(where, np.float64)
         else:
             raise ValueError(
-                f"{file}: {name} is {where!r}, expected a vertex of {mesh.path.name} (0 to {len(mesh.vertices) - 1}) or a point [x, y, z] of finite numbers"
+                (
+                    f"{file}: {name} is {where!r}, expected a vertex of {mesh.path.name} (0 to "
+                    f"{len(mesh.vertices) - 1}) or a point [x, y, z] of finite numbers"
+                )
             )
     return marks
 
@@ -219,7 +222,9 @@ _FIT = Protocol("fit", "", ())  # of which the region is used: 95 mm around the 
 
 
 def _fit_step(x, motions, marks, at, foot, normal, kept, alpha_id, noise, clicks):
-    "Least squares for a small rotation around the origin, a translation and a change of the coefficients: planes, landmarks, prior; (6 + M,)"
+    """Solve least squares for a small rotation around the origin, a translation and a change of the coefficients.
+
+    Planes, landmarks, prior; (6 + M,)."""
     M, E = len(alpha_id), np.eye(3)
     planes = np.column_stack([np.cross(x[kept], normal), normal, np.einsum("mni,ni->nm", motions[:, kept], normal)])
     points = np.concatenate([np.concatenate([np.cross(E, p) * -1, E, motions[:, i].T], 1) for p, i in zip(x[at], at)])
@@ -236,7 +241,9 @@ def model_fit(
     clicks=3.0,  # mm: how far an annotated landmark may be off
     rounds=10,
 ):  # Method
-    "A fit of the model to the scan, pose and coefficients together (Gauss-Newton, point to plane), from the landmarks that both have."
+    """Fit the model to the scan, pose and coefficients together (Gauss-Newton, point to plane).
+
+    It starts from the landmarks that both have."""
     from scipy.spatial.transform import Rotation
 
     basis, mean = morphable.basis.double().numpy(), morphable.mean.double().numpy()
@@ -341,8 +348,10 @@ def evaluate_case(
     methods,  # dict name -> Method
     scales=None,  # dict (protocol, method) -> global scale
     made=None,  # predictions that have been made
-):  # list of rows: subject, protocol, method, video, scan, error (mm, None where it failed), scale, coverage, converged, note, problem
-    "Errors of all methods under all protocols on one case; of several scans that of the lowest error. Whatever goes wrong with a prediction is its problem, and not the others'."
+):  # list of rows: subject, protocol, method, video, scan, error (mm, None), scale, coverage, converged, note, problem
+    """Measure all methods under all protocols on one case; of several scans take that of the lowest error.
+
+    Whatever goes wrong with a prediction is its problem, and not the others'."""
     rows, predictions = [], _Predictions(case, made)
     for protocol, name, method in _asked(protocols, methods):
         row, problems = (
@@ -381,7 +390,9 @@ def evaluate_case(
 
 # %% ../../nbs/09_scans/04_methods.ipynb #f8113c75
 def _scales(case, protocols, methods):
-    "Landmark scales of one case, dict (protocol, method) -> scale, without those that cannot be had, which `evaluate_case` names; and the predictions"
+    """Find the landmark scales of one case, dict (protocol, method) -> scale, and the predictions.
+
+    Without those that cannot be had, which `evaluate_case` names."""
     scales, predictions = {}, _Predictions(case)
     for protocol, name, method in _asked(protocols, methods):
         scan_name = next(iter(_tried([], case.scans, protocol) or []), None)

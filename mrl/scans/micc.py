@@ -153,7 +153,10 @@ def _correspondences(path):
             continue
         if len(words) != 2 or words[0] not in AUTHORS_LANDMARKS or not re.fullmatch("[0-9]+", words[1]):
             raise ValueError(
-                f"malformed: {' '.join(words)[:40]!r}, expected one of {', '.join(AUTHORS_LANDMARKS)} and the number of a vertex"
+                (
+                    f"malformed: {' '.join(words)[:40]!r}, expected one of {', '.join(AUTHORS_LANDMARKS)} and the "
+                    "number of a vertex"
+                )
             )
         out[words[0]] = int(words[1])
     if missing := [k for k in AUTHORS_LANDMARKS if k not in out]:
@@ -162,7 +165,9 @@ def _correspondences(path):
 
 
 def _suspicion(path, seen):
-    "What is wrong with a file of correspondences, as '; ...': malformed, and whose vertices it has (`seen`: vertices -> subject)."
+    """Say what is wrong with a file of correspondences, as '; ...'.
+
+    Malformed, and whose vertices it has (`seen`: vertices -> subject)."""
     try:
         why, vertices = "", tuple(_correspondences(path).values())
     except ValueError as e:
@@ -186,7 +191,14 @@ def _cases(folder, problems):
             None,
             "annotation",
             path,
-            f"cannot be used: {e if isinstance(e, (OSError, ValueError)) else 'a list of cases with frame and correspondences is expected'}",
+            (
+                "cannot be used: "
+                f"""{
+                    e
+                    if isinstance(e, (OSError, ValueError))
+                    else "a list of cases with frame and correspondences is expected"
+                }"""
+            ),
         )
         return out
     for frame, correspondences in paths:
@@ -243,7 +255,10 @@ def _read_ljson(path):
         ) from None
     if points.shape != (68, 3) or not np.isfinite(points).all():
         raise ValueError(
-            f"{path}: 68 points of three finite numbers are expected, got {' x '.join(map(str, points.shape))}{'' if np.isfinite(points).all() else ', not all finite'}"
+            (
+                f"{path}: 68 points of three finite numbers are expected, got "
+                f"{' x '.join(map(str, points.shape))}{'' if np.isfinite(points).all() else ', not all finite'}"
+            )
         )
     return points
 
@@ -288,7 +303,8 @@ def read_micc(
 ):  # list of Subjects by number; list of dicts subject, what, file, problem
     """Find what there is, and say what is missing or wrong, one row each; nothing large is read.
 
-    `subject` is None where a row concerns no subject in particular. FileNotFoundError only if there is no subject at all."""
+    `subject` is None where a row concerns no subject in particular.
+    FileNotFoundError only if there is no subject at all."""
     problems, subjects = _Problems(), []
     folders = _folders(micc_dir)
     authors = _authors(Path(annotations), problems) if annotations is not None else {}
@@ -361,8 +377,9 @@ def annotated_scan(
     subject,  # Subject with the authors' vertices
     read=read_mesh,  # path -> Mesh
 ):  # "frontal1" or "frontal2"
-    """The frontal scan that the authors' four vertices belong to: the one on which they make a face, of human size if one is; frontal1 if both.
+    """Find the frontal scan that the authors' four vertices belong to.
 
+    The one on which they make a face, of human size if one is; frontal1 if both.
     ValueError if they fit neither, or there is nothing to fit."""
     if not subject.vertex_landmarks:
         raise ValueError(f"subject {subject.number}: no vertices by the authors")
@@ -402,7 +419,10 @@ def _point_marks(subject, scan, mesh):
     check_units(f"{who}, its 68 points", marks)
     if (away := float(np.median(cKDTree(mesh.vertices).query(points)[0]))) > ON_SURFACE:
         raise ValueError(
-            f"{who}: the 68 points are {away:.3g} mm from the scan (median), expected at most {ON_SURFACE}: annotation of another scan or subject, or a scan that is not in mm?"
+            (
+                f"{who}: the 68 points are {away:.3g} mm from the scan (median), expected at most {ON_SURFACE}: "
+                "annotation of another scan or subject, or a scan that is not in mm?"
+            )
         )
     return marks
 
@@ -417,7 +437,10 @@ def _authors_marks(subject, scan, mesh):
         return marks, ""
     return (
         None,
-        f"subject {subject.number}, {mesh.path}: no landmarks for {scan}, the authors' vertices are those of the other frontal scan",
+        (
+            f"subject {subject.number}, {mesh.path}: no landmarks for {scan}, the authors' vertices are those of the "
+            "other frontal scan"
+        ),
     )
 
 
@@ -426,8 +449,10 @@ def scan_landmarks(
     scan,  # name of SCANS
     mesh,  # Mesh of that scan
 ):  # dict name -> (3,) float64, mm, in the scan's frame
-    """Landmarks on a scan, left and right the subject's: the authors' four where they belong to this scan (right_eye_inner, left_eye_inner, nose_base, lips_central),
-    else the nine of `mrl.faces.landmarks.LANDMARKS` and lips_central from GANFit's 68 points.
+    """Find landmarks on a scan, left and right the subject's.
+
+    The authors' four where they belong to this scan (right_eye_inner, left_eye_inner, nose_base, lips_central), else
+    the nine of `mrl.faces.landmarks.LANDMARKS` and lips_central from GANFit's 68 points.
 
     ValueError names subject and file: no landmarks for this scan, a vertex that does not exist, no face, not in mm."""
     marks, why = _authors_marks(subject, scan, mesh) if subject.vertex_landmarks and scan in SCANS[:2] else (None, "")
@@ -463,9 +488,11 @@ def _decode(path, frame):
 def read_frame(
     subject,  # Subject
     video="Indoor-Cooperative",  # name of VIDEOS
-    frame=None,  # number of the picture from 1; default the one that the annotation names, which is of the cooperative video
+    frame=None,  # number of the picture from 1; default the one that the annotation names, of the cooperative video
 ):  # (H, W, 3) uint8 RGB
-    "The named frame and no other: the extracted picture where there is one, else decoded. ValueError names subject and file: no frame named, no video, cannot be decoded, too few frames."
+    """Read the named frame and no other: the extracted picture where there is one, else decoded.
+
+    ValueError names subject and file: no frame named, no video, cannot be decoded, too few frames."""
     who = f"subject {subject.number}"
     named = frame is None and video == VIDEOS[0]
     if (frame := subject.frame if named else frame) is None:
@@ -492,7 +519,9 @@ def read_frames(
     video,  # name of VIDEOS
     count,
 ):  # list of (number from 1, (H, W, 3) uint8 RGB)
-    "`count` pictures spread evenly over a video, all of them where it has fewer. ValueError names subject and file: no video, cannot be decoded."
+    """Read `count` pictures spread evenly over a video, all of them where it has fewer.
+
+    ValueError names subject and file: no video, cannot be decoded."""
     import cv2
 
     if video not in subject.videos:

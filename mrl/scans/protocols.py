@@ -74,22 +74,43 @@ _SCAN = "which of the four scans is not said: the one that the authors' landmark
 _START = (
     "the start is not said: the four landmarks of the MRL authors, or those of GANFit's 68 where theirs are missing"
 )
-_TIP = "the nose tip is GANFit's landmark where the scan's landmarks are GANFit's, else the point farthest out of the face near the nose base"
-_ICP = "ICP is not described: to planes, points all over both surfaces look for partners, pairs on a rim and the worst tenth are left out, since scans have hair and holes"
-_FRAMES = "all frames of a video, or how many, is not said in these sources: ten, evenly over the video, as neighbours hardly differ; where no face is found, a frame is left out"
+_TIP = (
+    "the nose tip is GANFit's landmark where the scan's landmarks are GANFit's, else the point farthest out of the "
+    "face near the nose base"
+)
+_ICP = (
+    "ICP is not described: to planes, points all over both surfaces look for partners, pairs on a rim and the worst "
+    "tenth are left out, since scans have hair and holes"
+)
+_FRAMES = (
+    "all frames of a video, or how many, is not said in these sources: ten, evenly over the video, as neighbours "
+    "hardly differ; where no face is found, a frame is left out"
+)
 _RIM = "vertices beyond the rim of the other surface are not measured"
 
 # %% ../../nbs/09_scans/03_protocols.ipynb #c7c6525e
 _RAMON = Protocol(
     "ramon2019",
-    "the table is in the deck (Ramon et al. 2019, arXiv 1908.09001); steps from data/micc/README.md of eduardramon/hyperparams-free-3D-losses",
+    (
+        "the table is in the deck (Ramon et al. 2019, arXiv 1908.09001); steps from data/micc/README.md of "
+        "eduardramon/hyperparams-free-3D-losses"
+    ),
     (
         "the picture is cropped by dlib's detector there, by OpenCV's here",
-        "scale is not mentioned: none is fitted, predictions are in millimetres (ramon2019-scaled fits one, as the evaluator of the same authors' later H3DS does)",
+        (
+            "scale is not mentioned: none is fitted, predictions are in millimetres (ramon2019-scaled fits one, as "
+            "the evaluator of the same authors' later H3DS does)"
+        ),
         "region is not mentioned: 95 mm around the nose tip, as in the papers it compares with",
-        "3DRMSE is not defined: root mean square of distances from the prediction to the scan, by area, so that it does not matter how a mesh is cut",
+        (
+            "3DRMSE is not defined: root mean square of distances from the prediction to the scan, by area, so that "
+            "it does not matter how a mesh is cut"
+        ),
         "the deck's own row is over a subset without expression, which is not said: all are taken",
-        "which scan the annotated vertices count, and whether from 0 or 1, is not said: the frontal scan on which they make a face, from 0",
+        (
+            "which scan the annotated vertices count, and whether from 0 or 1, is not said: the frontal scan on "
+            "which they make a face, from 0"
+        ),
         _TIP,
         _ICP,
         _RIM,
@@ -121,9 +142,16 @@ PROTOCOLS = {
         ),
         Protocol(
             "genova2018",
-            "Genova et al. 2018, arXiv 1806.06098; steps from Deng's account in issue 23 of microsoft/Deep3DFaceReconstruction",
             (
-                "the global scale is between two face models there: here between predictions and scans, the median over the evaluated subjects of the scale between landmarks, so that it depends on who is evaluated and on where a mesh has its landmarks",
+                "Genova et al. 2018, arXiv 1806.06098; steps from Deng's account in issue 23 of "
+                "microsoft/Deep3DFaceReconstruction"
+            ),
+            (
+                (
+                    "the global scale is between two face models there: here between predictions and scans, the "
+                    "median over the evaluated subjects of the scale between landmarks, so that it depends on who is "
+                    "evaluated and on where a mesh has its landmarks"
+                ),
                 "the region where both surfaces are is not defined: within 95 mm of the nose tip and not beyond a rim",
                 _FRAMES,
                 _SCAN,
@@ -158,7 +186,11 @@ PROTOCOLS = {
             "Gecer et al. 2019, arXiv 1902.05978; steps from the README and micc_evaluation.py of barisgecer/GANFit",
             (
                 "the five frames of a video are drawn at random there, evenly here",
-                "the original registers a template to the scan, starts ICP from its vertices in correspondence and measures in the template's size: here the scan itself is measured, from landmarks, in its own millimetres",
+                (
+                    "the original registers a template to the scan, starts ICP from its vertices in correspondence "
+                    "and measures in the template's size: here the scan itself is measured, from landmarks, in its "
+                    "own millimetres"
+                ),
                 "68 landmarks: here the nine of them that meshes of other topology can name",
                 "the original ends ICP when the mean distance changes by less than 0.001 mm",
                 "in both directions the original moves the surface that is measured, here the prediction moves",
@@ -179,12 +211,21 @@ PROTOCOLS = {
         ),
         Protocol(
             "now",
-            "Sanyal et al. 2019, arXiv 1905.06817; steps from scan2mesh_computations.py of soubhiksanyal/now_evaluation",
             (
-                "made for NoW's pictures and scans: on MICC it needs GANFit's landmarks; the annotated frame and frontal1 are taken",
+                "Sanyal et al. 2019, arXiv 1905.06817; steps from scan2mesh_computations.py of "
+                "soubhiksanyal/now_evaluation"
+            ),
+            (
+                (
+                    "made for NoW's pictures and scans: on MICC it needs GANFit's landmarks; the annotated frame and "
+                    "frontal1 are taken"
+                ),
                 "the challenge pools the distances of all scans: here the median of each subject, then the mean",
                 "the original minimises with another algorithm, over all vertices of the cropped scan",
-                "NoW expects whole heads: where its ball reaches a scan's neck or hair, a face without them is pulled there, and its coverage falls",
+                (
+                    "NoW expects whole heads: where its ball reaches a scan's neck or hair, a face without them is "
+                    "pulled there, and its coverage falls"
+                ),
             ),
             videos=VIDEOS[:1],
             frames=None,
@@ -212,7 +253,7 @@ def eye_corners(marks):  # dict name -> (3,) -> (2, 3): right, left
 
 def face_axes(
     marks,
-):  # dict name -> (3,), with corners of the eyes and lips_central -> (3, 3): rows are the subject's left, up, out of the face
+):  # dict name -> (3,), with eye corners and lips_central -> (3, 3): rows are the subject's left, up, out of the face
     "Axes of a face from its landmarks."
     right, left = eye_corners(marks)
     left, up = left - right, (left + right) / 2 - marks["lips_central"]
@@ -222,7 +263,9 @@ def face_axes(
 
 
 def find_nose_tip(vertices, marks):  # (V, 3) mm, of a surface, dict name -> (3,) -> (3,)
-    "The vertex farthest out of the face within 40 mm of the nose base, not below it and no farther than 12 mm to the side."
+    """Find the vertex farthest out of the face near the nose base.
+
+    Within 40 mm of it, not below it and no farther than 12 mm to the side."""
     x, y, z = face_axes(marks) @ (vertices - marks["nose_base"]).T
     near = np.flatnonzero((np.abs(x) < 12) & (y > -3) & (x**2 + y**2 + z**2 < 40**2))
     if not len(near):
@@ -231,7 +274,9 @@ def find_nose_tip(vertices, marks):  # (V, 3) mm, of a surface, dict name -> (3,
 
 
 def find_lips_central(vertices, marks):  # (V, 3) mm, dict with corners of eyes and mouth -> (3,)
-    "The point of the mouth line in the middle of a face: seen from the front, the vertex closest to the middle between the mouth's corners."
+    """Find the point of the mouth line in the middle of a face.
+
+    Seen from the front, the vertex closest to the middle between the mouth's corners."""
     middle = (marks["mouth_right"] + marks["mouth_left"]) / 2
     x, y, z = face_axes(marks | {"lips_central": middle}) @ (vertices - middle).T
     near = np.flatnonzero(x**2 + y**2 < 6**2)
@@ -271,12 +316,17 @@ OFF_MESH = 10  # mm, the most that a landmark may be away from its mesh
 
 # %% ../../nbs/09_scans/03_protocols.ipynb #7eca5de0
 def check_face(face):
-    "ValueError unless the four landmarks make a face of human size that bulges towards the front; a mirrored mesh, or left and right exchanged, turns it inside out."
+    """Raise ValueError unless the four landmarks make a face of human size that bulges towards the front.
+
+    A mirrored mesh, or left and right exchanged, turns it inside out."""
     marks, x = face.landmarks, face.surface.vertices[face.surface.used]
     why = implausible({k: marks[k] for k in FOUR}) if set(FOUR) <= set(marks) else None
     near = x[np.linalg.norm(x - marks["nose_base"], axis=1) < 80]
     if why is None and len(near) and (face_axes(marks)[2] @ (near - marks["nose_base"]).T).mean() > 0:
-        why = "the face recedes towards the front: left and right are the subject's; are they exchanged, or is the mesh mirrored?"
+        why = (
+            "the face recedes towards the front: left and right are the subject's; are they exchanged, or is the "
+            "mesh mirrored?"
+        )
     if why:
         raise ValueError(f"{face.path}: its landmarks: {why}")
 
@@ -286,7 +336,9 @@ def named_face(
     marks,  # name -> (3,), the four or, instead of lips_central, the corners of the mouth among them
     note="",
 ):  # Face
-    "A predicted mesh as a `Face`, lips_central found where only the corners of the mouth are named. ValueError: another unit, or landmarks that are no face, inside out, or not on the mesh."
+    """Make a `Face` of a predicted mesh, lips_central found where only the corners of the mouth are named.
+
+    ValueError: another unit, or landmarks that are no face, inside out, or not on the mesh."""
     check_units(mesh.path, marks)
     surface = Surface.welded(mesh.vertices, mesh.triangles)
     if "lips_central" not in marks and {"mouth_right", "mouth_left"} <= set(marks):
@@ -297,7 +349,10 @@ def named_face(
     away = face.surface.closest(np.stack(list(marks.values())))[0]
     if away.max() > OFF_MESH:
         raise ValueError(
-            f"{mesh.path}: landmark {list(marks)[away.argmax()]} is {away.max():.0f} mm away from the mesh, expected at most {OFF_MESH}"
+            (
+                f"{mesh.path}: landmark {list(marks)[away.argmax()]} is {away.max():.0f} mm away from the mesh, "
+                f"expected at most {OFF_MESH}"
+            )
         )
     return face
 
@@ -332,7 +387,7 @@ class Comparison:
     "What a protocol says about one prediction and one scan."
 
     error: float  # mm
-    T: np.ndarray  # (4, 4) from the prediction's frame to the scan's; where there are two, of the side that is measured last, the scan's
+    T: np.ndarray  # (4, 4) from the prediction's frame to the scan's; of two, of the side measured last, the scan's
     scale: float  # of T
     converged: bool  # whether ICP came to an end
     coverage: float  # share of the scan's region, by area, that the prediction covers
@@ -353,13 +408,18 @@ RESIDUAL = 15  # mm, rms, of landmarks after they were laid on each other
 
 
 def from_landmarks(protocol, prediction, scan, scale=1.0):
-    "(4, 4) similarity that brings the landmarks of a prediction to those of a scan; `scale` is a global one. ValueError if they do not fit."
+    """Find the (4, 4) similarity that brings the landmarks of a prediction to those of a scan.
+
+    `scale` is a global one. ValueError if they do not fit."""
     grown = np.diag([scale, scale, scale, 1.0])
     source, target = apply_similarity(grown, _named(prediction, protocol.landmarks)), _named(scan, protocol.landmarks)
     T = register(source, target, scale=protocol.scale == "icp")
     if (off := np.sqrt(((apply_similarity(T, source) - target) ** 2).sum(1).mean())) > RESIDUAL:
         raise ValueError(
-            f"{prediction.path}: its landmarks are {off:.0f} mm off those of {scan.path} (rms), expected at most {RESIDUAL}: other vertices, or left and right exchanged?"
+            (
+                f"{prediction.path}: its landmarks are {off:.0f} mm off those of {scan.path} (rms), expected at most "
+                f"{RESIDUAL}: other vertices, or left and right exchanged?"
+            )
         )
     return T @ grown
 
@@ -395,7 +455,10 @@ def _measure(protocol, source, target, rows):
     kept = ~target.on_boundary(foot, triangle) if protocol.overlap else np.ones(len(rows), bool)
     if not kept.any():
         raise ValueError(
-            f"nothing to measure: no vertex lies inside of the region of protocol {protocol.name} and on the other surface"
+            (
+                f"nothing to measure: no vertex lies inside of the region of protocol {protocol.name} and on the "
+                "other surface"
+            )
         )
     if protocol.distance == "plane":
         d = np.abs(np.einsum("ni,ni->n", x - foot, target.normals(foot, triangle)))
@@ -419,7 +482,10 @@ def _fit(protocol, prediction, scan, inside, start, side):
     end = refine(protocol, prediction, scan, inside, start, pairs)
     if not 0.8 < _scale(end.T) < 1.25:
         raise ValueError(
-            f"{prediction.path}: ICP changed its scale by {_scale(end.T):.2f} on {scan.path}: the surfaces do not fit, or a mesh is very noisy"
+            (
+                f"{prediction.path}: ICP changed its scale by {_scale(end.T):.2f} on {scan.path}: the surfaces do not "
+                "fit, or a mesh is very noisy"
+            )
         )
     return end.T @ start, end.converged
 
@@ -434,7 +500,10 @@ def compare(
     subject=0,  # number, for exceptions
     scale=1.0,  # of the prediction, where the protocol has a global one
 ):  # Comparison
-    "The error of a prediction under a protocol. ValueError names the prediction: landmarks missing or not fitting, a refinement that went astray, nothing to measure, surfaces far apart."
+    """Measure the error of a prediction under a protocol.
+
+    ValueError names the prediction: landmarks missing or not fitting, a refinement that went astray, nothing
+    to measure, surfaces far apart."""
     start = from_landmarks(protocol, prediction, scan, scale)
     first = moved(prediction, start)
     found, ends = {}, []
@@ -455,7 +524,10 @@ def compare(
     errors, distances, rows = (dict(zip(found, part)) for part in zip(*found.values()))
     if (far := max(np.quantile(d, 0.75) for d in distances.values())) > FAR:
         raise ValueError(
-            f"{prediction.path}: a quarter of what is measured is {far:.0f} mm or more away from {scan.path}: a whole head, parts that a scan does not have, or another pose"
+            (
+                f"{prediction.path}: a quarter of what is measured is {far:.0f} mm or more away from {scan.path}: a "
+                "whole head, parts that a scan does not have, or another pose"
+            )
         )
     T = ends[-1][0]
     return Comparison(

@@ -38,12 +38,18 @@ def describe(protocol):  # list of (step, what is done)
     start = {
         "none": "rigid motion",
         "icp": "similarity",
-        "global": "all predictions of a method are scaled by one factor, the median over the subjects of the scale between landmarks; then a rigid motion",
+        "global": (
+            "all predictions of a method are scaled by one factor, the median over the subjects of the scale between "
+            "landmarks; then a rigid motion"
+        ),
     }[p.scale]
     region = {
         "nose_tip": f"within {p.radius:g} mm of the scan's nose tip",
         "own_tips": f"within {p.radius:g} mm of the nose tip of the surface that is measured, as it lies before ICP",
-        "now": "in a ball around the point 0.3 of the way from the nose base to the middle between the eyes; its radius is 0.7 times the sum of the distance of the outer eye corners and that of the nose base from the middle",
+        "now": (
+            "in a ball around the point 0.3 of the way from the nose base to the middle between the eyes; its radius "
+            "is 0.7 times the sum of the distance of the outer eye corners and that of the nose base from the middle"
+        ),
     }[p.centre]
     region += "".join(f"; subject {n}: {r:g} mm" for n, r in p.exceptions) + (
         "" if p.forehead else "; no more than 30 mm above the eyes"
@@ -83,7 +89,11 @@ def describe(protocol):  # list of (step, what is done)
         ),
         (
             "ICP",
-            f"{'with' if p.scale == 'icp' else 'without'} scale, to {'tangent planes' if p.icp == 'plane' else 'points'}; {pairs}; weights by {'the number of vertices' if p.pairs == 'measured' else 'area'}",
+            (
+                f"{'with' if p.scale == 'icp' else 'without'} scale, to "
+                f"{'tangent planes' if p.icp == 'plane' else 'points'}; {pairs}; weights by "
+                f"{'the number of vertices' if p.pairs == 'measured' else 'area'}"
+            ),
         ),
         (
             "region",
@@ -92,7 +102,10 @@ def describe(protocol):  # list of (step, what is done)
         ),
         (
             "error",
-            f"{_STATISTIC[p.statistic]}{', weighted by area,' if p.weights == 'area' else ''} of the distances of {source}, {_DISTANCE[p.distance]}, mm",
+            (
+                f"{_STATISTIC[p.statistic]}{', weighted by area,' if p.weights == 'area' else ''} of the distances of "
+                f"{source}, {_DISTANCE[p.distance]}, mm"
+            ),
         ),
     ]
 
@@ -101,15 +114,19 @@ def protocol_markdown(protocol):
     "A protocol in words, with what its sources leave open, as Markdown."
     steps = "\n".join(f"| {step} | {what} |" for step, what in describe(protocol))
     return (
-        f"### {protocol.name}\n\n{protocol.source}\n\n| step | |\n|---|---|\n{steps}\n\nLeft open by the sources, or done otherwise there:\n\n"
-        + "\n".join(f"- {text}" for text in protocol.open)
-    )
+        f"### {protocol.name}\n\n{protocol.source}\n\n| step | |\n|---|---|\n{steps}\n\nLeft open by the sources, "
+        "or done otherwise there:\n\n"
+    ) + "\n".join(f"- {text}" for text in protocol.open)
 
 # %% ../../nbs/09_scans/05_report.ipynb #f53599c5
 def summarise(
     rows,  # from `mrl.scans.methods.evaluate`
-):  # list of dicts: protocol, method, subjects, failed, common; where something was measured: mean, sd, mean_common, coverage, unconverged; of three subjects and more low, high (95 % over subjects)
-    "Mean and standard deviation over subjects, and the mean over the subjects that all methods were measured on, which alone compares them."
+):  # list of dicts: protocol, method, subjects, failed, common; where something was measured more, as below
+    """Compute mean and standard deviation over subjects.
+
+    Also the mean over the subjects that all methods were measured on, which alone compares them. Where something
+    was measured a row has mean, sd, mean_common, coverage, unconverged; of three subjects and more low, high
+    (95 % over subjects)."""
     table = []
     for protocol in dict.fromkeys(r["protocol"] for r in rows):
         mine = {}
@@ -151,7 +168,9 @@ def paired(
     method,
     other,  # names
 ):  # (mean difference, low, high), number of subjects
-    "How much larger the error of `method` is than that of `other`, on the subjects that both have. ValueError if there is none."
+    """Say how much larger the error of `method` is than that of `other`, on the subjects that both have.
+
+    ValueError if there is none."""
     errors = [
         {
             r["subject"]: r["error"]
@@ -215,7 +234,9 @@ def differences(
 
 
 def failures(rows):  # list of [subject, reason, where]
-    "Every subject and reason once, with the protocols and methods it concerns; also of scans that were lost where another one was measured."
+    """List every subject and reason once, with the protocols and methods it concerns.
+
+    Also of scans that were lost where another one was measured."""
     found = {}
     for r in rows:
         if r["problem"]:
@@ -259,7 +280,9 @@ def error_figure(
     method,  # mrl.scans.methods.Method
     error_max=5.0,  # mm, end of the colour scale
 ):  # plotly Figure, or None if nothing was measured
-    "Predictions as a protocol lays them on the scan, coloured by the distances of all their vertices from it, for the best, the median and the worst subject."
+    """Draw predictions as a protocol lays them on the scan, coloured by the distances of all their vertices from it.
+
+    For the best, the median and the worst subject."""
     from mrl.show.plots import mesh_figure
 
     measured = sorted(
