@@ -132,7 +132,9 @@ def run_all(page, lab, name, parameters):
     for cell in notebook["cells"]:
         if "parameters" in cell["metadata"].get("tags", []):
             cell["source"] = ["".join(cell["source"]), "".join(f"\n{k} = {v!r}" for k, v in parameters.items())]
-    (folder / f"{name}.ipynb").write_text(json.dumps(notebook))
+    path = folder / f"{name}.ipynb"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(notebook))
     page.goto(f"{url}/lab/tree/{name}.ipynb?reset")  # and nothing else
     page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for()
     page.get_by_role("menuitem", name="Run", exact=True).click()
