@@ -162,6 +162,10 @@ def is_drawn(image):
 @pytest.mark.parametrize(("name", "parameters", "sliders", "meshes"), NOTEBOOKS)
 def test_notebook(page, lab, name, parameters, sliders, meshes):
     run_all(page, lab, name, parameters)
+    for picture in page.locator(
+        ".plot-img"
+    ).all():  # a figure with a stored picture becomes one to turn under the mouse
+        picture.dispatch_event("mouseenter")
     scenes = page.locator(".gl-container canvas")
     until(lambda: scenes.count() == meshes, f"{meshes} meshes are there")
     for scene in scenes.all():

@@ -412,7 +412,6 @@ def test_notebook_is_small_and_titled(path):
     assert path.stat().st_size < 1_000_000
 
 
-@pytest.mark.xfail(reason="the notebooks have not been executed again since figures carry pictures", strict=False)
 @by_path
 def test_figures_are_seen_without_javascript(path):
     "Every figure that is stored in Plotly's format has a picture beside it, and no table is a figure."
