@@ -58,7 +58,7 @@ def main():
     parser.add_argument("notebooks", nargs="*", type=Path)
     parser.add_argument("-j", "--jobs", type=int, default=2, help="notebooks at a time")
     args = parser.parse_args()
-    library = [p for p in sorted(NBS.glob("[0-9]*/*.ipynb")) if ".ipynb_checkpoints" not in p.parts]
+    library = [p for p in sorted(NBS.glob("[0-9]*/**/*.ipynb")) if ".ipynb_checkpoints" not in p.parts]
     paths = [p.resolve() for p in args.notebooks] or [*library, *(NBS / f"{name}.ipynb" for name in REPORTS)]
     with ThreadPoolExecutor(args.jobs) as pool:
         problems = [p for p in pool.map(execute, paths) if p]
