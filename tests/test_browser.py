@@ -162,12 +162,14 @@ def is_drawn(image):
 @pytest.mark.parametrize(("name", "parameters", "sliders", "meshes"), NOTEBOOKS)
 def test_notebook(page, lab, name, parameters, sliders, meshes):
     run_all(page, lab, name, parameters)
-    for picture in page.locator(
-        ".plot-img"
-    ).all():  # a figure with a stored picture becomes one to turn under the mouse
-        picture.dispatch_event("mouseenter")
     scenes = page.locator(".gl-container canvas")
-    until(lambda: scenes.count() == meshes, f"{meshes} meshes are there")
+
+    def meshes_shown():  # a figure with a stored picture becomes one to turn under the mouse; pictures arrive late
+        for picture in page.locator(".plot-img").all():
+            picture.dispatch_event("mouseenter", timeout=5_000)
+        return scenes.count() == meshes
+
+    until(meshes_shown, f"{meshes} meshes are there")
     for scene in scenes.all():
         until(lambda: is_drawn(pixels(scene)), "a mesh is drawn", 30)
     for label in sliders:
