@@ -11,7 +11,7 @@ from scipy import stats
 from scipy.spatial.transform import Rotation
 
 from mrl.geometry.rotation import (
-    _haar_angle,
+    haar_angle,
     axis_angle_to_quaternion,
     broadcast_batch,
     check_rotation_matrix,
@@ -278,9 +278,9 @@ def test_inverse_cdf_against_fifty_digits(angle):
     with mpmath.workdps(50):
         g = lambda theta: theta - mpmath.sin(theta)
         u = [float(g(mpmath.mpf(angle) * s) / g(mpmath.mpf(angle))) for s in share]
-    found = _haar_angle(torch.tensor(u, dtype=torch.float64), angle)
+    found = haar_angle(torch.tensor(u, dtype=torch.float64), angle)
     close(found, angle * torch.tensor(share, dtype=torch.float64), rtol=1e-12, atol=0)
-    assert _haar_angle(torch.zeros(1, dtype=torch.float64), angle) == 0
+    assert haar_angle(torch.zeros(1, dtype=torch.float64), angle) == 0
 
 
 def test_within_pi_is_uniform(rng):
