@@ -2,6 +2,7 @@
 
 from .criteria import (
     CRITERIA,
+    CompositeLoss,
     Criterion,
     Disentangled,
     GeometricAlignmentLoss,
@@ -45,6 +46,7 @@ __all__ = [
     "READINGS",
     "TRANSLATIONS",
     "VIRTUAL_CAMERAS",
+    "CompositeLoss",
     "Criterion",
     "Disentangled",
     "GeometricAlignmentLoss",
