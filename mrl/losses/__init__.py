@@ -1,6 +1,8 @@
 """The Multiview Reprojection Loss, its criteria and what it is compared with; needs torch and mrl.geometry."""
 
+from . import balancing  # enters what combines parts in BALANCES
 from .criteria import (
+    BALANCES,
     CRITERIA,
     CompositeLoss,
     Criterion,
@@ -41,6 +43,7 @@ from .virtual_cameras import (
 )
 
 __all__ = [
+    "BALANCES",
     "CRITERIA",
     "NORMS",
     "READINGS",

@@ -79,6 +79,9 @@ class Objective(torch.nn.Module):
     ):
         super().__init__()
         self.model, self.criterion, self.rows = model, criterion, rows
+        balance = getattr(criterion, "balance", None)
+        if hasattr(balance, "keep_features"):
+            model.encoder.register_forward_hook(balance.keep_features)
 
     def predict(self, batch):
         "Return the prediction of a batch, and the arguments of the criterion."
@@ -111,9 +114,10 @@ WARM_UP = 0.05  # share of the steps in which the learning rate rises
 
 
 def make_optimiser(model, criterion, config):
-    "Return AdamW and its one-cycle schedule; only the network's parameters have weight decay."
+    "Return the optimiser and its one-cycle schedule; only the network's parameters have weight decay."
     groups = [{"params": list(model.parameters())}, {"params": list(criterion.parameters()), "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, weight_decay=config.weight_decay)
+    make = {"adamw": torch.optim.AdamW, "sgd": partial(torch.optim.SGD, momentum=0.9)}[config.optimiser]
+    optimiser = make([g for g in groups if g["params"]], lr=config.lr, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, config.lr, total_steps=config.steps + 1, pct_start=WARM_UP, cycle_momentum=False
     )
@@ -162,6 +166,7 @@ def begin_fit(config, folder, data, model, fabric):
 def gradient_shares(
     objective,  # Objective
     batch,  # dict of tensors
+    reduce_mean=lambda v: v,  # averages a tensor over all processes, in distributed training
 ):  # dict "part_<name>", "share_<name>" -> number; empty if the criterion is not made of parts
     "Return the parts of a loss on a batch and their shares of the gradient, with batch normalisation as in validation."
     criterion, model = objective.criterion, objective.model
@@ -169,18 +174,17 @@ def gradient_shares(
         return {}
     training = model.training
     _, compared = objective.eval().predict(batch)
-    values = criterion.parts(*compared, K=batch["K"])
-    leaf = values.detach().requires_grad_()
-    weights = torch.autograd.grad(criterion.combine(leaf), leaf)[0]
+    parts = criterion.parts(*compared, K=batch["K"])
+    weights = torch.autograd.grad(criterion.combine(parts), parts, retain_graph=True)[0]
     objective.train(training)
     parameters, norms = list(model.parameters()), []
-    for value in values:
-        gradient = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
-        norms.append(torch.stack([g.norm() for g in gradient if g is not None]).norm())
+    for part in parts:
+        gradient = torch.autograd.grad(part, parameters, retain_graph=True, materialize_grads=True)
+        norms.append(reduce_mean(torch.cat([g.flatten() for g in gradient])).norm())
     share = weights.abs() * torch.stack(norms)
     names, share = criterion.part_names, share / share.sum()
-    parts = {f"part_{k}": v for k, v in zip(names, values.tolist())}
-    return parts | {f"share_{k}": v for k, v in zip(names, share.tolist())}
+    logged = {f"part_{k}": v for k, v in zip(names, reduce_mean(parts.detach().clone()).tolist())}
+    return logged | {f"share_{k}": v for k, v in zip(names, share.tolist())}
 
 # %% ../../nbs/06_training/10_loop.ipynb #b76ea559
 @dataclass
@@ -210,7 +214,7 @@ def save_row(config, folder, state, tally, data, batch, fabric):
     "Add a row to history.csv and save the state, both by process 0."
     speed = tally.steps * config.batch_size / (time.perf_counter() - tally.began)
     mean = fabric.all_reduce(tally.total) / tally.steps  # over all processes
-    shares = gradient_shares(getattr(state.objective, "module", state.objective), batch)  # of its own rows
+    shares = gradient_shares(getattr(state.objective, "module", state.objective), batch, fabric.all_reduce)
     if fabric.is_global_zero:
         state.rows.append(history_row(state, mean, speed, data, fabric.device) | shares)
         save_state(folder, state.learner, state.step, state.rows)
