@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['GRID', 'XQT', 'ALIGNMENT', 'BASELINES', 'RESCALED', 'HIDDEN', 'RATE', 'DEPTH', 'CHANCE', 'SELECTION', 'HEADLINE',
-           'NAMES', 'ORDER', 'grid_name', 'grid_runs', 'study_runs', 'select_settings', 'long_runs']
+           'NAMES', 'ORDER', 'COMPROMISE', 'DECISIVE', 'FURTHER', 'grid_name', 'grid_runs', 'study_runs',
+           'select_settings', 'long_runs', 'settled_runs']
 
 # %% ../../nbs/07_study/01_runs.ipynb #49c870a2
 from pathlib import Path
@@ -162,3 +163,33 @@ def long_runs(
         | dict(steps=short[run]["steps"] * factor, eval_every=short[run]["eval_every"] * factor, seed=seed, test=True)
         for run, seed in wanted
     }
+
+# %% ../../nbs/07_study/01_runs.ipynb #a76d3cda
+COMPROMISE = (
+    "camera-alpha100-beta0.1-gamma0"  # of the grid's settings the one with small errors in pixels, shape and pose
+)
+DECISIVE = {
+    "log-mrl": dict(loss="log_mrl"),
+    "mrl": BASELINES["mrl"],
+    "log-terms-camera": BASELINES["log-terms-camera"],
+    COMPROMISE: grid_runs()[COMPROMISE],
+}
+FURTHER = {
+    "camera-alpha1000-beta1-gamma0": grid_runs()["camera-alpha1000-beta1-gamma0"],
+    "alignment-l1": BASELINES["alignment-l1"],
+    "alignment-l1-disentangled-3-log": BASELINES["alignment-l1-disentangled-3-log"],
+}
+NAMES |= {"log-mrl": HEADLINE["mrl-disentangled-3-log"], COMPROMISE: "multi-term, the grid's compromise"}
+
+
+def settled_runs(
+    name="study",  # folder in results/
+    seeds=3,  # of the decisive rows
+    steps=1000,  # of a short run; a settled one has 40 times as many
+    **protocol,  # as in `study_runs`
+):  # dict "name/settled/run-seed" -> parameters of TrainConfig, in the order of interest
+    "Return the runs that train until their errors stop moving, scored on the test identities."
+    common = dict(n_images=100_000, steps=40 * steps, eval_every=2 * steps, augment="mirror,photometric") | protocol
+    rows = [(run, p, 0) for run, p in (DECISIVE | FURTHER).items()]
+    rows += [(run, p, seed) for seed in range(1, seeds) for run, p in DECISIVE.items()]
+    return {f"{name}/settled/{run}-{seed}": common | p | dict(seed=seed) for run, p, seed in rows}
