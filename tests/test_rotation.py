@@ -15,12 +15,12 @@ from strategies import agree, angles, batches, directions, dtypes, generators, r
 from strategies import randn as normal
 
 from mrl.geometry.rotation import (
-    haar_angle,
     axis_angle_to_quaternion,
     broadcast_batch,
     check_rotation_matrix,
     check_shape,
     geodesic_angle,
+    haar_angle,
     matrix_to_quaternion,
     normalize_quaternion,
     quaternion_inverse,
