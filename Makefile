@@ -7,7 +7,7 @@ BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 .DEFAULT_GOAL := help
 
-.PHONY: help train data check test lint drift lab export figures study virtual-cameras notebooks
+.PHONY: help train data check test lint drift lab export figures study virtual-cameras notebooks docs
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -52,6 +52,9 @@ figures: .venv/ready  ## redraw figures/, the README's pictures and pages to ope
 	$(BIN)/papermill nbs/pose_robustness.ipynb out.ipynb -p gallery figures
 	$(BIN)/papermill nbs/face_diversity.ipynb out.ipynb -p gallery figures
 
+docs: .venv/ready-dev  ## build the site from the notebooks and docstrings: _site/html/index.html
+	$(BIN)/sphinx-build -q docs _site/html
+
 virtual-cameras: .venv/ready  ## the runs behind nbs/02_losses/04_where_cameras_stand.ipynb (an hour on two cores; resumes)
 	PATH=$(BIN):$$PATH ./benchmarks/virtual_cameras.sh
 
@@ -61,5 +64,5 @@ virtual-cameras: .venv/ready  ## the runs behind nbs/02_losses/04_where_cameras_
 	touch $@
 
 .venv/ready-dev: .venv/ready
-	$(BIN)/pip install -c constraints.txt --editable '.[dev]'
+	$(BIN)/pip install -c constraints.txt --editable '.[dev,docs]'
 	touch $@
