@@ -17,31 +17,16 @@ from ..io.files import load_tensors, save_tensors
 # %% ../../nbs/03_faces/02_morphable.ipynb #cd8d6d73
 @dataclass(frozen=True)
 class MorphableModel:
-    """A linear 3D morphable model `x = mean + alpha_id @ basis`.
+    """A linear 3D morphable model `x = mean + alpha_id @ basis` (Blanz and Vetter, SIGGRAPH 1999).
 
     Shapes are in the head frame, in `units`; coefficients count standard deviations.
-
-    Attributes:
-        mean: (N, 3) mean shape.
-        basis: (M, N, 3) change of shape per standard deviation of each coefficient.
-        triangles: (T, 3) vertex indices, counter-clockwise seen from outside.
-        variance_ratio: (M,) share of the population's variance along each component.
-        landmarks: name -> vertex index.
-        name: of the model.
-        licence: of the model.
-        units: of lengths.
-
-    Raises:
-        ValueError: shapes of `mean` and `basis` do not fit, or triangles name vertices that do not exist.
-
-    Source: Blanz and Vetter, A morphable model for the synthesis of 3D faces, SIGGRAPH 1999.
     """
 
-    mean: torch.Tensor
-    basis: torch.Tensor
-    triangles: torch.Tensor
-    variance_ratio: torch.Tensor
-    landmarks: dict = field(default_factory=dict)
+    mean: torch.Tensor  # (N, 3)
+    basis: torch.Tensor  # (M, N, 3) change of shape per standard deviation of each coefficient
+    triangles: torch.Tensor  # (T, 3) vertex indices, counter-clockwise seen from outside
+    variance_ratio: torch.Tensor  # (M,) share of the population's variance along each component
+    landmarks: dict = field(default_factory=dict)  # name -> vertex index
     name: str = "unnamed"
     licence: str = "unknown"
     units: str = "mm"
@@ -57,19 +42,9 @@ class MorphableModel:
 
     def shape(
         self,
-        alpha_id,
-    ):
-        """Return the vertices of the faces with coefficients `alpha_id`; differentiable, any batch shape.
-
-        Args:
-            alpha_id: (..., M) coefficients in standard deviations.
-
-        Returns:
-            (..., N, 3) vertices.
-
-        Raises:
-            ValueError: the number of coefficients is not that of the model.
-        """
+        alpha_id,  # (..., M) coefficients in standard deviations
+    ):  # (..., N, 3) vertices
+        "Return the vertices of the faces with coefficients `alpha_id`; differentiable, any batch shape."
         if alpha_id.shape[-1] != len(self.basis):
             raise ValueError(f"alpha_id (..., {len(self.basis)}) expected, got {tuple(alpha_id.shape)}")
         offset = alpha_id @ self.basis.flatten(1).to(alpha_id)
@@ -77,36 +52,16 @@ class MorphableModel:
 
     def coefficients(
         self,
-        x,
-    ):
-        """Return the least-squares coefficients of shapes: the orthogonal projection onto the model's span.
-
-        Args:
-            x: (..., N, 3) shapes in correspondence, head frame.
-
-        Returns:
-            (..., M) coefficients in standard deviations.
-
-        Raises:
-            ValueError: the shapes have another number of vertices.
-        """
+        x,  # (..., N, 3) shapes in correspondence, head frame
+    ):  # (..., M) coefficients in standard deviations
+        "Return the least-squares coefficients of shapes: the orthogonal projection onto the model's span."
         if x.shape[-2:] != self.mean.shape:
             raise ValueError(f"x (..., {len(self.mean)}, 3) expected, got {tuple(x.shape)}")
         B = self.basis.flatten(1).to(x)
         return torch.linalg.solve(B @ B.T, ((x - self.mean.to(x)).flatten(-2) @ B.T).unsqueeze(-1)).squeeze(-1)
 
     def project(self, x):
-        """Return the model's closest face to each shape, the lower bound of an encoder's shape error.
-
-        Args:
-            x: (..., N, 3) shapes in correspondence, head frame.
-
-        Returns:
-            (..., N, 3) shapes.
-
-        Raises:
-            ValueError: the shapes have another number of vertices.
-        """
+        "Return the model's closest face to each shape `x (..., N, 3)`: the best that an encoder could predict."
         return self.shape(self.coefficients(x))
 
     def to(self, *args, **kwargs):
@@ -173,25 +128,12 @@ def principal_components(
 
 # %% ../../nbs/03_faces/02_morphable.ipynb #2e03b9f8
 def fit_morphable_model(
-    scans,
-    n_components,
-    triangles,
-    **kwargs,
-):
-    """Return the principal component analysis of scans in correspondence.
-
-    Args:
-        scans: (S, N, 3) shapes in correspondence, rigidly aligned.
-        n_components: M, less than S.
-        triangles: (T, 3) vertex indices.
-        kwargs: landmarks, name, licence, units of the model.
-
-    Returns:
-        MorphableModel.
-
-    Raises:
-        ValueError: scans of another shape or not finite, or `n_components` out of range.
-    """
+    scans,  # (S, N, 3) shapes in correspondence, rigidly aligned
+    n_components,  # M
+    triangles,  # (T, 3)
+    **kwargs,  # landmarks, name, licence, units of the model
+):  # MorphableModel
+    "Return the PCA of scans in correspondence."
     if scans.ndim != 3 or scans.shape[-1] != 3:
         raise ValueError(f"scans (S, N, 3) expected, got {tuple(scans.shape)}")
     if not torch.isfinite(scans).all():
@@ -204,15 +146,10 @@ def fit_morphable_model(
 
 # %% ../../nbs/03_faces/02_morphable.ipynb #ef11b36b
 def save_morphable_model(
-    path,
-    model,
+    path,  # .safetensors
+    model,  # MorphableModel
 ):
-    """Write a morphable model to one safetensors file, atomically.
-
-    Args:
-        path: a .safetensors file, replaced if it exists.
-        model: MorphableModel.
-    """
+    "Write a morphable model to one safetensors file, atomically."
     tensors = {k: getattr(model, k) for k in ("mean", "basis", "triangles", "variance_ratio")}
     save_tensors(
         path, tensors, "mrl.morphable", {k: getattr(model, k) for k in ("landmarks", "name", "licence", "units")}
@@ -220,18 +157,7 @@ def save_morphable_model(
 
 
 def load_morphable_model(path):
-    """Read a morphable model from a file of `save_morphable_model`.
-
-    Args:
-        path: a .safetensors file.
-
-    Returns:
-        A `MorphableModel`.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a truncated file or one of another kind; the message names it.
-    """
+    "Read a morphable model; a missing, truncated or foreign file raises an error that names it."
     names = ("mean", "basis", "triangles", "variance_ratio")
     tensors, metadata = load_tensors(path, "mrl.morphable", names)
     try:

@@ -186,41 +186,21 @@ def load_network(
 # %% ../../nbs/06_training/07_run.ipynb #5e1d0a77
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A trained network with its face model, configuration and record.
+    "A trained network and what belongs to it. `Run.load` reads one."
 
-    Attributes:
-        network: in evaluation mode.
-        morphable: whose coefficients the network predicts.
-        config: what the network was trained with.
-        record: config.json: configuration, commit, versions, device, data.
-        folder: None if it was not read from a folder.
-    """
-
-    network: Reconstructor
-    morphable: MorphableModel
-    config: TrainConfig
-    record: dict = field(default_factory=dict)
-    folder: Path | None = None
+    network: Reconstructor  # in evaluation mode
+    morphable: MorphableModel  # whose coefficients the network predicts
+    config: TrainConfig  # what the network was trained with
+    record: dict = field(default_factory=dict)  # config.json: configuration, commit, versions, device, data
+    folder: Path | None = None  # None if it was not read from a folder
 
     @classmethod
     def load(
         cls,
-        name,
-        home=HOME,
-    ):
-        """Read a run from its folder, on the CPU.
-
-        Args:
-            name: folder, or its place in results/: "study/long/mrl-0".
-            home: whose results/ is searched first.
-
-        Returns:
-            Run.
-
-        Raises:
-            FileNotFoundError: a file is missing; the message names it.
-            ValueError: a file is damaged or belongs to another run.
-        """
+        name,  # folder, or its place in results/: "study/long/mrl-0"
+        home=HOME,  # whose results/ is searched first
+    ):  # Run
+        "Read a run on the CPU. Errors name the file that is missing, damaged or of another run."
         folder = run_folder(name, home)
         record = read_json(folder / "config.json", ["config"])
         config = TrainConfig(**record["config"])
