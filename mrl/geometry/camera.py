@@ -37,8 +37,11 @@ def affine_matrix(
     t: Tensor,  # (..., 3)
 ) -> Tensor:  # (..., 4, 4)
     "Return the matrices `[R|t; 0 1]`."
-    batch = torch.broadcast_shapes(R.shape[:-2], t.shape[:-1])
-    top = torch.cat([R.expand(*batch, 3, 3), t.expand(*batch, 3)[..., None]], -1)
+    batch = R.shape[:-2]
+    if batch != t.shape[:-1]:
+        batch = torch.broadcast_shapes(batch, t.shape[:-1])
+        R, t = R.expand(*batch, 3, 3), t.expand(*batch, 3)
+    top = torch.cat([R, t[..., None]], -1)
     bottom = torch.eye(4, dtype=top.dtype, device=top.device)[3:].expand(*batch, 1, 4)
     return torch.cat([top, bottom], -2)
 

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['NORMS', 'REDUCTIONS', 'NEAR', 'CHUNK', 'READINGS', 'TRANSLATIONS', 'example_batch', 'check_norm', 'difference',
            'weighted_mean', 'image_weight', 'point_weight', 'reduce_images', 'Views', 'world_to_camera', 'image_rows',
-           'make_views', 'project_rows', 'pixel_errors', 'difference_and_gradient', 'gradient_of_rows', 'true_pixels',
-           'error_and_gradient', 'PixelErrors', 'nearest_depth', 'look_through', 'prediction_to_truth',
-           'compare_in_views', 'given_views', 'multiview_reprojection', 'true_view', 'reprojection',
-           'alignment_of_images', 'geometric_alignment', 'pixel_alignment_of_images', 'pixel_alignment',
-           'terms_of_images', 'terms', 'multi_term_of_images', 'multi_term', 'smallest_error', 'log_of_mean']
+           'make_views', 'project_rows', 'pixel_errors', 'error_and_derivative', 'true_pixels', 'error_and_gradient',
+           'PixelErrors', 'nearest_depth', 'look_through', 'prediction_to_truth', 'compare_in_views', 'given_views',
+           'multiview_reprojection', 'true_view', 'reprojection', 'alignment_of_images', 'geometric_alignment',
+           'pixel_alignment_of_images', 'pixel_alignment', 'terms_of_images', 'terms', 'multi_term_of_images',
+           'multi_term', 'smallest_error', 'log_of_mean']
 
 # %% ../../nbs/02_losses/01_functional.ipynb #2b89fc35
 from typing import NamedTuple
@@ -171,7 +171,7 @@ def project_rows(
 ):  # (B, V, 2, N) pixels times depth, (B, V, 1, N) depth
     "Return the projections of all points into all views, before the division by depth."
     with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
-        rows = torch.baddbmm(P[..., 3].flatten(1).unsqueeze(-1), P[..., :3].flatten(1, 2), x.mT)
+        rows = torch.bmm(P[..., :3].flatten(1, 2), x.mT).add_(P[..., 3].flatten(1).unsqueeze(-1))
     return rows.unflatten(1, P.shape[1:3]).split([2, 1], 2)
 
 
@@ -195,42 +195,33 @@ def pixel_errors(
     return weighted_mean(d, weight), weight.sum((1, 2, 3))
 
 # %% ../../nbs/02_losses/01_functional.ipynb #e06b7909
-CHUNK = 2**20  # numbers of one projection that are worked on at a time
+CHUNK = 2**18  # numbers of one projection that are worked on at a time: what fits into a cache
 
 
-def difference_and_gradient(d, norm):
-    "Return what `difference` makes of differences `(B, V, 2, N)`, and its derivative."
-    if norm == "l1":
-        return d.abs(), d.sign()
-    if norm == "squared":
-        return d.square(), 2 * d
-    if norm == "huber":
-        return F.huber_loss(d, torch.zeros_like(d), reduction="none"), d.clamp(-1, 1)
-    length = d.norm(dim=2, keepdim=True)
-    return length, d / torch.where(length == 0, 1, length)
+def error_and_derivative(d, norm, seen):
+    """Return the errors `(B,)` of differences `d (B, V, 2, N)`, their derivatives, and a factor `(B, 1, 1)` on these.
 
-
-def gradient_of_rows(
-    g,  # (B, V, 2, N) derivative by the pixels
-    xy,  # (B, V, 2, N)
-    inverse,  # (B, V, 1, N) continued 1/z
-    r,  # (B, V, 1, N) 1 / max(z, near), whose square is minus the derivative of `inverse`
-    P,  # (B, V, 3, 4)
-    x,  # (B, N, 3)
-    x_wanted,
-):  # (B, N, 3) or None, (B, V, 3, 4)
-    "Return the gradients by the points and the matrix that `project_rows` was given."
-    g_z = (g * xy).sum(2, keepdim=True) * r.square().neg_()
-    rows = torch.cat([g * inverse, g_z], 2).flatten(1, 2)
-    g_P = torch.cat([torch.bmm(rows, x), rows.sum(-1, keepdim=True)], -1).unflatten(1, P.shape[1:3])
-    return torch.bmm(rows.mT, P[..., :3].flatten(1, 2)) if x_wanted else None, g_P
+    May write into `d`. The weights `seen (B, V, 1, N)` or None are in the derivative.
+    """
+    if norm == "l1" and seen is None:
+        return torch.linalg.vector_norm(d, 1, (1, 2, 3)) / d[0].numel(), d.sign_(), 1 / d[0].numel()
+    value = difference(d, torch.zeros_like(d), norm, dim=2)
+    if norm == "l2":
+        g = d / torch.where(value == 0, 1, value)
+    else:
+        g = {"l1": torch.sign, "squared": lambda d: 2 * d, "huber": lambda d: d.clamp(-1, 1)}[norm](d)
+    if seen is None:
+        return value.mean((1, 2, 3)), g, 1 / value[0].numel()
+    total = seen.sum((1, 2, 3)) * value.shape[2]
+    share = torch.where(total > 0, 1 / torch.where(total > 0, total, 1), 0)
+    return (value * seen).sum((1, 2, 3)) * share, g * seen, share[:, None, None]
 
 
 def true_pixels(x, P, near, weight):
     "Return pixels `(B, V, 2, N)`, and the weights of what is seen `(B, V, 1, N)` or None."
     xy, z = project_rows(P, x)
     if weight is None:
-        return xy * z.reciprocal(), None
+        return xy.mul_(z.reciprocal_()), None
     return xy * z.clamp(min=near).reciprocal(), (z >= near) * weight[:, None, None, :]
 
 
@@ -239,18 +230,17 @@ def error_and_gradient(true, seen, x_hat, P_hat, near, norm, wanted):
     xy, z = project_rows(P_hat, x_hat)
     close = z.clamp(min=near)
     r = close.reciprocal()
-    inverse = r + (close - z) / near**2
-    d, g = difference_and_gradient(xy * inverse - true, norm)
-    if seen is None:
-        share = 1 / d[0].numel()
-        error = d.mean((1, 2, 3))
-    else:
-        total = (seen.sum((1, 2, 3)) * d.shape[2])[:, None, None, None]
-        share = torch.where(total > 0, seen / torch.where(total > 0, total, 1), 0)
-        error = (d * share).sum((1, 2, 3))
+    inverse = close.sub_(z).div_(near**2).add_(r)
+    error, g, factor = error_and_derivative((xy * inverse).sub_(true), norm, seen)
     if not any(wanted):
         return error, None, None
-    return error, *gradient_of_rows(g * share, xy, inverse, r, P_hat, x_hat, wanted[0])
+    torch.sum(g * xy, 2, keepdim=True, out=z).mul_(r.square_().neg_())  # the rows become their own gradient
+    torch.mul(g, inverse, out=xy)
+    rows = xy._base.flatten(1, 2) if xy._base.ndim == 4 else xy._base
+    g_P = (
+        torch.cat([torch.bmm(rows, x_hat), rows.sum(-1, keepdim=True)], -1).mul_(factor).unflatten(1, P_hat.shape[1:3])
+    )
+    return error, torch.bmm(rows.mT, P_hat[..., :3].flatten(1, 2)).mul_(factor) if wanted[0] else None, g_P
 
 # %% ../../nbs/02_losses/01_functional.ipynb #6597f378
 class PixelErrors(torch.autograd.Function):
