@@ -121,7 +121,7 @@ class H3dsCase:
 
 # %% ../../nbs/09_scans/06_h3ds.ipynb #681af0f7
 def eye_corner(cases):  # "inner" or "outer"
-    "Which corners of the eyes the first scene that can be read has. ValueError if there is none."
+    "Return the corners of the eyes that the first readable scene has. ValueError if there is none."
     problems = []
     for case in cases:
         try:

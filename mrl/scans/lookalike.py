@@ -18,7 +18,7 @@ from .micc import AUTHORS_LANDMARKS, IBUG_LANDMARKS, SCANS
 
 # %% ../../nbs/09_scans/02_lookalike.ipynb #e7240a6b
 def _front(population, scene, xy):
-    "Where rays from the front at (n, 2) mm meet the mean head: vertices (n, 3) of it, weights (n, 3)."
+    "Return where rays from the front at (n, 2) mm meet the mean head: vertices (n, 3) of it, weights (n, 3)."
     origin = np.c_[xy, np.full(len(xy), 500.0)]
     hit, weights, _ = scene.cast(origin, np.tile([0, 0, -1.0], (len(xy), 1)))
     return population.triangles[hit], weights
@@ -83,7 +83,7 @@ def _smooth(rng, shape, sigma):
 
 
 def _window(population, head, scan):
-    "What a scan covers: heights (low, high) mm, azimuths (low, high) radians, z of the vertical axis."
+    "Return what a scan covers: heights (low, high) mm, azimuths (low, high) radians, z of the vertical axis."
     skin = head[np.unique(population.triangles[population.part == 0])].astype(np.float64)
     chin = head[population.face_vertices[population.landmarks["chin"]], 1]
     return (chin - 60, skin[:, 1].max() + 25), np.deg2rad(WINDOWS[scan]), (skin[:, 2].min() + skin[:, 2].max()) / 2

@@ -311,7 +311,7 @@ def methods_of(
 
 # %% ../../nbs/09_scans/04_methods.ipynb #e260a6ce
 def _tried(problems, function, *arguments):
-    "What a function returns, or None, and the reason in `problems`: a network can fail in any way."
+    "Return what a function returns, or None, with the reason in `problems`: a network can fail in any way."
     try:
         return function(*arguments)
     except Exception as e:

@@ -338,7 +338,7 @@ NOSE, LIPS = (0.7, 2.8), (0.2, 1.5)  # distances in units of that between the in
 
 
 def implausible(marks):
-    "Why four landmarks are no face, in a few words, or None; free of scale."
+    "Return why four landmarks are no face, in a few words, or None; free of scale."
     r, l, n, m = (
         np.asarray(marks[k], np.float64) for k in ("right_eye_inner", "left_eye_inner", "nose_base", "lips_central")
     )

@@ -36,7 +36,7 @@ FOUR = ("right_eye_inner", "left_eye_inner", "nose_base", "lips_central")
 
 @dataclass(frozen=True)
 class Protocol:
-    "How a prediction is laid on a scan, and what is measured; the table above."
+    "Say how a prediction is laid on a scan, and what is measured; see the table above."
 
     name: str
     source: str  # paper, and where its steps are described
@@ -361,7 +361,7 @@ def region(
     scan,  # Face
     prediction=None,  # Face that has been moved to the scan, for protocols with own_tips
 ):  # dict "prediction", "scan" -> function (n, 3) points in the scan's frame -> (n,) bool
-    "What counts of both surfaces, as tests of points."
+    "Return which points of both surfaces count, as functions that test points."
     marks = scan.landmarks
     axes, eyes = face_axes(marks), eye_corners(marks).mean(0)
 
@@ -382,7 +382,7 @@ def region(
 # %% ../../nbs/09_scans/03_protocols.ipynb #3d98c9f9
 @dataclass(frozen=True)
 class Comparison:
-    "What a protocol says about one prediction and one scan."
+    "Hold what a protocol measures of one prediction against one scan."
 
     error: float  # mm
     T: np.ndarray  # (4, 4) from the prediction's frame to the scan's; of two, of the side measured last, the scan's

@@ -64,7 +64,7 @@ def open_splits(
 # %% ../../nbs/06_training/05_preparation.ipynb #2a6a11e1
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    "What a run starts from."
+    "Hold what a run starts from."
 
     data: dict  # "train", "val", "test" -> FaceImages
     morphable: MorphableModel  # of the training identities
