@@ -30,6 +30,7 @@ from mrl.faces.sources.flame import _FLAME_IBUG, _unpickle_arrays, read_flame
 from mrl.faces.sources.ict import read_ict
 from mrl.faces.sources.scans import read_labels, read_scans, scan_files
 from mrl.faces.sources.sfm import _SFM_IBUG, read_sfm
+from mrl.geometry.surface import Surface
 
 ROOT = Path(__file__).parent.parent
 WHERE = {
@@ -882,7 +883,7 @@ def test_ict_thinned(ict):
     reduced = trimesh.Trimesh(model.mean.numpy(), model.triangles.numpy(), process=False)
     full = trimesh.Trimesh(whole.mean.numpy(), whole.triangles.numpy(), process=False)
     assert rims(reduced) == rims(full) == 4  # outline, eyes and lips; no holes
-    assert trimesh.proximity.closest_point(reduced, whole.mean.numpy()[::7])[1].max() < 5  # mm
+    assert Surface(reduced.vertices, reduced.faces).closest(whole.mean.numpy()[::7])[0].max() < 5  # mm
     assert 0.97 < reduced.area / full.area < 1.01
 
 
