@@ -19,6 +19,7 @@ from .store import SHARD, open_dataset
 from ..faces.carrier import population_file
 from ..faces.population import load_population, people_where, split_identities
 from ..io.files import HOME, sha256
+from ..io.paths import expand
 
 # %% ../../nbs/05_data/05_dataset.ipynb #c6c07b2e
 class FaceImages(Dataset):
@@ -30,7 +31,7 @@ class FaceImages(Dataset):
         split,  # "train", "val", "test" or "all"
         leave_out="",  # leave out the people for whom this condition on their labels holds (`people_where`); "": nobody
     ):
-        self.folder, self.split = Path(folder), split
+        self.folder, self.split = expand(folder), split
         meta, self.labels, self.shards = open_dataset(folder, ["population"], ["identity", "q", "t", "K"])
         self.config = (DataConfig if "renderer" in meta else CropConfig)(**meta["config"])
         _warn_of_other_renderer(folder, meta)

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..faces.landmarks import LANDMARKS, NOW_LANDMARKS
+from ..faces.landmarks import LANDMARKS, NOW_LANDMARKS, check_eye_distance
 from ..geometry.icp import icp, sample_surface
 from ..geometry.registration import apply_similarity, register
 from ..geometry.surface import Surface
-from .micc import VIDEOS, check_units, implausible
+from .micc import VIDEOS, implausible
 
 # %% ../../nbs/09_scans/03_protocols.ipynb #b223b7e4
 _CHOICES = {
@@ -339,7 +339,7 @@ def named_face(
     """Make a `Face` of a predicted mesh, lips_central found where only the corners of the mouth are named.
 
     ValueError: another unit, or landmarks that are no face, inside out, or not on the mesh."""
-    check_units(mesh.path, marks)
+    check_eye_distance(mesh.path, marks)
     surface = Surface.welded(mesh.vertices, mesh.triangles)
     if "lips_central" not in marks and {"mouth_right", "mouth_left"} <= set(marks):
         marks = marks | {"lips_central": find_lips_central(surface.vertices[surface.used], marks)}
