@@ -80,7 +80,8 @@ def read_labels(
 # %% ../../../nbs/03_faces/03_sources/08_scans.ipynb #8d841664
 def scan_files(folder):
     "Return the meshes (.obj, .ply, .off) in a folder by name, the order of `read_scans`; FileNotFoundError if none."
-    if not expand(folder).is_dir():
+    folder = expand(folder)
+    if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
     paths = data_files(folder, (".obj", ".ply", ".off"))
     if not paths:
