@@ -15,7 +15,6 @@ from mrl.io.pictures import read_picture
 from mrl.io.tables import read_csv, write_csv
 from mrl.scans.methods import folder_predictions
 from mrl.scans.micc import read_micc
-from mrl.training.run import Run
 
 READERS = {
     "cameras": read_cameras,
@@ -29,7 +28,6 @@ READERS = {
     "population": load_population,
     "population of": population_file,
     "predictions": folder_predictions,
-    "run": Run.load,
     "scan files": scan_files,
     "scans": read_scans,
     "sha256": sha256,

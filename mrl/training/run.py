@@ -20,7 +20,6 @@ import torch
 import mrl
 from ..faces.morphable import MorphableModel, load_morphable_model
 from ..io.files import HOME, ROOT, atomic_write, load_tensors, read_json, save_tensors, sha256
-from ..io.paths import expand
 from ..io.tables import write_csv
 from .configuration import TrainConfig
 from .metrics import METRICS
@@ -156,7 +155,7 @@ def run_folder(
     home=HOME,  # whose results/ is searched first
 ):  # Path
     "Return the folder of a run. FileNotFoundError names the folders that were searched."
-    places = [Path(home) / "results" / name, ROOT / "results" / name, expand(name)]
+    places = [Path(home) / "results" / name, ROOT / "results" / name, Path(name)]
     found = [p for p in dict.fromkeys(places) if (p / "config.json").exists()]
     if not found:
         raise FileNotFoundError(f"run {name}: no config.json in {', '.join(map(str, dict.fromkeys(places)))}")
