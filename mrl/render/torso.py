@@ -17,7 +17,7 @@ from .scene import SKIN, TORSO
 # %% ../../nbs/04_render/08_torso.ipynb #15e9e2d3
 @dataclass(frozen=True)
 class Shoulders:
-    "Where the torso of a population's heads begins and ends."
+    "Hold the rims of the torso of a population's heads."
 
     rim: np.ndarray  # (columns,) numbers of the vertices on the shoulders' rim, in order; the last is the first
     neck: np.ndarray  # numbers of the vertices that torso and head share

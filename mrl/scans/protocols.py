@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..faces.landmarks import LANDMARKS, NOW_LANDMARKS
+from ..faces.landmarks import LANDMARKS, NOW_LANDMARKS, check_eye_distance
 from ..geometry.icp import icp, sample_surface
 from ..geometry.registration import apply_similarity, register
 from ..geometry.surface import Surface
-from .micc import VIDEOS, check_units, implausible
+from .micc import VIDEOS, implausible
 
 # %% ../../nbs/09_scans/03_protocols.ipynb #b223b7e4
 _CHOICES = {
@@ -366,7 +366,7 @@ def named_face(
     """Make a `Face` of a predicted mesh, lips_central found where only the corners of the mouth are named.
 
     ValueError: another unit, or landmarks that are no face, inside out, or not on the mesh."""
-    check_units(mesh.path, marks)
+    check_eye_distance(mesh.path, marks)
     surface = Surface.welded(mesh.vertices, mesh.triangles)
     if "lips_central" not in marks and {"mouth_right", "mouth_left"} <= set(marks):
         marks = marks | {"lips_central": find_lips_central(surface.vertices[surface.used], marks)}
@@ -388,7 +388,7 @@ def region(
     scan,  # Face
     prediction=None,  # Face that has been moved to the scan, for protocols with own_tips
 ):  # dict "prediction", "scan" -> function (n, 3) points in the scan's frame -> (n,) bool
-    "What counts of both surfaces, as tests of points."
+    "Return which points of both surfaces count, as functions that test points."
     marks = scan.landmarks
     axes, eyes = face_axes(marks), eye_corners(marks).mean(0)
 
@@ -409,7 +409,7 @@ def region(
 # %% ../../nbs/09_scans/03_protocols.ipynb #3d98c9f9
 @dataclass(frozen=True)
 class Comparison:
-    "What a protocol says about one prediction and one scan."
+    "Hold what a protocol measures of one prediction against one scan."
 
     error: float  # mm
     T: np.ndarray  # (4, 4) from the prediction's frame to the scan's; of two, of the side measured last, the scan's
