@@ -310,4 +310,5 @@ def _version(source):
         if p.name.startswith(f"{source.name}.") or p.name in _FILES_BESIDE:
             files.append(p)
     state = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files if p.is_file())
-    return hashlib.sha256(repr([state, sha256(population_file())]).encode()).hexdigest()[:12]
+    carrier = load_population()
+    return hashlib.sha256(repr([state, carrier.sha256, carrier.landmarks]).encode()).hexdigest()[:12]

@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ..faces.morphable import save_morphable_model
+from ..geometry.camera import matmul
 from ..io.files import HOME, write_json
 from ..io.tables import write_csv
 from .augmentation import Augmentation
@@ -81,9 +82,20 @@ class Objective(torch.nn.Module):
     def forward(self, batch):
         "Return the loss of a batch, and the prediction, detached."
         out = self.model(batch["image"], batch["K"])
-        x_hat, x = out.x_hat[:, self.rows], batch["x"][:, self.rows]
-        loss = self.criterion(x_hat, out.q_hat, out.t_hat, x, batch["q"], batch["t"], out.alpha_id_hat, K=batch["K"])
+        pose = out.q_hat, out.t_hat
+        if "expression" not in batch:
+            loss = self.value(out.x_hat, pose, out, batch)
+        else:  # identity and expression are told apart: each with the truth of the other
+            expression = matmul(out.alpha_exp_hat, self.model.expression_basis).unflatten(-1, out.x_hat.shape[1:])
+            loss = self.value(out.x_hat - expression + batch["expression"], pose, out, batch)
+            neutral = batch["x"] - batch["expression"]
+            loss = loss + self.value(neutral + expression, [v.detach() for v in pose], out, batch)
         return loss, [v.detach() for v in out]
+
+    def value(self, x_hat, pose, out, batch):
+        "Return the criterion of shapes and poses; `out` gives the coefficients of identity."
+        truth = batch["x"][:, self.rows], batch["q"], batch["t"]
+        return self.criterion(x_hat[:, self.rows], *pose, *truth, out.alpha_id_hat, K=batch["K"])
 
 
 def train_step(objective, optimiser, batch, clip):
