@@ -22,7 +22,7 @@ from .sources.scans import read_scans, scan_files
 from ..geometry.registration import apply_similarity, register
 from ..geometry.surface import Surface
 from ..geometry.topology import adjacency, boundary_vertices, vertex_normals
-from ..io.files import HOME, ROOT, save_tensors, sha256, tensor_kind
+from ..io.files import HOME, ROOT, save_tensors, tensor_kind
 
 # %% ../../nbs/03_faces/04_carrier.ipynb #a674b301
 ALIGNED_LANDMARKS = [name for name in LANDMARKS if name != "chin"]  # that all models have at the same place

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..io.files import load_tensors, sha256
+from ..io.files import load_tensors
 
 # %% ../../nbs/03_faces/05_expressions.ipynb #e0000007
 @dataclass(frozen=True, eq=False)

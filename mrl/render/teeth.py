@@ -43,7 +43,7 @@ def _jaw(neutral, vertices):
 
 
 def _meet_row(origin, rays, lips, bounds):
-    "Return where rays (N, 3) from a point meet a row: distance (N,), inf if they do not, and x (N,) mm from its middle."
+    "Return where rays (N, 3) from a point meet a row: distance (N,), inf beside it, and x (N,) mm from its middle."
     middle, half_width, depth = (lips.max(0) + lips.min(0)) / 2, np.ptp(lips[:, 0]) / 2, np.ptp(lips[:, 2])
     front = np.array([middle[0], lips[:, 1].mean(), lips[:, 2].max() - BEHIND])
     curve = depth / half_width**2
