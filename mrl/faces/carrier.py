@@ -107,6 +107,7 @@ def _barycentric_rows(face, point, triangle):
 def wrap(
     carrier,  # Population
     model,  # MorphableModel in its head frame
+    pinned=True,  # pull the landmarks to the model's; else they only place the head
 ):  # Wrapped
     "Bend the mean head of a population onto the mean face of a model."
     from scipy.sparse import csc_array, diags_array
@@ -122,8 +123,9 @@ def wrap(
         on, point, _ = _touch(v, carrier.triangles, skin, face)
         weight, pull = np.zeros(V), np.zeros((V, 3))
         weight[on], pull[on] = 1, point - v[on]
-        weight[marks] += stiff / 3
-        pull[marks] += stiff / 3 * (goal - v[marks])
+        if pinned:
+            weight[marks] += stiff / 3
+            pull[marks] += stiff / 3 * (goal - v[marks])
         v = v + splu(csc_array(stiff * smoothness + diags_array(weight + 1e-6))).solve(pull)
     on, point, triangle = _touch(v, carrier.triangles, skin, face)
     return Wrapped(_place_eyes(carrier, v), on, _barycentric_rows(face, point, triangle))
