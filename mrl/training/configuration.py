@@ -73,12 +73,14 @@ def conflicts(config):
     light = c.encoder == "efficientnet_lite0"
     own = (c.width, c.batch_norm) != (TrainConfig.width, TrainConfig.batch_norm)
     depth = (c.near, c.far) != (TrainConfig.near, TrainConfig.far)
+    few = not c.data and c.batch_size > c.n_images
     rules = [
         (light and own, "width and batch_norm are those of VGG16: leave them out with encoder='efficientnet_lite0'"),
         (c.setting == "photo" and depth, "setting='photo' decides near and far: leave them out"),
         (c.setting == "photo" and c.face_model != "anny", "setting='photo' goes with face_model='anny'"),
         (c.image_size % 32, f"image_size must be a multiple of 32, got {c.image_size}"),
         (c.weights != "none" and c.width != 1 and not light, 'weights="imagenet" goes with width 1.0'),
+        (few, f"batch_size: expected at most n_images={c.n_images}, got {c.batch_size}"),
         (decided, f"data={c.data!r} decides {', '.join(RENDERED)}: leave them out"),
         (run.is_absolute() or ".." in run.parts, f"run must be a relative path without '..', got {c.run!r}"),
     ]
@@ -95,6 +97,13 @@ def check_config(config):
     problems = conflicts(config) + wrong_loss(config)
     if problems:
         raise ValueError("; ".join(problems))
+    if config.leave_out:
+        from mrl.faces.population import parse_condition  # here, because a network is read without populations
+
+        try:
+            parse_condition(config.leave_out)
+        except ValueError as e:
+            raise ValueError(f"leave_out: {e}") from None
     rendered = {k: getattr(config, k) for k in ("without", "near", "far")}
     if any(v != getattr(TrainConfig, k) for k, v in rendered.items()):
         from mrl.data.configuration import DataConfig  # here, because a network is read without the data stack
