@@ -124,6 +124,26 @@ class Criterion(nn.Module):
         return torch.tensor(torch.finfo(b.x.dtype).tiny, dtype=b.x.dtype)
 
     def forward(self, x_hat, q_hat, t_hat, x, q, t, alpha_id_hat=None, *, K=None, weight=None):
+        """Return the loss of a batch.
+
+        Args:
+            x_hat: (B, N, 3) or (N, 3) predicted points, in the predicted world, any unit of length.
+            q_hat: (B, 4) predicted rotations, camera-to-world, w first.
+            t_hat: (B, 3) predicted camera positions, unit of `x_hat`.
+            x: (B, N, 3) true points, in the true world.
+            q: (B, 4) true rotations, camera-to-world, w first.
+            t: (B, 3) true camera positions.
+            alpha_id_hat: (B, M) predicted coefficients of a 3DMM, for losses that regularise them.
+            K: (3, 3) or (B, 3, 3) intrinsics, pixels; default: those of the constructor.
+            weight: (B,) weights of images or (B, N) of points; default: all alike.
+
+        Returns:
+            Scalar tensor in the unit of the loss; with `reduction="none"` one value per image.
+
+        Raises:
+            ValueError: shapes that do not fit, values that are not finite, or no intrinsics where the loss needs
+                them.
+        """
         b = inputs_of(self, x_hat, q_hat, t_hat, x, q, t, K, weight)
         hidden, drawn = self.examine(b, self.draw(b))
         return reduce_images(*self.compare(b, drawn, hidden, alpha_id_hat), self.reduction, b.batch)
@@ -209,6 +229,26 @@ class CompositeLoss(Criterion):
         return reduce_images(values, weight)
 
     def forward(self, x_hat, q_hat, t_hat, x, q, t, alpha_id_hat=None, *, K=None, weight=None):
+        """Return the loss of a batch.
+
+        Args:
+            x_hat: (B, N, 3) or (N, 3) predicted points, in the predicted world, any unit of length.
+            q_hat: (B, 4) predicted rotations, camera-to-world, w first.
+            t_hat: (B, 3) predicted camera positions, unit of `x_hat`.
+            x: (B, N, 3) true points, in the true world.
+            q: (B, 4) true rotations, camera-to-world, w first.
+            t: (B, 3) true camera positions.
+            alpha_id_hat: (B, M) predicted coefficients of a 3DMM, for losses that regularise them.
+            K: (3, 3) or (B, 3, 3) intrinsics, pixels; default: those of the constructor.
+            weight: (B,) weights of images or (B, N) of points; default: all alike.
+
+        Returns:
+            Scalar tensor in the unit of the loss; with `reduction="none"` one value per image.
+
+        Raises:
+            ValueError: shapes that do not fit, values that are not finite, or no intrinsics where the loss needs
+                them.
+        """
         b = self.inputs(x_hat, q_hat, t_hat, x, q, t, K, weight)
         values, weight, which = self.image_parts(b, alpha_id_hat, K)
         floor = self.floor(b, which)
