@@ -5,7 +5,7 @@ These are the measurements behind notebook nbs/08_photo/01_detection.ipynb.
     python benchmarks/face_detection.py --scenes 300
 
 renders photographs of validation identities with room around the face and writes
-    results/face_detection/scenes.csv   one row per picture: who, pose, the true box, the box of the points (px)
+    results/face_detection/scenes.csv   one row per picture: who, pose, the true box (px), errors of the box that is found
     results/face_detection/points.csv   one row per point: its vertex, how far it scatters on the mean face (mm)
     results/face_detection/config.json  configuration, commit, versions
     data/detector/face.json             the points that scatter least, as vertices of the face, and its outline
@@ -22,7 +22,7 @@ import torch
 
 import mrl
 from mrl.data.cameras import sample_cameras
-from mrl.data.configuration import DataConfig
+from mrl.data.configuration import CropConfig, DataConfig
 from mrl.data.rendered import render_image
 from mrl.faces.population import load_population, split_identities
 from mrl.geometry.camera import intrinsics, pose_to_crop, project
@@ -35,6 +35,7 @@ from mrl.training.run import commit
 
 LOWEST, HIGHEST = 0.3, 0.5  # share of the picture that the face's larger side takes
 ROOM = 8  # pixels between face and picture's edge
+FOUND = ("across", "down", "side_error", "yaw_found")  # columns of a face that was found
 TURNED = 35.0  # yaw (deg) up to which pictures say which vertex a point is
 SCATTER, SEEN = 8.0, 0.7  # a point is kept if it scatters by at most so many mm, and is on so many of those pictures
 
@@ -109,12 +110,14 @@ def main():
         row = {"scene": i, "identity": label["identity"], **turn(label, args.size), "found": len(found)}
         row |= dict(zip(("centre_u", "centre_v", "side"), truth.round(2).tolist()))
         if found:
-            low, high = found[0].points[:, :2].min(0), found[0].points[:, :2].max(0)
-            seen = [*((low + high) / 2), (high - low).max()]
-            row |= dict(zip(("points_u", "points_v", "points_side"), np.round(seen, 2).tolist()))
-            if abs(row["yaw"]) < TURNED and np.abs(seen[:2] - truth[:2]).max() < truth[2] / 2:
+            left, top, right, bottom = found[0].box
+            centre, side = np.array([left + right, top + bottom]) / 2, right - left
+            off = (centre - truth[:2]) / (CropConfig.margin * truth[2])
+            row |= dict(zip(("across", "down", "side_error"), [*off.round(4), round(np.log(side / truth[2]), 4)]))
+            row |= {"yaw_found": round(found[0].yaw, 2)}
+            if abs(row["yaw"]) < TURNED and np.abs(off).max() < 0.4:
                 places.append(points_on_mean(found[0].points[:, :2], label, x, population))
-        table.append({k: row.get(k, "") for k in (*row, "points_u", "points_v", "points_side")})
+        table.append({k: row.get(k, "") for k in (*row, *FOUND)} if not found else row)
     write_csv(args.out / "scenes.csv", table)
     write_points(args.out / "points.csv", np.stack(places), population)
     used = asdict(config) | {"scenes": args.scenes, "face_share": [LOWEST, HIGHEST], "turned": TURNED}
