@@ -1,0 +1,15 @@
+"""From a photograph to a face in three dimensions."""
+
+from mrl import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "detection": ("Detection", "detect_face", "detect_faces"),
+        "camera": ("camera_matrices", "crop_of_box", "focal_length"),
+        "refinement": ("refine_pose_and_shape",),
+        "reconstruction": ("Reconstruction", "reconstruct", "reconstruct_faces"),
+        "evaluation": ("errors_on_photographs", "read_annotations"),
+        "files": ("export_now", "save_prediction"),
+    },
+)
