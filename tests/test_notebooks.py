@@ -122,6 +122,7 @@ def test_committed_measurements_are_drawn(tmp_path, monkeypatch, name):
         "evaluate_micc",
         "evaluate_h3ds",
         "photo",
+        "evaluate_photographs",
         "pose_robustness",
         "face_diversity",
     ],
