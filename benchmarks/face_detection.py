@@ -5,7 +5,7 @@ These are the measurements behind notebook nbs/08_photo/01_detection.ipynb.
     python benchmarks/face_detection.py --scenes 300
 
 renders photographs of validation identities with room around the face and writes
-    results/face_detection/scenes.csv   one row per picture: who, pose, the true box (px), errors of the box that is found
+    results/face_detection/scenes.csv   one row per picture: who, pose, true box (px), errors of the box that is found
     results/face_detection/points.csv   one row per point: its vertex, how far it scatters on the mean face (mm)
     results/face_detection/config.json  configuration, commit, versions
     data/detector/face.json             the points that scatter least, as vertices of the face, and its outline

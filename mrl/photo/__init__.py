@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "refinement": ("refine_pose_and_shape",),
         "reconstruction": ("Reconstruction", "reconstruct", "reconstruct_faces"),
         "evaluation": ("errors_on_photographs", "read_annotations"),
+        "texture": ("project_texture", "write_textured"),
         "files": ("export_now", "save_prediction"),
     },
 )

@@ -138,7 +138,7 @@ def face_points(
         centre, side, angle = (low + high) / 2, 1.5 * (high - low).max(), np.arctan2(eyes[1], eyes[0])
     return points, float(_certainty(logit.ravel()[0]))
 
-# %% ../../nbs/08_photo/01_detection.ipynb #81b6f740
+# %% ../../nbs/08_photo/01_detection.ipynb #ccad12c0
 @lru_cache(maxsize=1)
 def _face():
     "Return the numbers of points that are known on the mean face, their places (n, 3) and its outline (m, 3), mm."
@@ -209,8 +209,8 @@ def detect_face(
     if not found:
         h, w = image.shape[:2]
         raise ValueError(
-            f"no face found in the picture of {w} x {h}: expected one of at least a fifteenth of the longer side, upright "
-            "and turned by less than about 70 degrees; give box=(left, top, right, bottom) around the face, "
+            f"no face found in the picture of {w} x {h}: expected one of at least a fifteenth of the longer side, "
+            "upright and turned by less than about 70 degrees; give box=(left, top, right, bottom) around the face, "
             "from the hairline to below the chin"
         )
     return found[0]
