@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from ..io.files import atomic_write, load_tensors, read_json, save_tensors, sha256, write_json
+from ..io.paths import expand
 
 # %% ../../nbs/05_data/03_store.ipynb #2e31d6b5
 SHARD = 256  # images per file
@@ -224,7 +225,7 @@ def write_dataset(
 
     The bytes do not depend on `jobs`, `scheduler` or interruptions.
     """
-    folder, about = Path(folder), about or {}
+    folder, about = expand(folder), about or {}
     _claim(folder, asked)
     if _finished(folder, asked["config"]):
         return folder

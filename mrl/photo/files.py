@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['save_prediction', 'export_now']
 
-# %% ../../nbs/08_photo/06_files.ipynb #4de51d47
+# %% ../../nbs/08_photo/06_files.ipynb #652c5c6f
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +13,19 @@ import numpy as np
 from ..faces.landmarks import NOW_LANDMARKS
 from ..io.files import atomic_write, sha256
 from ..io.meshes import write_mesh
+from ..io.paths import existing, expand
 from .reconstruction import reconstruct
 
-# %% ../../nbs/08_photo/06_files.ipynb #78bb6fe4
+# %% ../../nbs/08_photo/06_files.ipynb #70a58006
+_WRITTEN = "# face predicted by mrl"  # beginning of the meshes that are written here
+
+
 def _belongs_to(path, line):
     "Return whether a prediction may be written to `path`: nothing is there, or it begins with our line."
-    marks = path.with_suffix(".landmarks.json")
     if not path.exists():
-        return not marks.exists()
+        return not any(path.with_suffix(suffix).exists() for suffix in (".landmarks.json", ".npy"))
     with open(path, "rb") as f:
-        return f.readline().strip() == line.encode()
+        return f.readline().strip().startswith(line.encode())
 
 
 def save_prediction(
@@ -31,9 +34,9 @@ def save_prediction(
     out=None,  # folder; default: that of the picture
 ):  # Path of the OBJ file; the landmarks are beside it as .landmarks.json
     "Write a prediction and its landmarks; FileExistsError if all names are of files not written for this picture."
-    picture = Path(picture).expanduser()
-    folder = Path(out).expanduser() if out else picture.parent
-    comment = f"face predicted by mrl from {picture.name}, sha256 {sha256(picture)[:16]}"
+    picture = expand(picture)
+    folder = expand(out) if out else picture.parent
+    comment = f"{_WRITTEN[2:]} from {picture.name}, sha256 {sha256(picture)[:16]}"
     paths = [
         folder / f"{name}.obj" for name in (picture.stem, f"{picture.stem}-prediction", f"{picture.name}-prediction")
     ]
@@ -44,10 +47,10 @@ def save_prediction(
     write_mesh(path, face.x, face.triangles, face.landmarks, comment=comment)
     return path
 
-# %% ../../nbs/08_photo/06_files.ipynb #b71eca7e
+# %% ../../nbs/08_photo/06_files.ipynb #fe28450e
 def _now_lines(image_list):
     "Return the lines of a list; ValueError names the first that has another form, or two with one output."
-    text = Path(image_list).read_text(encoding="utf-8-sig")
+    text = expand(image_list).read_text(encoding="utf-8-sig")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         raise ValueError(f"{image_list}: no pictures listed")
@@ -72,6 +75,7 @@ def export_now(
 ):  # list of dicts image, problem: pictures that have no prediction
     """Export predictions for every picture of a list, in the form that the NoW challenge takes.
 
+    Nothing is replaced or deleted but earlier exports: FileExistsError names a file that is none, before any work.
     ValueError: a list without lines, or a line of another form; a face model without the seven landmarks.
     """
     from tqdm.auto import tqdm
@@ -80,12 +84,16 @@ def export_now(
     missing = [name for name in NOW_LANDMARKS if name not in run.morphable.landmarks]
     if missing:
         raise ValueError(f"face model {run.morphable.name}: landmarks {', '.join(missing)} are missing")
+    targets = {line: (expand(out) / line).with_suffix(".obj") for line in lines}
+    foreign = [target for target in targets.values() if not _belongs_to(target, _WRITTEN)]
+    if foreign:
+        raise FileExistsError(f"{foreign[0]}: it or its .npy is no export of mrl; choose another folder with out=")
     problems = []
     for line in tqdm(lines, disable=not progress, desc="NoW"):
-        target = (Path(out) / line).with_suffix(".obj")
+        target, picture = targets[line], expand(images) / line
         try:
-            face = reconstruct(run, Path(images) / line, box=(boxes or {}).get(line))
-            write_mesh(target, face.x, face.triangles)
+            face = reconstruct(run, existing(picture) or picture, box=(boxes or {}).get(line))
+            write_mesh(target, face.x, face.triangles, comment=f"{_WRITTEN[2:]} from {line}")
             with atomic_write(target.with_suffix(".npy")) as tmp, open(tmp, "wb") as f:
                 np.save(f, face.x[[face.landmarks[name] for name in NOW_LANDMARKS]].double().numpy())
         except (ValueError, FloatingPointError, FileNotFoundError) as e:

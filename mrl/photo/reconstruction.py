@@ -96,13 +96,13 @@ def _warnings(face, size):
         found.append(f"the camera is {distance:.0f} mm from the head, which is unusual; is the focal length right?")
     return tuple(found)
 
-# %% ../../nbs/08_photo/04_reconstruction.ipynb #6212f893
+# %% ../../nbs/08_photo/04_reconstruction.ipynb #bbfec6ec
 def _open(image):
-    "Return pixels, EXIF's focal length or None, and a name for errors; `image` is a path or an array."
+    "Return pixels, EXIF's focal length or None, why it was not used, a name for errors; `image` is a path or an array."
     if isinstance(image, (str, Path)):
         picture = read_picture(image)
-        return check_image(picture.pixels), picture.focal, f"{image}: "
-    return check_image(image), None, ""
+        return check_image(picture.pixels), picture.focal, picture.doubt, f"{image}: "
+    return check_image(image), None, "", ""
 
 
 def _points_in(picture, box):
@@ -112,10 +112,11 @@ def _points_in(picture, box):
     return points if certainty > LEAST else None
 
 
-def _in_box(run, picture, focal, exif, box, points, looks, refine):
+def _in_box(run, picture, focal, exif, doubt, box, points, looks, refine):
     "Return the Reconstruction of the face in a box."
     size = picture.shape[1::-1]
     f, source = focal_length(size, max(box[2] - box[0], box[3] - box[1]), focal, exif)
+    source = f"{source}; {doubt}" if doubt and source.startswith("guessed") else source
     K = intrinsics(f, size)
     out, crop, K_crop, box = _looks(run.network, picture, K, box, looks)
     face = Reconstruction(
@@ -145,7 +146,7 @@ def reconstruct(
     refine=False,  # whether pose and shape are refined with the points of Face Mesh
 ):  # Reconstruction
     "Return the largest face in a picture. ValueError: no face found, not a box, not an image; files are named."
-    picture, exif, name = _open(image)
+    picture, exif, doubt, name = _open(image)
     try:
         if box is None:
             found = detect_face(picture)
@@ -153,14 +154,15 @@ def reconstruct(
         else:
             box = check_box(box, picture.shape[1::-1])
             points = _points_in(picture, box)
-        return _in_box(run, picture, focal, exif, box, points, looks, refine)
+        return _in_box(run, picture, focal, exif, doubt, box, points, looks, refine)
     except ValueError as e:
         raise ValueError(f"{name}{e}") from None
 
 
 def reconstruct_faces(run, image, focal=None, looks=2, refine=False):  # list of Reconstruction, the largest first
     "Return every face in a picture, as `reconstruct` does for the largest; an empty list if there is none."
-    picture, exif, _ = _open(image)
+    picture, exif, doubt, _ = _open(image)
     return [
-        _in_box(run, picture, focal, exif, found.box, found.points, looks, refine) for found in detect_faces(picture)
+        _in_box(run, picture, focal, exif, doubt, found.box, found.points, looks, refine)
+        for found in detect_faces(picture)
     ]
