@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['WARM_UP', 'StepSampler', 'loss_vertices', 'Objective', 'train_step', 'make_optimiser', 'step_loader', 'Fit',
-           'begin_fit', 'Tally', 'history_row', 'save_row', 'show_progress', 'diverged', 'fit', 'train']
+           'begin_fit', 'Tally', 'history_row', 'save_row', 'show_progress', 'diverged', 'fit', 'is_finished', 'train']
 
 # %% ../../nbs/06_training/10_loop.ipynb #38c5658c
 import math
+import os
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from ..faces.morphable import save_morphable_model
-from ..io.files import HOME, write_json
+from ..io.files import HOME, temporaries, write_json
+from ..io.processes import end_with
 from ..io.tables import write_csv
 from .augmentation import Augmentation
 from .criterion import make_criterion
@@ -25,7 +28,7 @@ from .distributed import make_fabric, of_whole_batch, own_rows, resolve_device
 from .evaluation import evaluate, write_metrics
 from .metrics import image_metrics
 from .preparation import prepare
-from .run import Learner, claim_run, load_state, provenance, run_record, save_state
+from .run import Learner, claim_run, load_state, own_run, provenance, run_record, save_state
 
 # %% ../../nbs/06_training/10_loop.ipynb #3a7c1771
 class StepSampler(torch.utils.data.Sampler):
@@ -146,7 +149,7 @@ def begin_fit(config, folder, data, model, fabric):
     model.to(fabric.device, memory_format=torch.channels_last).train()
     criterion.to(fabric.device)
     learner = Learner(model, criterion, *make_optimiser(model, criterion, config))
-    step, rows = load_state(folder, learner)
+    step, rows = load_state(folder, config, learner)
     people = data.population
     seen = loss_vertices(torch.from_numpy(people.mean[people.face_vertices]), config.vertices)
     objective = Objective(model, criterion, seen)
@@ -182,7 +185,7 @@ def save_row(config, folder, state, tally, data, fabric):
     mean = fabric.all_reduce(tally.total) / tally.steps  # over all processes
     if fabric.is_global_zero:
         state.rows.append(history_row(state, mean, speed, data, fabric.device))
-        save_state(folder, state.learner, state.step, state.rows)
+        save_state(folder, config, state.learner, state.step, state.rows)
         write_csv(folder / "history.csv", state.rows)
 
 # %% ../../nbs/06_training/10_loop.ipynb #8ab735ac
@@ -211,6 +214,8 @@ def fit(config, folder, data, model, fabric, progress=True):
 
     state = begin_fit(config, folder, data["train"], model, fabric)
     lead, device, done = fabric.is_global_zero, fabric.device, state.step * config.batch_size
+    if lead and state.rows:  # the process may have been killed between writing the state and this
+        write_csv(folder / "history.csv", state.rows)
     silent = not (progress and lead)
     bar = tqdm(total=config.steps * config.batch_size, initial=done, unit="image", desc=config.run, disable=silent)
     augment = Augmentation(config, data["train"].population, device, fabric.global_rank)
@@ -234,6 +239,13 @@ def fit(config, folder, data, model, fabric, progress=True):
     bar.close()
 
 # %% ../../nbs/06_training/10_loop.ipynb #687fa842
+def is_finished(folder):  # bool
+    "Return whether a folder holds a finished run, and nothing that a killed process left there."
+    left = (folder / "state.pt").exists() or temporaries(folder)
+    whole = all((folder / name).exists() for name in ("metrics.json", "checkpoint.safetensors"))
+    return whole and not (left and os.access(folder, os.W_OK))
+
+
 def train(
     config,  # TrainConfig
     results_dir=HOME / "results",  # the run goes to results_dir/config.run
@@ -243,19 +255,31 @@ def train(
     "Train and evaluate one network. Resumes a killed run; returns at once if the run is complete."
     folder = Path(results_dir) / config.run
     claim_run(folder, config)
-    if (folder / "metrics.json").exists() and (folder / "checkpoint.safetensors").exists():
+    if is_finished(folder):
         return folder
     device, bf16 = resolve_device(config)
     fabric = make_fabric(config, device)
+    if fabric.world_size > 1:
+        end_with(os.getppid())  # torchrun
+    fabric.launch()
+    with own_run(folder, config) if fabric.is_global_zero else nullcontext():
+        fabric.barrier()  # the other processes wait until the folder is theirs
+        if not is_finished(folder):
+            _train(config, folder, data_dir, fabric, bf16, progress)
+        fabric.barrier()
+    return folder
+
+
+def _train(config, folder, data_dir, fabric, bf16, progress):
+    "Train and evaluate a network in a folder that this process, or the first of several, owns."
     prepared = prepare(config, data_dir, progress)
     prepared.network.bf16 = bf16
-    record = run_record(folder, config, provenance(device, bf16, prepared.data["train"], fabric.world_size))
-    fabric.launch()
+    about = provenance(fabric.device, bf16, prepared.data["train"], fabric.world_size)
+    record = run_record(folder, config, about)
+    fabric.barrier()  # all have read the record of the killed run
     if fabric.is_global_zero:
         write_json(folder / "config.json", record)
         save_morphable_model(folder / "morphable.safetensors", prepared.morphable)
     fit(config, folder, prepared.data, prepared.network, fabric, progress)
     if fabric.is_global_zero:
-        write_metrics(folder, config, prepared, device)
-    fabric.barrier()
-    return folder
+        write_metrics(folder, config, prepared, fabric.device)
