@@ -7,47 +7,56 @@ __version__ = "0.2.0"
 
 from importlib import import_module
 
-_PUBLIC = {
-    "losses": (
-        "MultiviewReprojectionLoss",
-        "ReprojectionLoss",
-        "GeometricAlignmentLoss",
-        "PixelAlignmentLoss",
-        "MultiTermLoss",
-        "HomoscedasticLoss",
-        "LogTermsLoss",
-        "LogMultiviewReprojectionLoss",
-        "Disentangled",
-        "multiview_reprojection",
-    ),
-    "geometry.camera": ("project", "look_at"),
-    "geometry.relative_pose": ("relative_pose",),
-    "faces.population": ("Population", "load_population"),
-    "faces.morphable": ("MorphableModel", "fit_morphable_model", "load_morphable_model", "save_morphable_model"),
-    "faces.sources": ("read_face_model",),
-    "render.renderer": ("Renderer",),
-    "data.configuration": ("DataConfig",),
-    "data.rendered": ("build_dataset",),
-    "data.dataset": ("FaceImages",),
-    "data.photographs": ("import_photographs",),
-    "training.network": ("Prediction", "Reconstructor"),
-    "training.configuration": ("TrainConfig",),
-    "training.evaluation": ("evaluate",),
-    "training.loop": ("train",),
-    "training.run": ("Run",),
-    "io.meshes": ("read_mesh", "write_mesh"),
-    "photo.reconstruction": ("reconstruct",),
-    "scans.protocols": ("PROTOCOLS", "Protocol"),
-}
-_MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
-__all__ = ["__version__", *_MODULE_OF]
+
+def lazy_names(package, modules):
+    """Return `__getattr__`, `__dir__` and `__all__` of a package that imports a module when a name of it is first used.
+
+    `modules` is a dict from a module of the package to the names that the package offers of it.
+    """
+    module_of = {name: module for module, names in modules.items() for name in names}
+
+    def find(name):
+        if name not in module_of:
+            names = ", ".join(module_of)
+            raise AttributeError(f"module {package!r} has no attribute {name!r}; its public names are {names}")
+        return getattr(import_module(f"{package}.{module_of[name]}"), name)
+
+    return find, lambda: sorted({*vars(import_module(package)), *module_of}), list(module_of)
 
 
-def __getattr__(name):
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'mrl' has no attribute {name!r}; its public names are {', '.join(_MODULE_OF)}")
-    return getattr(import_module(f"mrl.{_MODULE_OF[name]}"), name)
-
-
-def __dir__():
-    return sorted({*globals(), *_MODULE_OF})
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "losses": (
+            "MultiviewReprojectionLoss",
+            "ReprojectionLoss",
+            "GeometricAlignmentLoss",
+            "PixelAlignmentLoss",
+            "MultiTermLoss",
+            "HomoscedasticLoss",
+            "LogTermsLoss",
+            "LogMultiviewReprojectionLoss",
+            "Disentangled",
+            "multiview_reprojection",
+        ),
+        "geometry.camera": ("project", "look_at"),
+        "geometry.relative_pose": ("relative_pose",),
+        "faces.population": ("Population", "load_population"),
+        "faces.morphable": ("MorphableModel", "fit_morphable_model", "load_morphable_model", "save_morphable_model"),
+        "faces.sources": ("read_face_model",),
+        "render.renderer": ("Renderer",),
+        "data.configuration": ("DataConfig",),
+        "data.rendered": ("build_dataset",),
+        "data.dataset": ("FaceImages",),
+        "data.photographs": ("import_photographs",),
+        "training.network": ("Prediction", "Reconstructor"),
+        "training.configuration": ("TrainConfig",),
+        "training.evaluation": ("evaluate",),
+        "training.loop": ("train",),
+        "training.run": ("Run",),
+        "io.meshes": ("read_mesh", "write_mesh"),
+        "photo.reconstruction": ("reconstruct",),
+        "scans.protocols": ("PROTOCOLS", "Protocol"),
+    },
+)
+__all__ = ["__version__", *__all__]

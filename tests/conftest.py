@@ -4,6 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("mrl", derandomize=True, deadline=None, max_examples=30, database=None)  # the same every time
+settings.load_profile("mrl")
 
 
 @pytest.fixture(scope="session")

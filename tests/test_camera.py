@@ -1,18 +1,24 @@
-"""Cameras against a naive NumPy and SciPy implementation; the image plane; the relative pose and its readings."""
+"""Cameras against a naive NumPy and SciPy implementation; the image plane; pixels that do not depend on the frame."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
+from strategies import agree, batches, directions, dtypes, generators, poses
+from strategies import randn as normal
 
 from mrl.geometry.camera import (
     crop_intrinsics,
+    crop_to_pose,
     intrinsics,
     invert_pose,
     look_at,
     pose_matrix,
+    pose_to_crop,
     project,
     project_camera,
     resize_intrinsics,
@@ -95,43 +101,6 @@ def test_projection_agrees_with_naive_code(rng):
             np.testing.assert_allclose(
                 many[b, v].numpy(), naive_project(x[b].numpy(), K.numpy(), q[v].numpy(), t[v].numpy()), rtol=1e-10
             )
-
-
-def test_relative_pose_agrees_with_naive_code(rng):
-    (q, t), (q_hat, t_hat) = random_pose((6,), rng), random_pose((6,), rng)
-    q_hat = -7 * q_hat
-    D = relative_pose(q, t, q_hat, t_hat)
-    for b in range(6):
-        expected = naive_pose(q[b].numpy(), t[b].numpy()) @ np.linalg.inv(
-            naive_pose(q_hat[b].numpy(), t_hat[b].numpy())
-        )
-        np.testing.assert_allclose(D[b].numpy(), expected, rtol=0, atol=1e-11)
-    close(D @ pose_matrix(q_hat, t_hat), pose_matrix(q, t))
-    close(relative_pose(q, t, q, t), torch.eye(4, dtype=torch.float64).expand(6, 4, 4), rtol=0, atol=1e-12)
-    close(relative_pose(q_hat, t_hat, q, t), invert_pose(D))
-    assert relative_pose(q[:, None], t[:, None], q_hat, t_hat).shape == (6, 6, 4, 4)
-
-
-def test_gauge_invariance(rng):
-    (q, t), (q_hat, t_hat), (q_g, t_g) = (random_pose((20,), rng) for _ in range(3))
-    x_hat = 80 * randn(20, 15, 3, rng=rng)
-    G = pose_matrix(q_g, t_g)
-    moved = relative_pose(q, t, quaternion_multiply(q_g, q_hat), transform_points(G, t_hat[:, None])[:, 0])
-    before = relative_pose(q, t, q_hat, t_hat)
-    close(transform_points(moved, transform_points(G, x_hat)), transform_points(before, x_hat))
-
-
-def test_zero_exactly_when_the_camera_frames_agree(rng):
-    (q, t), (q_hat, t_hat) = random_pose((20,), rng), random_pose((20,), rng)
-    x = 80 * randn(20, 15, 3, rng=rng)
-    in_camera = transform_points(invert_pose(pose_matrix(q, t)), x)
-    D = relative_pose(q, t, q_hat, t_hat)
-    close(transform_points(D, transform_points(pose_matrix(q_hat, t_hat), in_camera)), x)
-    error = randn(20, 15, 3, rng=rng)  # an error in the camera frame is an error of the same length
-    carried = transform_points(D, transform_points(pose_matrix(q_hat, t_hat), in_camera + error))
-    close((carried - x).norm(dim=-1), error.norm(dim=-1))
-    own_view = project(transform_points(D, x), K, q, t)
-    close(own_view, project(x, K, q_hat, t_hat))  # in the true camera: single-view reprojection
 
 
 def test_gradients(rng):
@@ -324,6 +293,55 @@ def test_look_at(rng):
 def test_look_at_without_a_direction(eye, target, up):
     with pytest.raises(ValueError, match="eye, target, up: expected"):
         look_at(torch.tensor(eye), torch.tensor(target), up)
+
+
+# --- properties, in any batch shape ----------------------------------------------------------------------------------
+
+
+@given(poses(3))
+def test_rigid_motions_are_a_group(abc):
+    a, b, c = (pose_matrix(*pose) for pose in abc)
+    one = torch.eye(4, dtype=torch.float64).expand(a.shape)
+    agree(a @ invert_pose(a), one, scale=1000)  # positions of 600 mm cancel
+    agree(invert_pose(a) @ a, one, scale=1000)
+    agree((a @ b) @ c, a @ (b @ c), scale=1000)
+    agree(invert_pose(a @ b), invert_pose(b) @ invert_pose(a), scale=1000)
+    assert torch.equal(invert_pose(invert_pose(a))[..., :3, :3], a[..., :3, :3])
+
+
+@given(poses(2), generators, st.floats(0.01, 100))
+def test_pixels_depend_neither_on_the_world_frame_nor_on_its_unit(ab, rng, unit):
+    (q, t), (q_g, t_g) = ab
+    G = pose_matrix(q_g, t_g)
+    in_camera = normal((*q.shape[:-1], 5), 3, rng) * 60 + torch.tensor([0, 0, 700.0])
+    x = transform_points(pose_matrix(q, t), in_camera)
+    pixels = project(x, K, q, t)
+    agree(pixels, project_camera(in_camera, K))
+    agree(project(x, K, -q, t), pixels)
+    moved = transform_points(G, x), K, quaternion_multiply(q_g, q), transform_points(G, t[..., None, :])[..., 0, :]
+    agree(project(*moved), pixels)
+    agree(project(unit * x, K, q, unit * t), pixels)
+    agree(project(x, K, q, t, near=1.0), pixels)  # the guard is out of the way
+
+
+@given(batches, dtypes, generators)
+def test_a_crop_gives_its_pose_back(batch, dtype, rng):
+    "Faces anywhere in front of the camera, turned by any rotation."
+    q_camera = random_quaternion(batch, rng, dtype=torch.float64)
+    p = 60 * normal(batch, 3, rng) + torch.tensor([0, 0, 700.0])
+    t = -(quaternion_to_matrix(q_camera) @ p[..., None])[..., 0]
+    q, t, crop = q_camera.to(dtype), t.to(dtype), intrinsics(900.0, 224).to(dtype)
+    q_back, t_back = crop_to_pose(*pose_to_crop(q, t, crop, 224), crop, 224)
+    agree(quaternion_to_matrix(q_back), quaternion_to_matrix(q))
+    agree(t_back, t)
+
+
+@given(batches, generators, st.floats(1.0, 1e4))
+def test_a_camera_that_looks_at_a_point_sees_it_in_the_middle(batch, rng, distance):
+    target, up = 100 * normal(batch, 3, rng), normal(batch, 3, rng)
+    eye = target + distance * directions(batch, rng)
+    seen = transform_points(invert_pose(pose_matrix(look_at(eye, target, up), eye)), target[..., None, :])[..., 0, :]
+    agree(seen, torch.tensor([0, 0, distance], dtype=torch.float64).expand(seen.shape), scale=1e4)
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------

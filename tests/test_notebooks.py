@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -21,7 +19,6 @@ from mrl.study.comparison import headline
 from mrl.study.execution import load_study
 from mrl.study.runs import HEADLINE
 from mrl.training.configuration import TrainConfig
-from mrl.training.metrics import METRICS
 
 ROOT = Path(__file__).parent.parent
 TINY = dict(n_images=256, image_size=32, n_components=8, width=0.06, steps=6, batch_size=16, eval_every=3, device="cpu")
@@ -300,43 +297,8 @@ scene_landmarks=lambda s: f"{path}/{s}/landmarks.txt")
         run(tmp_path, monkeypatch, "evaluate_h3ds")
 
 
-def test_readme_table_is_the_reference_run():
-    "Every number of the README's table stands in results/reference/*/metrics.json."
-    rows = {}
-    for path in (ROOT / "results/reference").glob("*/metrics.json"):
-        metrics = read_json(path)
-        rows |= {path.parent.name: metrics["test"]} | metrics["test_controls"]
-    assert rows
-    readme = (ROOT / "README.md").read_text()
-    for name, scores in rows.items():
-        cells = " | ".join(f"{scores[k]['mean']:.2f}" for k in METRICS)
-        assert f"| {name} | {cells} |" in readme
-
-
-def test_readme_headline_is_the_long_runs():
-    "Every number of the study's table in the README follows from results/study/long."
-    readme = (ROOT / "README.md").read_text()
-    study = load_study(ROOT / "results/study")
-    for name, row in headline(study).items():
-        cells = " | ".join(
-            f"{mean:.2f} [{low:.2f}, {high:.2f}]"
-            for mean, low, high in (row[k] for k in ("reprojection", "shape", "camera_position", "camera_rotation"))
-        )
-        assert f"| {name.split(' (')[0]} | {cells} | {row['seeds']} |" in readme
-    for name in ("mean face, mean pose", "mean face, true pose"):
-        control = study["long/mrl-0"]["metrics"]["test_controls"][name]
-        assert (
-            f"| {name} | "
-            + " | ".join(
-                f"{control[k]['mean']:.2f}" for k in ("reprojection", "shape", "camera_position", "camera_rotation")
-            )
-            + " | |"
-            in readme
-        )
-
-
-def test_readme_says_what_the_study_says():
-    "The sentences below the table, from the same files."
+def test_the_study_holds():
+    "What the README and study.ipynb say of the long and short runs, from the files."
     study = load_study(ROOT / "results/study")
     rows = {name.split(" (")[0]: row for name, row in headline(study).items()}
     value = lambda row, k: rows[row][k][0]
@@ -346,6 +308,7 @@ def test_readme_says_what_the_study_says():
         for run in ("mrl-disentangled-3-log", "log-terms-camera", "alignment-l1", "alignment-l1-disentangled-3-log")
     )
     knows_nothing = study["long/mrl-0"]["metrics"]["test_controls"]["mean face, mean pose"][mm]["mean"]
+    assert 0.33 < value("MRL", deg) / value("Best pose", deg) - 1 < 0.37  # the README says 35 %
     assert (
         0.08 < 1 - value("MRL", px) / value("Best pose", px) < 0.12
         and abs(value("MRL", mm) - value("Best pose", mm)) < 0.1
@@ -388,15 +351,6 @@ def test_readme_says_what_the_study_says():
     ) > 1.15 * short("rivals/mrl")
 
 
-def test_import_is_light():
-    "import mrl pulls in no notebook tooling; the loss needs neither plotly nor embree."
-    code = (
-        "import sys, mrl, mrl.losses; print([m for m in ('nbdev','fastcore','IPython','plotly','papermill',"
-        "'embreex','trimesh','torchvision','joblib','igl','cv2') if m in sys.modules])"
-    )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout.strip() == "[]"
-
-
 NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
 by_path = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: str(p.relative_to(ROOT / "nbs")))
 
@@ -434,11 +388,3 @@ def test_links_lead_somewhere(path):
 def test_links_of_the_readme_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text()):
         assert target.startswith("http") or (path.parent / target).exists(), target
-
-
-def test_every_public_name_is_found():
-    import mrl
-
-    assert all(getattr(mrl, name) is not None for name in mrl.__all__) and set(mrl.__all__) <= set(dir(mrl))
-    with pytest.raises(AttributeError, match="no attribute 'nothing'; its public names are MultiviewReprojectionLoss"):
-        mrl.nothing  # noqa: B018

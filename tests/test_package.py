@@ -6,11 +6,26 @@ import shutil
 import site
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+HEAVY = [
+    "nbdev",
+    "fastcore",
+    "IPython",
+    "plotly",
+    "papermill",
+    "embreex",
+    "trimesh",
+    "torchvision",
+    "joblib",
+    "igl",
+    "cv2",
+]
 
 TORCH_ALONE = """
 import builtins, sys
@@ -37,6 +52,35 @@ loss = MultiviewReprojectionLoss()(x_hat, q, t, x, q, t, K=K)
 loss.backward()
 print(loss.item() > 0, x_hat.grad.norm().item() > 0)
 """
+
+
+LAZY = sorted(p.parent.name for p in (ROOT / "mrl").glob("*/__init__.py") if "lazy_names" in p.read_text())
+IMPORTS = f"""
+import sys
+import mrl
+{"".join(f"import mrl.{name}; " for name in LAZY)}
+print([m for m in sys.modules if m.startswith("mrl.") and m.count(".") > 1])
+print([m for m in ("torch", "numpy", "scipy") if m in sys.modules])
+import mrl.losses
+print([m for m in {HEAVY} if m in sys.modules])
+"""
+
+
+def test_import_is_light():
+    "Packages import none of their modules; the losses need no tool of notebooks, images or meshes."
+    done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.split() == ["[]", "[]", "[]"], done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("package", ["mrl", *(f"mrl.{name}" for name in LAZY)])
+def test_every_public_name_is_found(package):
+    "Each name is found once, in a module that offers it, and none hides a module of the package."
+    module = import_module(package)
+    assert set(module.__all__) <= set(dir(module)) and len(module.__all__) == len(set(module.__all__))
+    assert all(getattr(module, name) is not None for name in module.__all__)
+    assert not {m.name for m in iter_modules(module.__path__)} & set(module.__all__)
+    with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'nothing'; its public names are "):
+        module.nothing  # noqa: B018
 
 
 def test_losses_need_pytorch_alone():

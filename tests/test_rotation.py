@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 import roma
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 from scipy.spatial.transform import Rotation
+from strategies import agree, angles, batches, directions, dtypes, generators, rotations
+from strategies import randn as normal
 
 from mrl.geometry.rotation import (
     _haar_angle,
@@ -88,17 +92,6 @@ def test_batches_broadcast(rng):
     s = torch.rand(4, 3, generator=rng, dtype=torch.float64)
     close(slerp(p, q, s), slerp(p.expand(4, 3, 4), q.expand(4, 3, 4), s))
     assert slerp(p[0, 0], q[0], s).shape == (4, 3, 4)
-
-
-def test_group_laws(rng):
-    p, q, r = randn(3, 50, 4, rng=rng)
-    close(quaternion_multiply(quaternion_multiply(p, q), r), quaternion_multiply(p, quaternion_multiply(q, r)))
-    close(
-        quaternion_inverse(quaternion_multiply(p, q)), quaternion_multiply(quaternion_inverse(q), quaternion_inverse(p))
-    )
-    close(quaternion_multiply(q, quaternion_inverse(q)), IDENTITY.expand(50, 4))
-    close(quaternion_inverse(quaternion_inverse(q)), q)
-    close(quaternion_to_matrix(quaternion_multiply(p, q)), quaternion_to_matrix(p) @ quaternion_to_matrix(q))
 
 
 @pytest.mark.parametrize("scale", [-1, 1e-3, -1e4, 1e-200, 1e200])
@@ -371,3 +364,85 @@ def test_helpers():
     with pytest.raises(ValueError, match=r"q \(2,\), x \(3,\)"):
         rotate(torch.ones(2, 4), torch.ones(3, 3))
     assert broadcast_batch(a=(2, 1), b=()) == (2, 1)
+
+
+# --- properties, at any angle, in any batch shape and both precisions ------------------------------------------------
+
+
+@given(rotations(3))
+def test_group_axioms(pqr):
+    p, q, r = pqr
+    one = torch.tensor([1.0, 0, 0, 0], dtype=q.dtype).expand(q.shape)
+    agree(quaternion_multiply(quaternion_multiply(p, q), r), quaternion_multiply(p, quaternion_multiply(q, r)))
+    agree(quaternion_multiply(q, one), q)
+    agree(quaternion_multiply(one, q), q)
+    agree(quaternion_multiply(q, quaternion_inverse(q)), one)
+    agree(quaternion_multiply(quaternion_inverse(q), q), one)
+    agree(
+        quaternion_inverse(quaternion_multiply(p, q)), quaternion_multiply(quaternion_inverse(q), quaternion_inverse(p))
+    )
+    agree(quaternion_multiply(p, q).norm(dim=-1), torch.ones(q.shape[:-1], dtype=q.dtype))
+
+
+@given(rotations(2))
+def test_matrices_represent_the_group(pq):
+    p, q = pq
+    P, Q = quaternion_to_matrix(p), quaternion_to_matrix(q)
+    agree(quaternion_to_matrix(quaternion_multiply(p, q)), P @ Q)
+    agree(quaternion_to_matrix(quaternion_inverse(q)), Q.mT)
+    agree(torch.linalg.det(Q), torch.ones(q.shape[:-1], dtype=q.dtype))
+
+
+@given(rotations(2))
+def test_both_quaternions_of_a_rotation_are_one(pq):
+    "The double cover: q and -q rotate alike, are no angle apart, and give one matrix."
+    p, q = pq
+    assert torch.equal(quaternion_to_matrix(-q), quaternion_to_matrix(q))
+    assert torch.equal(rotate(-q, p[..., :3]), rotate(q, p[..., :3]))
+    agree(geodesic_angle(q, -q), torch.zeros(q.shape[:-1], dtype=q.dtype))
+    agree(geodesic_angle(p, -q), geodesic_angle(p, q))
+
+
+@given(rotations(1))
+def test_the_matrix_gives_its_quaternion_back(q):
+    (q,) = q
+    back = matrix_to_quaternion(quaternion_to_matrix(q))
+    assert (back[..., 0] >= 0).all()
+    agree(back * (back * q).sum(-1, keepdim=True).sign(), q)
+    agree(quaternion_to_matrix(back), quaternion_to_matrix(q))
+
+
+@given(batches, dtypes, angles, generators)
+def test_the_angle_of_an_exponential_is_its_length(batch, dtype, angle, rng):
+    v = (angle * directions(batch, rng)).to(dtype)
+    one = torch.tensor([1.0, 0, 0, 0], dtype=dtype)
+    agree(geodesic_angle(one, axis_angle_to_quaternion(v)), v.norm(dim=-1).clamp(max=math.pi))
+    agree(axis_angle_to_quaternion(-v), quaternion_inverse(axis_angle_to_quaternion(v)))
+
+
+@given(rotations(3))
+def test_the_angle_is_a_metric_that_rotations_leave_alone(pqr):
+    p, q, r = pqr
+    between = geodesic_angle(p, q)
+    agree(geodesic_angle(q, p), between)
+    assert (between <= geodesic_angle(p, r) + geodesic_angle(r, q) + 100 * torch.finfo(q.dtype).eps).all()
+    agree(geodesic_angle(quaternion_multiply(r, p), quaternion_multiply(r, q)), between)
+    agree(geodesic_angle(quaternion_multiply(p, r), quaternion_multiply(q, r)), between)
+
+
+@given(rotations(1), generators)
+def test_rotating_keeps_lengths_and_handedness(q, rng):
+    (q,) = q
+    x, y = (normal(q.shape[:-1], 3, rng).to(q.dtype) for _ in range(2))
+    agree(rotate(q, x).norm(dim=-1), x.norm(dim=-1))
+    agree(torch.linalg.cross(rotate(q, x), rotate(q, y)), rotate(q, torch.linalg.cross(x, y)))
+    agree(rotate(quaternion_inverse(q), rotate(q, x)), x)
+    agree(rotate(q, x), (quaternion_to_matrix(q) @ x[..., None])[..., 0])
+
+
+@given(rotations(2), st.floats(0, 1))
+def test_slerp_divides_the_angle(pq, s):
+    p, q = pq
+    middle, whole = slerp(p, q, s), geodesic_angle(p, q)
+    agree(geodesic_angle(p, middle), s * whole)
+    agree(geodesic_angle(middle, q), (1 - s) * whole)

@@ -289,8 +289,8 @@ def test_left_out_effect(population, tmp_path):
     assert effect["difference"][1] <= 2 <= effect["difference"][2] + 1e-9
 
 
-def test_readme_says_what_the_errors_say(population):
-    "The shares in the README's section on robustness, from the errors that are kept."
+def test_the_kept_errors_hold(population):
+    "What pose_robustness.ipynb and face_diversity.ipynb say in short, from the errors that are kept."
 
     def kept(name, loss):
         found = [load_errors(p) for p in sorted((ROOT / "results" / name).glob(f"{loss}-[0-9].safetensors"))]

@@ -1,0 +1,14 @@
+"""Files: atomic writes, meshes, pictures, tables and the parameters of notebooks."""
+
+from mrl import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "files": ("atomic_write", "load_tensors", "read_json", "save_tensors", "sha256", "write_json"),
+        "meshes": ("Mesh", "read_mesh", "read_polygons", "write_mesh"),
+        "parameters": ("check_fields", "check_parameters"),
+        "pictures": ("Picture", "read_picture"),
+        "tables": ("read_csv", "write_csv"),
+    },
+)

@@ -1,7 +1,10 @@
 """The Multiview Reprojection Loss, its criteria and what it is compared with; needs torch and mrl.geometry."""
 
+from . import balancing  # enters what combines parts in BALANCES
 from .criteria import (
+    BALANCES,
     CRITERIA,
+    CompositeLoss,
     Criterion,
     Disentangled,
     GeometricAlignmentLoss,
@@ -40,11 +43,13 @@ from .virtual_cameras import (
 )
 
 __all__ = [
+    "BALANCES",
     "CRITERIA",
     "NORMS",
     "READINGS",
     "TRANSLATIONS",
     "VIRTUAL_CAMERAS",
+    "CompositeLoss",
     "Criterion",
     "Disentangled",
     "GeometricAlignmentLoss",

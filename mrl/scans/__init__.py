@@ -1,0 +1,23 @@
+"""Benchmarks against scans: MICC, H3DS, the look-alike, protocols, methods and reports."""
+
+from mrl import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "micc": ("Subject", "read_frames", "read_micc"),
+        "h3ds": ("h3ds_protocol", "read_h3ds"),
+        "lookalike": ("build_lookalike",),
+        "protocols": ("PROTOCOLS", "Comparison", "Face", "Protocol", "compare"),
+        "methods": (
+            "Method",
+            "evaluate",
+            "folder_predictions",
+            "mean_face",
+            "methods_of",
+            "model_fit",
+            "network_predictions",
+        ),
+        "report": ("write_report",),
+    },
+)

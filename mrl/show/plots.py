@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'INK', 'GREY', 'mesh_figure', 'png_uri', 'jpeg_uri', 'overlay_figure', 'mesh_overlay', 'light_mesh',
-           'camera_figure', 'history_figure', 'band_figure', 'interval_figure', 'heat_figure', 'faces_figure',
-           'slider_figure', 'present', 'distribution_figure']
+           'frustum_lines', 'camera_figure', 'history_figure', 'band_figure', 'interval_figure', 'heat_figure',
+           'faces_figure', 'slider_figure', 'present', 'distribution_figure']
 
 # %% ../../nbs/10_show/01_plots.ipynb #5904d9c7
 import base64
@@ -223,6 +223,20 @@ def light_mesh(
     return np.asarray(kept[-1]).ravel(), np.asarray(kept[-3])
 
 # %% ../../nbs/10_show/01_plots.ipynb #951a4759
+def frustum_lines(
+    q,  # (V, 4) camera-to-world rotations, w first
+    t,  # (V, 3) camera positions, mm
+    size=60,  # mm, half of the width of a frustum
+):  # (14 V, 3) points of one line, numpy; NaN between the cameras
+    "Return the edges of camera frusta, with a triangle on their upper sides."
+    from mrl.geometry.camera import pose_matrix, transform_points
+
+    corners = torch.tensor([[-1.0, -1, 1.6], [1, -1, 1.6], [1, 1, 1.6], [-1, 1, 1.6], [0, 0, 0], [0, -1.6, 1.6]]) * size
+    path = [0, 1, 2, 3, 0, 4, 1, 5, 0, 4, 2, 3, 4]
+    lines = transform_points(pose_matrix(q.float(), t.float()), corners.expand(len(q), 6, 3))[:, path]
+    return torch.cat([lines, torch.full((len(q), 1, 3), torch.nan)], 1).flatten(0, 1).numpy().round()
+
+
 def camera_figure(
     vertices,
     triangles,  # (N, 3) mm, (T, 3): the face in the middle
@@ -230,14 +244,9 @@ def camera_figure(
     size=60,  # mm, how large a frustum is drawn
 ):  # plotly Figure
     "Draw a face and cameras around it, as frusta in the head frame (mm)."
-    from mrl.geometry.camera import pose_matrix, transform_points
-
     fig = mesh_figure(vertices, triangles)
-    corners = torch.tensor([[-1.0, -1, 1.6], [1, -1, 1.6], [1, 1, 1.6], [-1, 1, 1.6], [0, 0, 0], [0, -1.6, 1.6]]) * size
-    path = [0, 1, 2, 3, 0, 4, 1, 5, 0, 4, 2, 3, 4]  # the frustum, with a triangle on its upper side
     for i, (name, (q, t)) in enumerate(cameras.items()):
-        lines = transform_points(pose_matrix(q.float(), t.float()), corners.expand(len(q), 6, 3))[:, path]
-        lines = torch.cat([lines, torch.full((len(q), 1, 3), torch.nan)], 1).flatten(0, 1).numpy().round()
+        lines = frustum_lines(q, t, size)
         fig.add_trace(
             go.Scatter3d(
                 x=lines[:, 0],

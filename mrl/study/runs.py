@@ -4,11 +4,17 @@
 
 # %% auto #0
 __all__ = ['GRID', 'XQT', 'ALIGNMENT', 'BASELINES', 'RESCALED', 'HIDDEN', 'RATE', 'DEPTH', 'CHANCE', 'SELECTION', 'HEADLINE',
-           'NAMES', 'ORDER', 'COMPROMISE', 'DECISIVE', 'FURTHER', 'grid_name', 'grid_runs', 'study_runs',
-           'select_settings', 'long_runs', 'settled_runs']
+           'NAMES', 'ORDER', 'COMPROMISE', 'DECISIVE', 'FURTHER', 'PARTS', 'LOG_MRL', 'COMBINATIONS', 'AGGREGATORS',
+           'grid_name', 'grid_runs', 'study_runs', 'select_settings', 'long_runs', 'settled_runs', 'oracle_weights',
+           'random_weights', 'combination_runs']
 
 # %% ../../nbs/07_study/01_runs.ipynb #49c870a2
 from pathlib import Path
+
+import numpy as np
+
+from ..losses import CompositeLoss
+from ..training.run import read_history
 
 # %% ../../nbs/07_study/01_runs.ipynb #2170c104
 GRID = [(alpha, beta, 0.0, "world") for alpha in (1.0, 10.0, 100.0, 1000.0) for beta in (0.01, 0.1, 1.0)] + [
@@ -193,3 +199,47 @@ def settled_runs(
     rows = [(run, p, 0) for run, p in (DECISIVE | FURTHER).items()]
     rows += [(run, p, seed) for seed in range(1, seeds) for run, p in DECISIVE.items()]
     return {f"{name}/settled/{run}-{seed}": common | p | dict(seed=seed) for run, p, seed in rows}
+
+# %% ../../nbs/07_study/01_runs.ipynb #9b6e05a8
+PARTS = dict(disentangled=True, parts=3)
+LOG_MRL = dict(loss="log_mrl")
+COMBINATIONS = {
+    "log-mrl": LOG_MRL,
+    "sum": PARTS,
+    **{f"only-{k}": PARTS | dict(part_weights=w) for k, w in (("shape", "1,0,0"), ("rotation", "0,1,0"))},
+    "only-translation": PARTS | dict(part_weights="0,0,1"),
+    **{name: PARTS | dict(balance=name) for name in ("gls", "uw", "log-until-500", "log-from-500")},
+    **{name: PARTS | dict(balance=name) for name in ("uw-so-1", "uw-so-0.1", "dwa", "rlw", "stch")},
+}
+AGGREGATORS = {name: PARTS | dict(balance=name) for name in ("imtl-g", "aligned-mtl", "nash-mtl", "db-mtl")}
+
+
+def oracle_weights(
+    folder,  # of a finished run of disentangled log-MRL
+):  # str, as `part_weights`
+    "Return the inverse of the parts at the end of a run, with a mean of 1."
+    last = read_history(folder)[-1]
+    inverse = [1 / last[f"part_{k}"] for k in CompositeLoss.part_names]
+    return ",".join(f"{3 * w / sum(inverse):.3g}" for w in inverse)
+
+
+def random_weights(n):  # list of str
+    "Return constant weights of a random search."
+    draws = 10 ** np.random.default_rng(0).uniform(-1.5, 1.5, (n, 3))
+    return [",".join(f"{w:.3g}" for w in draw) for draw in draws]
+
+
+def combination_runs(
+    oracle="",  # weights from `oracle_weights`; empty: the runs with them are left out
+    name="study",  # folder in results/
+    **protocol,  # as in `study_runs`
+):  # dict "name/combinations/run" -> parameters of TrainConfig
+    "Return the short runs that combine MRL's parts in other ways, in the order of interest."
+    chosen = {"oracle": PARTS | dict(part_weights=oracle)} if oracle else {}
+    random = {f"random-{i:02d}": PARTS | dict(part_weights=w) for i, w in enumerate(random_weights(len(GRID)))}
+    tuned = {"log-mrl": LOG_MRL, "sum": PARTS} | chosen
+    rates = [("adamw", 3e-4), ("adamw", 3e-3), ("sgd", 1e-3), ("sgd", 1e-2), ("sgd", 1e-1)]
+    rated = {f"{run}-{o}-{lr:g}": p | dict(optimiser=o, lr=lr) for o, lr in rates for run, p in tuned.items()}
+    short = dict(n_images=50_000, steps=1000, eval_every=500, test=False) | protocol
+    runs = COMBINATIONS | chosen | AGGREGATORS | random | rated
+    return {f"{name}/combinations/{run}": short | parameters for run, parameters in runs.items()}

@@ -102,6 +102,8 @@ class TrainConfig:
     disentangled: bool = False  # sum the loss over parts, each with the truth of the others (mrl.losses.Disentangled)
     parts: int = 2  # of a disentangled loss: 2 shape and pose, 3 shape, rotation and translation
     logarithms: bool = False  # add the logarithms of the parts of a disentangled loss
+    balance: str = ""  # what combines the parts of a disentangled loss (mrl.losses.BALANCES); "": their weighted sum
+    part_weights: str = ""  # of the parts of a disentangled loss in their sum, comma-separated; "": equal
     reading: str = "camera-to-world"  # of poses (geometric_alignment); the authors' code reads world-to-camera
     alpha: float = 100.0  # weight of the rotation term (multi_term; homoscedastic: initial)
     beta: float = 0.1  # weight of the translation term, per unit (multi_term; homoscedastic: initial)
@@ -127,8 +129,9 @@ class TrainConfig:
     vertices: int = within(2500, 3, 10**6)  # of the loss, spread evenly (all, if there are fewer); metrics use all
     steps: int = within(2250, 1, 10**9)  # optimiser steps
     batch_size: int = within(64, 2, 10**6)  # images per step
-    lr: float = within(1e-3, 1e-12, 1e38)  # peak learning rate of AdamW, warmed up and decayed by a cosine
-    weight_decay: float = within(1e-2, 0, 1e3)  # of AdamW
+    optimiser: str = one_of("adamw", ("adamw", "sgd"))  # sgd: with a momentum of 0.9
+    lr: float = within(1e-3, 1e-12, 1e38)  # peak learning rate, warmed up and decayed by a cosine
+    weight_decay: float = within(1e-2, 0, 1e3)  # of the network
     clip: float = within(0.0, 0, 1e38)  # gradients are scaled down to this norm; 0: never
     eval_every: int = within(250, 1, 10**9)  # steps between validations and checkpoints
     test: bool = True  # also measure the finished network on the test identities; leave this to final runs

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['WARM_UP', 'StepSampler', 'loss_vertices', 'Objective', 'train_step', 'make_optimiser', 'step_loader', 'Fit',
-           'begin_fit', 'Tally', 'history_row', 'save_row', 'show_progress', 'diverged', 'fit', 'is_finished', 'train']
+           'begin_fit', 'gradient_shares', 'Tally', 'history_row', 'save_row', 'show_progress', 'diverged', 'fit',
+           'is_finished', 'train']
 
 # %% ../../nbs/06_training/10_loop.ipynb #38c5658c
 import math
@@ -22,6 +23,7 @@ from ..faces.morphable import save_morphable_model
 from ..io.files import HOME, temporaries, write_json
 from ..io.processes import end_with
 from ..io.tables import write_csv
+from ..losses import CompositeLoss
 from .augmentation import Augmentation
 from .criterion import make_criterion
 from .distributed import make_fabric, of_whole_batch, own_rows, resolve_device
@@ -80,13 +82,20 @@ class Objective(torch.nn.Module):
     ):
         super().__init__()
         self.model, self.criterion, self.rows = model, criterion, rows
+        balance = getattr(criterion, "balance", None)
+        if hasattr(balance, "keep_features"):
+            model.encoder.register_forward_hook(balance.keep_features)
+
+    def predict(self, batch):
+        "Return the prediction of a batch, and the arguments of the criterion."
+        out = self.model(batch["image"], batch["K"])
+        x_hat, x = out.x_hat[:, self.rows], batch["x"][:, self.rows]
+        return out, (x_hat, out.q_hat, out.t_hat, x, batch["q"], batch["t"], out.alpha_id_hat)
 
     def forward(self, batch):
         "Return the loss of a batch, and the prediction, detached."
-        out = self.model(batch["image"], batch["K"])
-        x_hat, x = out.x_hat[:, self.rows], batch["x"][:, self.rows]
-        loss = self.criterion(x_hat, out.q_hat, out.t_hat, x, batch["q"], batch["t"], out.alpha_id_hat, K=batch["K"])
-        return loss, [v.detach() for v in out]
+        out, compared = self.predict(batch)
+        return self.criterion(*compared, K=batch["K"]), [v.detach() for v in out]
 
 
 def train_step(objective, optimiser, batch, clip):
@@ -108,9 +117,10 @@ WARM_UP = 0.05  # share of the steps in which the learning rate rises
 
 
 def make_optimiser(model, criterion, config):
-    "Return AdamW and its one-cycle schedule; only the network's parameters have weight decay."
+    "Return the optimiser and its one-cycle schedule; only the network's parameters have weight decay."
     groups = [{"params": list(model.parameters())}, {"params": list(criterion.parameters()), "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, weight_decay=config.weight_decay)
+    make = {"adamw": torch.optim.AdamW, "sgd": partial(torch.optim.SGD, momentum=0.9)}[config.optimiser]
+    optimiser = make([g for g in groups if g["params"]], lr=config.lr, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, config.lr, total_steps=config.steps + 1, pct_start=WARM_UP, cycle_momentum=False
     )
@@ -155,6 +165,30 @@ def begin_fit(config, folder, data, model, fabric):
     objective = Objective(model, criterion, seen)
     return Fit(fabric.setup(objective) if several else objective, learner, cameras, step, rows)
 
+# %% ../../nbs/06_training/10_loop.ipynb #a5c0de01
+def gradient_shares(
+    objective,  # Objective
+    batch,  # dict of tensors
+    reduce_mean=lambda v: v,  # averages a tensor over all processes, in distributed training
+):  # dict "part_<name>", "share_<name>" -> number; empty if the criterion is not made of parts
+    "Return the parts of a loss on a batch and their shares of the gradient, with batch normalisation as in validation."
+    criterion, model = objective.criterion, objective.model
+    if not isinstance(criterion, CompositeLoss):
+        return {}
+    training = model.training
+    _, compared = objective.eval().predict(batch)
+    parts = criterion.parts(*compared, K=batch["K"])
+    weights = torch.autograd.grad(criterion.combine(parts), parts, retain_graph=True)[0]
+    objective.train(training)
+    parameters, norms = list(model.parameters()), []
+    for part in parts:
+        gradient = torch.autograd.grad(part, parameters, retain_graph=True, materialize_grads=True)
+        norms.append(reduce_mean(torch.cat([g.flatten() for g in gradient])).norm())
+    share = weights.abs() * torch.stack(norms)
+    names, share = criterion.part_names, share / share.sum()
+    logged = {f"part_{k}": v for k, v in zip(names, reduce_mean(parts.detach().clone()).tolist())}
+    return logged | {f"share_{k}": v for k, v in zip(names, share.tolist())}
+
 # %% ../../nbs/06_training/10_loop.ipynb #b76ea559
 @dataclass
 class Tally:
@@ -179,12 +213,13 @@ def history_row(state, mean, images_per_s, data, device):
     return row | {k: v.mean().item() for k, v in evaluate(state.learner.model, data, device=device).items()}
 
 
-def save_row(config, folder, state, tally, data, fabric):
+def save_row(config, folder, state, tally, data, batch, fabric):
     "Add a row to history.csv and save the state, both by process 0."
     speed = tally.steps * config.batch_size / (time.perf_counter() - tally.began)
     mean = fabric.all_reduce(tally.total) / tally.steps  # over all processes
+    shares = gradient_shares(getattr(state.objective, "module", state.objective), batch, fabric.all_reduce)
     if fabric.is_global_zero:
-        state.rows.append(history_row(state, mean, speed, data, fabric.device))
+        state.rows.append(history_row(state, mean, speed, data, fabric.device) | shares)
         save_state(folder, config, state.learner, state.step, state.rows)
         write_csv(folder / "history.csv", state.rows)
 
@@ -234,7 +269,7 @@ def fit(config, folder, data, model, fabric, progress=True):
         if lead and (step % 25 == 0 or step == config.steps):
             show_progress(bar, loss, out, batch, config.image_size)
         if step % config.eval_every == 0 or step == config.steps:
-            save_row(config, folder, state, tally, data["val"], fabric)
+            save_row(config, folder, state, tally, data["val"], batch, fabric)
             tally = Tally(torch.zeros(3, device=device))
     bar.close()
 
