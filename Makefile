@@ -13,10 +13,10 @@ help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
 
 train: .venv/ready  ## render faces, train with the Multiview Reprojection Loss; leaves out.ipynb and results/
-	$(BIN)/papermill nbs/train.ipynb out.ipynb -p loss mrl $(PARAMS)
+	$(BIN)/papermill --no-progress-bar nbs/train.ipynb out.ipynb -p loss mrl $(PARAMS)
 
 data: .venv/ready  ## render 50,000 images at 128 px (about a quarter of an hour on two cores)
-	$(BIN)/papermill nbs/build_data.ipynb out.ipynb $(PARAMS)
+	$(BIN)/papermill --no-progress-bar nbs/build_data.ipynb out.ipynb $(PARAMS)
 
 check: lint drift  ## format, lint, layers, notebooks in step with mrl/, and the fast tests (under four minutes)
 	$(PYTEST) -m "not slow" tests
@@ -45,7 +45,7 @@ export: .venv/ready-dev  ## after editing a notebook: format and clean it, write
 	$(BIN)/ruff format . && $(BIN)/nbdev_clean && $(BIN)/nbdev_export
 
 study: .venv/ready  ## the runs behind nbs/study.ipynb (many hours on two cores; resumes), and the notebook drawn from them
-	$(BIN)/papermill nbs/study.ipynb out.ipynb -p run True $(PARAMS)
+	$(BIN)/papermill --no-progress-bar nbs/study.ipynb out.ipynb -p run True $(PARAMS)
 
 figures: .venv/ready  ## redraw figures/, the README's pictures and pages to open in a browser, from results/
 	$(BIN)/papermill nbs/figures.ipynb out.ipynb

@@ -271,7 +271,7 @@ def _complete(folder, asked, labels, about, work):
     missing = [k for k, p in enumerate(paths) if not p.exists() or sha256(p) != record["sha256"].get(p.name)]
     _check_space(folder, sum(min(SHARD, n - k * SHARD) for k in missing), size)
     _put(folder, record, "config.json", lambda tmp: write_json(tmp, asked))
-    _put(folder, record, "labels.safetensors", lambda tmp: save_tensors(tmp, labels, "mrl.labels"))
+    _put(folder, record, "labels.safetensors", lambda tmp: save_tensors(tmp, labels, "mrl.labels", hashed=False))
     _write_record(folder / "progress.json", record)
     for k, images in work([(k, parts[k]) for k in missing], n):
         _check_images(paths[k], images, min(SHARD, n - k * SHARD), size)

@@ -9,7 +9,7 @@ __all__ = ['write_csv', 'read_csv']
 import csv
 from pathlib import Path
 
-from .files import atomic_write
+from .files import atomic_write, check_sum
 
 # %% ../../nbs/11_io/04_tables.ipynb #5416cf59
 def write_csv(path, rows):
@@ -28,6 +28,7 @@ def read_csv(
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file (a table is expected)")
+    check_sum(path)
     try:
         with open(path, newline="", encoding="utf-8-sig") as f:
             first = f.readline()
