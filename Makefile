@@ -4,7 +4,11 @@
 PYTHON ?= python3
 PARAMS ?=
 BIN := .venv/bin
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+# modules are compiled when they are first imported: most never are
+PIP_INSTALL := $(BIN)/pip install --no-compile -c constraints.txt
+# each of two processes has one of two cores
+ONE_THREAD := OMP_NUM_THREADS=1
 .DEFAULT_GOAL := help
 
 .PHONY: help train data check test lint drift lab export figures study virtual-cameras notebooks
@@ -19,11 +23,11 @@ data: .venv/ready  ## render 50,000 images at 128 px (about a quarter of an hour
 	$(BIN)/papermill --no-progress-bar nbs/build_data.ipynb out.ipynb $(PARAMS)
 
 check: lint drift  ## format, lint, layers, notebooks in step with mrl/, and the fast tests (under four minutes)
-	$(PYTEST) -m "not slow" tests
+	$(ONE_THREAD) $(PYTEST) -m "not slow" tests
 
 test: lint drift  ## everything: what `check` does, every notebook of the library and every test
-	$(BIN)/nbdev_test --n_workers 2
-	$(PYTEST) tests
+	$(ONE_THREAD) $(BIN)/nbdev_test --n_workers 2
+	$(ONE_THREAD) $(PYTEST) tests
 
 lint: .venv/ready-dev
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/lint-imports
@@ -57,9 +61,10 @@ virtual-cameras: .venv/ready  ## the runs behind nbs/02_losses/04_where_cameras_
 
 .venv/ready: settings.ini setup.py constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -c constraints.txt --editable .
+	$(PIP_INSTALL) --editable .
 	touch $@
 
-.venv/ready-dev: .venv/ready
-	$(BIN)/pip install -c constraints.txt --editable '.[dev]'
-	touch $@
+.venv/ready-dev: settings.ini setup.py constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP_INSTALL) --editable '.[dev]'
+	touch .venv/ready $@

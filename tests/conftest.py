@@ -1,13 +1,22 @@
 "What several test files share."
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+# Notebooks that tests execute draw no pictures of their figures, 3 s each, unless a test deletes this variable.
+os.environ["IN_TEST"] = "1"
 settings.register_profile("mrl", derandomize=True, deadline=None, max_examples=30, database=None)  # the same every time
 settings.load_profile("mrl")
+
+
+def pytest_collection_modifyitems(items):
+    "Begin with the files that have most slow tests, so that no worker is left alone with one at the end."
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +33,13 @@ def optional_data():
         return found[0]
 
     return find
+
+
+@pytest.fixture(scope="session")
+def datasets(tmp_path_factory):
+    "A folder for data sets that tests only read: what several of them need is rendered once, whoever is first."
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # the folder above is that of all workers; a second builder waits
+        folder = folder.parent
+    (folder / "datasets").mkdir(exist_ok=True)
+    return folder / "datasets"

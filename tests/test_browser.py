@@ -29,11 +29,14 @@ FLAGS = (
     "--use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader"
 )  # the last line draws WebGL without a GPU
 TWO = "study/long/mrl-0,study/long/camera-alpha1000-beta1-gamma0-0"
-NOTEBOOKS = [  # name, parameters, sliders to move, meshes in space
-    ("10_show/02_explorers", {}, ["depth (mm)", "shape 1 (sd)"], 3),
-    ("pose_robustness", {"run": TWO, "poses": "60,90"}, [], 6),
-    ("face_diversity", {"run": TWO, "explore": True}, ["shape 1 (sd)"], 5),
+NOTEBOOKS = [  # name, parameters, sliders to move, meshes in space, whether figures have pictures as well
+    ("10_show/02_explorers", {}, ["depth (mm)", "shape 1 (sd)"], 3, True),
+    ("pose_robustness", {"run": TWO, "poses": "60,90"}, [], 6, False),
+    ("face_diversity", {"run": TWO, "explore": True}, ["shape 1 (sd)"], 5, False),
 ]
+WITH_PICTURES = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None, "id": "pictures"} | {
+    "source": 'import os\nos.environ.pop("IN_TEST")'  # see conftest.py
+}
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need the package playwright")
 pytestmark = [
@@ -124,7 +127,7 @@ def until(condition, what, seconds=180):
         time.sleep(0.2)
 
 
-def run_all(page, lab, name, parameters):
+def run_all(page, lab, name, parameters, pictures):
     "Open a copy of a notebook with these parameters, without the cell that exports modules, and run it from the menu."
     url, folder = lab
     notebook = json.loads((ROOT / "nbs" / f"{name}.ipynb").read_text())
@@ -132,6 +135,7 @@ def run_all(page, lab, name, parameters):
     for cell in notebook["cells"]:
         if "parameters" in cell["metadata"].get("tags", []):
             cell["source"] = ["".join(cell["source"]), "".join(f"\n{k} = {v!r}" for k, v in parameters.items())]
+    notebook["cells"] = [WITH_PICTURES] * pictures + notebook["cells"]
     path = folder / f"{name}.ipynb"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(notebook))
@@ -159,17 +163,18 @@ def is_drawn(image):
     return len(colours) > 500 and counts.max() < 0.99 * counts.sum()
 
 
-@pytest.mark.parametrize(("name", "parameters", "sliders", "meshes"), NOTEBOOKS)
-def test_notebook(page, lab, name, parameters, sliders, meshes):
-    run_all(page, lab, name, parameters)
-    scenes = page.locator(".gl-container canvas")
+@pytest.mark.parametrize(("name", "parameters", "sliders", "meshes", "pictures"), NOTEBOOKS)
+def test_notebook(page, lab, name, parameters, sliders, meshes, pictures):
+    run_all(page, lab, name, parameters, pictures)
+    scenes, woken = page.locator(".gl-container canvas"), []
 
     def meshes_shown():  # a figure with a stored picture becomes one to turn under the mouse; pictures arrive late
         for picture in page.locator(".plot-img").all():
-            picture.dispatch_event("mouseenter", timeout=5_000)
+            woken.append(picture.dispatch_event("mouseenter", timeout=5_000))
         return scenes.count() == meshes
 
     until(meshes_shown, f"{meshes} meshes are there")
+    assert bool(woken) == pictures
     for scene in scenes.all():
         until(lambda: is_drawn(pixels(scene)), "a mesh is drawn", 30)
     for label in sliders:

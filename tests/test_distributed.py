@@ -113,17 +113,17 @@ def difference(a, b):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
+def alone(tmp_path_factory, datasets):
     home = tmp_path_factory.mktemp("one")
     for config in RUNS.values():
-        train(config, home / "results", home / "datasets", progress=False)
+        train(config, home / "results", datasets, progress=False)
     return home
 
 
 @pytest.fixture(scope="module")
-def home(alone, tmp_path_factory):
+def home(tmp_path_factory, datasets):
     home = tmp_path_factory.mktemp("two")
-    (home / "datasets").symlink_to(alone / "datasets")
+    (home / "datasets").symlink_to(datasets)
     return home
 
 

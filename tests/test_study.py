@@ -28,9 +28,10 @@ TINY = dict(
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
+def home(tmp_path_factory, datasets):
     "Two runs that exist, and one that was not begun."
     home = tmp_path_factory.mktemp("home")
+    (home / "datasets").symlink_to(datasets)
     runs = {"study/rivals/mrl": TINY, "study/rivals/other": TINY | dict(loss="geometric_alignment")}
     run_study(runs, jobs=2, home=home)
     return home, runs
@@ -95,11 +96,11 @@ def test_a_killed_study_goes_on(home):
 
 
 @pytest.mark.slow
-def test_the_same_call_spreads_over_a_dask_cluster(home, tmp_path):
+def test_the_same_call_spreads_over_a_dask_cluster(home, datasets, tmp_path):
     from distributed import Client, LocalCluster
 
     home, _ = home
-    (tmp_path / "datasets").symlink_to(home / "datasets")
+    (tmp_path / "datasets").symlink_to(datasets)
     runs = {f"study/dask/{loss}": TINY | dict(loss=loss) for loss in ("mrl", "reprojection")}
     kept = dict(os.environ)
     try:

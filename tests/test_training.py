@@ -57,8 +57,8 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def where(home):
-    return dict(results_dir=home / "results", data_dir=home / "datasets", progress=False)
+def where(home, datasets):
+    return dict(results_dir=home / "results", data_dir=datasets, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_every_loss_trains(where, loss):
 
 
 @pytest.mark.slow
-def test_killed_run_resumes_to_the_same_network(where, home, finished):
+def test_killed_run_resumes_to_the_same_network(where, home, datasets, finished):
     "SIGKILL, between checkpoints; then the same call again."
     slow = f"""
 import time
@@ -84,14 +84,14 @@ from pathlib import Path
 from mrl import TrainConfig, train
 import mrl.training.loop as m
 
-step, home = m.train_step, Path({str(home)!r})
+step = m.train_step
 
 def waits(*a):
     time.sleep(0.4)
     return step(*a)
 
 m.train_step = waits
-train({replace(TINY, run="killed")!r}, home / "results", home / "datasets", progress=False)
+train({replace(TINY, run="killed")!r}, Path({str(home)!r}) / "results", Path({str(datasets)!r}), progress=False)
 """
     env = {
         k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")
@@ -194,10 +194,10 @@ def test_results_of_another_configuration_are_not_touched(where, finished):
         train(replace(TINY, run="finished", loss="reprojection"), **where)
 
 
-def test_model_and_data_must_belong_together(where, home, finished):
+def test_model_and_data_must_belong_together(datasets, finished):
     run = Run.load(finished)
     model, morphable = run.network, run.morphable
-    data = FaceImages(home / "datasets" / read_json(finished / "config.json")["data_folder"], "test")
+    data = FaceImages(datasets / read_json(finished / "config.json")["data_folder"], "test")
     cut = MorphableModel(
         morphable.mean[:100], morphable.basis[:, :100], torch.zeros(0, 3, dtype=torch.long), morphable.variance_ratio
     )
@@ -387,9 +387,9 @@ def test_cuda_trains(where):
     assert read_json(folder / "config.json")["device"] == torch.cuda.get_device_name()
 
 
-def test_a_data_set_of_ones_own(where, home, finished):
+def test_a_data_set_of_ones_own(where, datasets, finished):
     "The folder decides what is rendered elsewhere; another size, or parameters it would ignore, are refused."
-    folder = next((home / "datasets").iterdir())
+    folder = datasets / read_json(finished / "config.json")["data_folder"]
     own = replace(TINY, data=str(folder), n_images=TrainConfig.n_images, run="own")
     a, b = (load_tensors(f / "checkpoint.safetensors", "mrl.checkpoint")[0] for f in (train(own, **where), finished))
     assert all(torch.equal(a[k], b[k]) for k in a)
