@@ -161,19 +161,35 @@ def kill_trial(kind, whole, duration, folder, rng, i):
     )  # fmt: skip
 
 
+def give_data(kind, folder, home):
+    "Copy the data set to where work needs it: rendering is killed in `build`."
+    if kind in ("train", "study", "sweep"):
+        data = folder / "data" / "datasets"
+        if not data.exists():
+            assert start("build", folder / "data", "data").wait() == 0
+        shutil.copytree(data, home / "datasets")
+
+
 def kills(kind, trials, folder, seed):
-    "Return undisturbed duration and trials of one kind of work."
-    began = time.time()
-    if start(kind, folder / f"{kind}-whole", f"{os.getpid()}-whole").wait():
-        sys.exit(f"{kind} fails without a kill: see {folder}/{kind}-whole.log")
-    duration = time.time() - began
-    whole, stray = content(folder / f"{kind}-whole", kind)
+    "Return when undisturbed work writes its first and its last file (s), and the trials of one kind of work."
+    home = folder / f"{kind}-whole"
+    give_data(kind, folder, home)
+    began, first = time.time(), None
+    process = start(kind, home, f"{os.getpid()}-whole")
+    while process.poll() is None:
+        if first is None and any(p.is_file() for name in ("results", "look") for p in (home / name).rglob("*")):
+            first = time.time() - began
+        time.sleep(0.1)
+    if process.returncode:
+        sys.exit(f"{kind} fails without a kill: {Path(f'{home}.log').read_text()}")
+    duration = first or 0.3 * (time.time() - began), time.time() - began
+    whole, stray = content(home, kind)
     assert whole and not stray, stray
     rng, done = random.Random(f"{kind} {seed}"), []
     for i in range(trials):
         done.append(kill_trial(kind, whole, duration, folder, rng, i))
         print(kind, i, done[-1], flush=True)
-    return {"duration_s": round(duration, 1), "files": len(whole), "trials": done}
+    return {"first_and_last_file_s": [round(t, 1) for t in duration], "files": len(whole), "trials": done}
 
 
 def two(trials, folder):
@@ -181,6 +197,7 @@ def two(trials, folder):
     done = []
     for i in range(trials):
         same, home, mark = i % 2 == 0, folder / f"two-{i}", f"{os.getpid()}-two-{i}"
+        give_data("train", folder, home)
         other = WORK["train"] if same else WORK["train"].replace("**TINY", '**TINY | dict(loss="reprojection")')
         processes = [start(work, home, mark) for work in (WORK["train"], other)]
         codes = sorted(p.wait() for p in processes)
