@@ -11,7 +11,7 @@ PIP_INSTALL := $(BIN)/pip install --no-compile -c constraints.txt
 ONE_THREAD := OMP_NUM_THREADS=1
 .DEFAULT_GOAL := help
 
-.PHONY: help train data check test lint drift lab export figures study virtual-cameras notebooks
+.PHONY: help train data check test lint drift lab export figures study virtual-cameras notebooks docs
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -56,6 +56,9 @@ figures: .venv/ready  ## redraw figures/, the README's pictures and pages to ope
 	$(BIN)/papermill nbs/pose_robustness.ipynb out.ipynb -p gallery figures
 	$(BIN)/papermill nbs/face_diversity.ipynb out.ipynb -p gallery figures
 
+docs: .venv/ready-dev  ## build the site from the notebooks and docstrings: _site/html/index.html
+	$(BIN)/sphinx-build -q docs _site/html
+
 virtual-cameras: .venv/ready  ## the runs behind nbs/02_losses/04_where_cameras_stand.ipynb (an hour on two cores; resumes)
 	PATH=$(BIN):$$PATH ./benchmarks/virtual_cameras.sh
 
@@ -66,5 +69,5 @@ virtual-cameras: .venv/ready  ## the runs behind nbs/02_losses/04_where_cameras_
 
 .venv/ready-dev: settings.ini setup.py constraints.txt
 	$(PYTHON) -m venv .venv
-	$(PIP_INSTALL) --editable '.[dev]'
+	$(PIP_INSTALL) --editable '.[dev,docs]'
 	touch .venv/ready $@

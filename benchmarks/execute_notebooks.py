@@ -20,7 +20,16 @@ from nbclient.exceptions import CellExecutionError
 from nbdev.config import get_config
 
 NBS = Path(__file__).resolve().parent.parent / "nbs"
-REPORTS = ("00_overview", "study", "pose_robustness", "face_diversity", "evaluate_micc", "realism", "throughput")
+REPORTS = (
+    "00_overview",
+    "face_model",
+    "study",
+    "pose_robustness",
+    "face_diversity",
+    "evaluate_micc",
+    "realism",
+    "throughput",
+)
 
 
 def is_left_out(source):

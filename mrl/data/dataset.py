@@ -22,13 +22,25 @@ from ..io.files import HOME, sha256
 
 # %% ../../nbs/05_data/05_dataset.ipynb #c6c07b2e
 class FaceImages(Dataset):
-    "Images and truth of one split of a data set; indexing with a list gives a batch as a dict of tensors."
+    """Images and truth of one split of a data set.
+
+    Indexing with a list gives a batch: a dict of the tensors `image`, `x`, `q`, `t`, `K` and `identity`.
+
+    Args:
+        folder: a finished data set, rendered or of photographs.
+        split: "train", "val", "test" or "all".
+        leave_out: leave out the people for whom this condition on their labels holds (`people_where`); "": nobody.
+
+    Raises:
+        FileNotFoundError: no data set in the folder, or its population is missing.
+        ValueError: an incomplete data set, or an unknown split or condition.
+    """
 
     def __init__(
         self,
-        folder,  # a finished data set, rendered or of photographs
-        split,  # "train", "val", "test" or "all"
-        leave_out="",  # leave out the people for whom this condition on their labels holds (`people_where`); "": nobody
+        folder,
+        split,
+        leave_out="",
     ):
         self.folder, self.split = Path(folder), split
         meta, self.labels, self.shards = open_dataset(folder, ["population"], ["identity", "q", "t", "K"])

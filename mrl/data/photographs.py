@@ -396,19 +396,39 @@ def _checked(source, population, on_error):  # list of Photograph; list of (file
 
 
 def import_photographs(
-    folder,  # where the data set goes; created, or completed
-    source,  # folder with photographs and transforms.json or images.csv, or one of these files
-    face_model="anny",  # whose faces: as in `population_file`; for scans their folder, or the population made from it
-    size=64,  # side of the crops, pixels
-    margin=1.35,  # side of the crop / larger side of the face's bounding box
-    jitter=0.0,  # of the crop, as in `CropConfig`
-    crops=1,  # per photograph; more than one needs jitter
-    seed=0,  # of the jitter
-    on_error="raise",  # or "skip": leave faulty photographs out and list them in meta.json
-    jobs=-1,  # processes, as in `build_dataset`
-    progress=True,  # show a progress bar
-):  # list of (file, fault) that were skipped
-    "Make a data set of photographs; ValueError lists every faulty file, and nothing is written."
+    folder,
+    source,
+    face_model="anny",
+    size=64,
+    margin=1.35,
+    jitter=0.0,
+    crops=1,
+    seed=0,
+    on_error="raise",
+    jobs=-1,
+    progress=True,
+):
+    """Make a data set of photographs with known cameras.
+
+    Args:
+        folder: where the data set goes; created, or completed.
+        source: folder with photographs and transforms.json or images.csv, or one of these files.
+        face_model: whose faces: as in `population_file`; for scans their folder, or the population made from it.
+        size: side of the crops, pixels.
+        margin: side of the crop / larger side of the face's bounding box.
+        jitter: of the crop's place and side, as in `CropConfig`.
+        crops: number of crops per photograph; more than one needs jitter.
+        seed: seed of the jitter.
+        on_error: "raise", or "skip" to leave faulty photographs out and list them in meta.json.
+        jobs: processes, as in `build_dataset`.
+        progress: show a progress bar.
+
+    Returns:
+        A list of (file, fault) that were left out; empty with `on_error="raise"`.
+
+    Raises:
+        ValueError: faulty files, all of them listed; then nothing is written.
+    """
     if on_error not in ("raise", "skip") or type(crops) is not int or crops < 1 or (crops > 1 and jitter == 0):
         raise ValueError(
             f"on_error must be raise or skip, crops a positive integer, 1 without jitter; got {on_error!r}, {crops!r}"

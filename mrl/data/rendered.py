@@ -120,15 +120,28 @@ def _render_task(config, population, k, labels):
 
 # %% ../../nbs/05_data/04_rendered.ipynb #8b40704c
 def build_dataset(
-    folder,  # where; created, or completed if an earlier build of the same configuration was interrupted
-    config,  # DataConfig
-    jobs=-1,  # processes; -1 is one per core
-    progress=True,  # show a progress bar
-    scheduler=None,  # address of a Dask scheduler, whose workers render instead of local processes
-):  # Path of the folder
-    """Render a data set, or what is missing of it, and return its folder.
+    folder,
+    config,
+    jobs=-1,
+    progress=True,
+    scheduler=None,
+):
+    """Render a data set, or what is missing of it.
 
     The bytes do not depend on `jobs`, `scheduler` or interruptions.
+
+    Args:
+        folder: where; created, or completed if an earlier build of the same configuration was interrupted.
+        config: DataConfig.
+        jobs: processes; -1 is one per core.
+        progress: show a progress bar.
+        scheduler: address of a Dask scheduler, whose workers render instead of local processes.
+
+    Returns:
+        Path of the folder.
+
+    Raises:
+        ValueError: the folder holds a data set of another configuration.
     """
     asked = as_recorded(folder, data_identity(config))
     plan = lambda: plan_labels(config, load_population(population_file(config.face_model)))

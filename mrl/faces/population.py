@@ -54,19 +54,33 @@ LABELS = ("gender", "age", "weight", "muscle", "african", "asian", "caucasian")
 
 @dataclass(frozen=True, eq=False)
 class Population(Heads):
-    "Heads with their faces (N vertices, T triangles) and labels."
+    """Heads in correspondence, with their faces (N vertices, T triangles) and labels.
 
-    face_vertices: np.ndarray  # (N,) int32 vertices of the head
-    face_triangles: np.ndarray  # (T, 3) int32 rows of `face_vertices`
-    labels: dict  # name -> (S,) float32; those of `LABELS`: gender 0 male to 1 female, age in years, others 0 to 1
-    landmarks: dict  # name -> row of `face_vertices`; left and right are the subject's
+    Attributes:
+        face_vertices: (N,) int32 vertices of the head.
+        face_triangles: (T, 3) int32 rows of `face_vertices`.
+        labels: name -> (S,) float32; those of `LABELS`: gender 0 male to 1 female, age in years, others 0 to 1.
+        landmarks: name -> row of `face_vertices`; left and right are the subject's.
+        name: of the face model or generator.
+        licence: of the heads.
+        path: file it was read from.
+        sha256: hash of that file: data sets and models name the population they come from.
+        own_basis: whether `basis` is a face model's own, and `coefficients` are drawn from its Gaussian.
+        identities: S names, where heads have one: the files of scans.
+        head_to_scan: (S, 4, 4) rigid, mm: from the head frame to that of each scan's file.
+    """
+
+    face_vertices: np.ndarray
+    face_triangles: np.ndarray
+    labels: dict
+    landmarks: dict
     name: str
     licence: str
-    path: Path  # file it was read from
-    sha256: str  # hash of that file: data sets and models name the population they come from
-    own_basis: bool = False  # whether `basis` is a face model's own, and `coefficients` are drawn from its Gaussian
-    identities: list = field(default_factory=list)  # S names, where heads have one: the files of scans
-    head_to_scan: np.ndarray | None = None  # (S, 4, 4) rigid, mm: from the head frame to that of each scan's file
+    path: Path
+    sha256: str
+    own_basis: bool = False
+    identities: list = field(default_factory=list)
+    head_to_scan: np.ndarray | None = None
 
     @property
     def n_face_vertices(self):
@@ -77,14 +91,32 @@ class Population(Heads):
         return self._modes[:, self.face_vertices]
 
     def faces(self, ids):  # ids: identity numbers, any shape; (..., N, 3) float32, mm, head frame
-        "Return the vertices of faces: the rows `face_vertices` of `heads(ids)`."
+        """Return the vertices of faces, the rows `face_vertices` of `heads(ids)`.
+
+        Args:
+            ids: identity numbers, any shape.
+
+        Returns:
+            (..., N, 3) float32 vertices, mm, head frame.
+        """
         return _combine(self.mean[self.face_vertices], self._face_modes, self.coefficients[ids])
 
 # %% ../../nbs/03_faces/01_population.ipynb #c8a50ace
 def load_population(
     path=ROOT / "data" / "faces.safetensors",
 ):
-    "Read a population; FileNotFoundError or ValueError names the file and what was expected of it."
+    """Read a population of heads from its file.
+
+    Args:
+        path: a .safetensors file; the default is the repository's own population.
+
+    Returns:
+        A `Population`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is damaged, or of another kind; the message names it.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; the repository's own population is data/faces.safetensors")

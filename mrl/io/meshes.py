@@ -526,11 +526,21 @@ def read_polygons(
 
 # %% ../../nbs/11_io/02_meshes.ipynb #383258ea
 def read_mesh(
-    path,  # .obj, .ply or .off
-):  # Mesh
+    path,
+):
     """Read a triangle mesh: vertices in the file's order, none split, merged or dropped.
 
-    FileNotFoundError; or ValueError naming file, line (binary: row), what was expected and what was found."""
+    Args:
+        path: .obj, .ply or .off.
+
+    Returns:
+        Mesh.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is not such a mesh; the message names the file, the line (binary: row), what was expected
+            and what was found.
+    """
     path, polygons, face_place = _read(path)
     wrong = np.flatnonzero(polygons.sizes != 3)
     if len(wrong):
@@ -567,17 +577,28 @@ def _ply_bytes(vertices, triangles):
 
 # %% ../../nbs/11_io/02_meshes.ipynb #31a9f477
 def write_mesh(
-    path,  # .obj or .ply
-    vertices,  # (V, 3) mm
-    triangles,  # (T, 3)
-    landmarks=None,  # name -> vertex; written to <name>.landmarks.json
-    texture=None,  # coordinates (U, 2), their triangles (T, 3), picture (H, W, 3) uint8: .mtl and .png beside an .obj
-    comment="",  # first line of an OBJ file
-    decimals=8,  # of coordinates in an OBJ file
+    path,
+    vertices,
+    triangles,
+    landmarks=None,
+    texture=None,
+    comment="",
+    decimals=8,
 ):
-    """Write a mesh, atomically.
+    """Write a triangle mesh, atomically.
 
-    ValueError: another suffix, coordinates that are not finite, triangles or landmarks that name no vertex."""
+    Args:
+        path: .obj or .ply.
+        vertices: (V, 3) mm.
+        triangles: (T, 3) vertex indices.
+        landmarks: name -> vertex; written to <name>.landmarks.json.
+        texture: coordinates (U, 2), their triangles (T, 3), picture (H, W, 3) uint8: .mtl and .png beside an .obj.
+        comment: first line of an OBJ file.
+        decimals: of coordinates in an OBJ file.
+
+    Raises:
+        ValueError: another suffix, coordinates that are not finite, triangles or landmarks that name no vertex.
+    """
     path, vertices, triangles = Path(path).expanduser(), np.asarray(vertices, np.float64), np.asarray(triangles)
     kind = path.suffix.lower()
     named = np.array([*triangles.ravel(), *(landmarks or {}).values()], np.int64)

@@ -87,12 +87,19 @@ def join(head, shoulders, sky):
 
 # %% ../../nbs/04_render/12_renderer.ipynb #057f0aa1
 class Renderer:
-    "Images of the heads of one population; holds topology, textures and all that does not change from image to image."
+    """Render images of the heads of one population.
+
+    Topology, textures and all that does not change from image to image are computed once.
+
+    Args:
+        population: a `Population`.
+        skins_dir: folder of the skin textures; default: `skins` beside the population, or in data/.
+    """
 
     def __init__(
         self,
         population,
-        skins_dir=None,  # folder of the skin textures; else `skins` beside the population or in data/
+        skins_dir=None,
     ):
         head = self.head = head_of(population)
         scene, sky = Scene(head.vertices, head.triangles), sky_share(head.vertices, head.triangles)
@@ -108,24 +115,52 @@ class Renderer:
         return Textures(skins, chart_points(self.head, *skins.shape[1:3]), self.eyes, lids, self.hair_cap.crown)
 
     def cast(self, vertices, K, q, t, size):
-        """Return what the pixels' centres see of the head alone, as `image` sees it.
+        """Return what the pixels' centres see of the head alone.
 
-        Triangle (size, size) or -1, barycentric (size, size, 3), depth (size, size) mm."""
+        Args:
+            vertices: (V, 3) mm, world frame.
+            K: (3, 3) intrinsics, pixels.
+            q: (4,) camera-to-world rotation, w first.
+            t: (3,) camera position, mm.
+            size: side of the square image, pixels.
+
+        Returns:
+            Triangle (size, size) or -1, barycentric coordinates (size, size, 3), depth (size, size) in mm.
+
+        Raises:
+            ValueError: an argument does not fit; the message names it.
+        """
         vertices, K, R, t = _check(self, vertices, K, q, t, size)
         hit, weights, depth = Scene(vertices, self.head.triangles).cast(t, pixel_rays(pixel_centres(size), K, R))
         return hit.reshape(size, size), weights.reshape(size, size, 3), depth.reshape(size, size)
 
     def image(
         self,
-        vertices,  # (V, 3) mm, world frame
-        K,  # (3, 3)
-        q,  # (4,) camera-to-world
-        t,  # (3,) mm
+        vertices,
+        K,
+        q,
+        t,
         appearance,
-        size,  # pixels
-        rng,  # numpy Generator of the noise
-    ):  # (size, size, 3) uint8
-        "Return a picture of a head. ValueError names what does not fit."
+        size,
+        rng,
+    ):
+        """Return a picture of a head.
+
+        Args:
+            vertices: (V, 3) mm, world frame.
+            K: (3, 3) intrinsics, pixels.
+            q: (4,) camera-to-world rotation, w first.
+            t: (3,) camera position, mm.
+            appearance: an `Appearance`: person and scene.
+            size: side of the square image, pixels.
+            rng: numpy Generator of the noise.
+
+        Returns:
+            (size, size, 3) uint8.
+
+        Raises:
+            ValueError: an argument does not fit; the message names it.
+        """
         vertices, K, R, t = _check(self, vertices, K, q, t, size)
         return develop(_radiance(_prepare(self, vertices, K, R, t, appearance, size)), appearance.film, rng)
 

@@ -231,7 +231,8 @@ def frustum_lines(
     "Return the edges of camera frusta, with a triangle on their upper sides."
     from mrl.geometry.camera import pose_matrix, transform_points
 
-    corners = torch.tensor([[-1.0, -1, 1.6], [1, -1, 1.6], [1, 1, 1.6], [-1, 1, 1.6], [0, 0, 0], [0, -1.6, 1.6]]) * size
+    a = torch.tensor([[-1, -1, 1.6], [1, -1, 1.6], [1, 1, 1.6], [-1, 1, 1.6], [0, 0, 0], [0, -1.6, 1.6]])
+    corners = size * a.float()
     path = [0, 1, 2, 3, 0, 4, 1, 5, 0, 4, 2, 3, 4]
     lines = transform_points(pose_matrix(q.float(), t.float()), corners.expand(len(q), 6, 3))[:, path]
     return torch.cat([lines, torch.full((len(q), 1, 3), torch.nan)], 1).flatten(0, 1).numpy().round()

@@ -96,11 +96,24 @@ def _reader(path):
 
 # %% ../../../nbs/03_faces/03_sources/02_registry.ipynb #520fcf51
 def read_face_model(
-    source,  # name of FACE_MODELS, or a path: a model's file or folder, or a .safetensors of save_morphable_model
-    data_dir=None,  # where to look for a name; default: MRL_DATA, else the repository's data/
-    max_vertices=10_000,  # decimated to this many; None: never
-):  # MorphableModel in mm
-    "Read any face model; FileNotFoundError or ValueError says what was looked for, or what is wrong with the file."
+    source,
+    data_dir=None,
+    max_vertices=10_000,
+):
+    """Read the face model of any supported owner.
+
+    Args:
+        source: name of FACE_MODELS, or a path: a model's file or folder, or a .safetensors of save_morphable_model.
+        data_dir: where to look for a name; default: MRL_DATA, else the repository's data/.
+        max_vertices: decimated to this many; None: never.
+
+    Returns:
+        MorphableModel in mm.
+
+    Raises:
+        FileNotFoundError: the files are not there; the message says which were looked for.
+        ValueError: the file is damaged or of an unknown kind.
+    """
     if str(source) in FACE_MODELS:
         model = FACE_MODELS[str(source)].read(find_face_model(str(source), data_dir))
     else:

@@ -1,0 +1,19 @@
+// Draw each Plotly figure when it comes into view, and release it when it is far away: browsers hold 16 WebGL contexts.
+window.addEventListener("load", () => {
+  const draw = (entries) => entries.forEach(({ target, isIntersecting }) => {
+    const figure = JSON.parse(target.querySelector("script").textContent);
+    if (isIntersecting && !target.drawn) {
+      const box = target.appendChild(document.createElement("div"));
+      box.style.height = "100%";
+      delete figure.layout.width;
+      Plotly.newPlot(box, figure.data, { ...figure.layout, autosize: true }, { responsive: true });
+      target.drawn = box;
+    } else if (!isIntersecting && target.drawn) {
+      Plotly.purge(target.drawn);
+      target.drawn.remove();
+      target.drawn = null;
+    }
+  });
+  const observer = new IntersectionObserver(draw, { rootMargin: "800px" });
+  document.querySelectorAll(".plotly-figure").forEach((figure) => observer.observe(figure));
+});
