@@ -17,12 +17,25 @@ from .run import RUN_FILES
 # %% ../../nbs/06_training/08_evaluation.ipynb #eafad23f
 @torch.no_grad()
 def evaluate(
-    model,  # Reconstructor, or any function of (images, K) that returns a Prediction
-    dataset,  # FaceImages
+    model,
+    dataset,
     batch_size=128,
     device="cpu",
-):  # dict name -> (n,) tensor, on the CPU
-    "Return `mrl.training.metrics.image_metrics` for every image of a split."
+):
+    """Return the errors of a network on every image of a split.
+
+    Args:
+        model: Reconstructor, or any function of (images, K) that returns a Prediction.
+        dataset: FaceImages.
+        batch_size: images at a time.
+        device: where the network is.
+
+    Returns:
+        A dict: name of `mrl.training.metrics.METRICS` -> (n,) tensor, on the CPU.
+
+    Raises:
+        ValueError: network and data set have different face models.
+    """
     training = getattr(model, "training", False)
     if training:
         model.eval()

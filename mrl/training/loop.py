@@ -294,12 +294,27 @@ def is_finished(folder):  # bool
 
 
 def train(
-    config,  # TrainConfig
-    results_dir=HOME / "results",  # the run goes to results_dir/config.run
-    data_dir=HOME / "datasets",  # where data sets are kept
+    config,
+    results_dir=HOME / "results",
+    data_dir=HOME / "datasets",
     progress=True,
-):  # Path of the run's folder
-    "Train and evaluate one network. Resumes a killed run; returns at once if the run is complete."
+):
+    """Train and evaluate one network.
+
+    A killed run resumes. If the run is complete, its folder is returned at once.
+
+    Args:
+        config: TrainConfig.
+        results_dir: the run goes to results_dir/config.run.
+        data_dir: where data sets are kept.
+        progress: show progress bars.
+
+    Returns:
+        Path of the run's folder.
+
+    Raises:
+        ValueError: the folder holds a run of another configuration.
+    """
     folder = Path(results_dir) / config.run
     claim_run(folder, config)
     if is_finished(folder):
