@@ -1,5 +1,6 @@
 "Sphinx: the notebooks as pages with live figures, and the reference of the public names. `make docs` builds _site/."
 
+import shutil
 import sys
 from configparser import ConfigParser
 from pathlib import Path
@@ -17,8 +18,6 @@ copyright = about["copyright"]
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 exclude_patterns = ["**/.ipynb_checkpoints", "_site"]
 html_theme, html_static_path, html_js_files = "furo", ["_static"], ["figures.js"]
-html_theme_options = {"source_repository": about["git_url"], "source_branch": about["branch"]}
-html_theme_options["source_directory"] = "docs/"
 
 nb_execution_mode = "off"
 nb_custom_formats = {".ipynb": "notebooks.read_notebook"}
@@ -31,9 +30,12 @@ suppress_warnings = ["myst.header", "mystnb.unknown_mime_type", "myst.xref_missi
 
 
 def write_generated(app):
-    "Write Plotly's script, once for all pages, and the pages of public names."
+    "Write Plotly's script, once for all pages, the pages of public names, and a copy of the notebooks."
     from notebooks import reference_pages
 
+    skip = shutil.ignore_patterns(".ipynb_checkpoints", "*.yml")
+    shutil.rmtree(HERE / "nbs", ignore_errors=True)
+    shutil.copytree(HERE.parent / "nbs", HERE / "nbs", ignore=skip)
     (HERE / "_static/plotly.min.js").write_text(plotly.offline.get_plotlyjs(), encoding="utf-8")
     for name, text in reference_pages().items():
         path = HERE / "reference" / f"{name}.md"

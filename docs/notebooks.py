@@ -18,7 +18,7 @@ URL = "{git_url}/blob/{branch}/".format(**_settings["DEFAULT"])
 def live_figure(figure):
     "Return HTML for a Plotly figure (dict), which _static/figures.js draws when it is scrolled into view."
     layout = figure["layout"]
-    size = f"width: 100%; max-width: {layout.get('width', 700)}px; height: {layout.get('height', 450)}px"
+    size = f"overflow-x: auto; height: {layout.get('height', 450) + 20}px"  # a wide figure scrolls
     data = json.dumps({k: figure[k] for k in ("data", "layout")}).replace("</", "<\\/")
     return f'<div class="plotly-figure" style="{size}"><script type="application/json">{data}</script></div>'
 

@@ -7,6 +7,7 @@ import pytest
 import trimesh
 from test_protocols import face, motion
 
+from mrl.faces.landmarks import IBUG
 from mrl.faces.population import load_population
 from mrl.geometry.registration import apply_similarity
 from mrl.geometry.surface import Surface
@@ -20,7 +21,7 @@ from mrl.scans.methods import (
     network_predictions,
     read_face,
 )
-from mrl.scans.micc import IBUG_LANDMARKS, Subject
+from mrl.scans.micc import Subject
 from mrl.scans.protocols import PROTOCOLS, Face, find_lips_central
 from mrl.scans.report import failures, report_row, summarise
 
@@ -151,9 +152,9 @@ def test_the_better_of_two_scans_counts_and_a_damaged_one_does_not(tmp_path):
     trimesh.Trimesh(scan.surface.vertices, scan.surface.triangles, process=False).export(tmp_path / "1.obj")
     (tmp_path / "2.obj").write_text("v 0 0 0")
     points = np.zeros((68, 3))
-    for name, i in IBUG_LANDMARKS.items():
+    for name, i in IBUG.items():
         points[i] = scan.landmarks[name]
-    points[[i for i in range(68) if i not in IBUG_LANDMARKS.values()]] = scan.landmarks["lips_central"]
+    points[[i for i in range(68) if i not in IBUG.values()]] = scan.landmarks["lips_central"]
     subject = Subject(
         1,
         {"frontal1": tmp_path / "1.obj", "frontal2": tmp_path / "2.obj"},

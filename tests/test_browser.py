@@ -30,8 +30,8 @@ FLAGS = (
 )  # the last line draws WebGL without a GPU
 TWO = "study/long/mrl-0,study/long/camera-alpha1000-beta1-gamma0-0"
 NOTEBOOKS = [  # name, parameters, sliders to move, meshes in space, whether figures have pictures as well
-    ("10_show/02_explorers", {}, ["depth (mm)", "shape 1 (sd)"], 3, True),
-    ("pose_robustness", {"run": TWO, "poses": "60,90"}, [], 6, False),
+    ("10_show/02_explorers", {}, ["depth (mm)", "shape 1 (sd)"], 3, False),
+    ("pose_robustness", {"run": TWO, "poses": "60,90"}, [], 6, True),
     ("face_diversity", {"run": TWO, "explore": True}, ["shape 1 (sd)"], 5, False),
 ]
 WITH_PICTURES = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None, "id": "pictures"} | {

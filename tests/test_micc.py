@@ -15,17 +15,19 @@ import pytest
 import trimesh
 from PIL import Image
 
+from mrl.faces.landmarks import IBUG, check_eye_distance
 from mrl.faces.population import load_population, split_identities
+from mrl.geometry.surface import Surface
+from mrl.io.films import _pictures
 from mrl.io.meshes import read_mesh
 from mrl.scans.lookalike import ABOUT, _landmarks, build_lookalike
 from mrl.scans.micc import (
     AUTHORS_LANDMARKS,
-    IBUG_LANDMARKS,
     SCANS,
     VIDEOS,
     annotated_scan,
-    check_units,
     read_frame,
+    read_frames,
     read_micc,
     scan_landmarks,
 )
@@ -69,11 +71,11 @@ def rows(problems, number):
 )
 def test_units(factor, expected):
     eyes = {"right_eye_inner": np.array([-15.0, 3, 0]), "left_eye_inner": np.array([15.0, 3, 0])}
-    check_units("a.obj", eyes)
+    check_eye_distance("a.obj", eyes)
     with pytest.raises(ValueError, match=f"a.obj.* apart, expected 20 to 50 mm: {expected}"):
-        check_units("a.obj", {k: v * factor for k, v in eyes.items()})
+        check_eye_distance("a.obj", {k: v * factor for k, v in eyes.items()})
     with pytest.raises(ValueError, match="a.obj: landmarks left_eye_inner are missing"):
-        check_units("a.obj", {"right_eye_inner": np.zeros(3)})
+        check_eye_distance("a.obj", {"right_eye_inner": np.zeros(3)})
 
 
 # ---- the data set
@@ -262,7 +264,7 @@ def truth_marks(population, about, scan):
     corner, weights = _landmarks(population)
     x = np.einsum("nij,ni->nj", population.heads(about["identity"])[corner].astype(np.float64), weights)
     M = np.array(about["scans"][scan]["head_to_scan"])
-    marks = {k: x[i] for k, i in IBUG_LANDMARKS.items()} | {"lips_central": (x[62] + x[66]) / 2}
+    marks = {k: x[i] for k, i in IBUG.items()} | {"lips_central": (x[62] + x[66]) / 2}
     return {k: v @ M[:3, :3].T + M[:3, 3] for k, v in marks.items()}
 
 
@@ -448,7 +450,7 @@ def test_videos_that_cannot_be_decoded(built, tmp_path):
     path.write_bytes(film(40)[:-40_000])
     with pytest.raises(ValueError, match="has only [0-9]+ frames"):
         read_frame(filmed(s, path, 40))
-    with pytest.raises(ValueError, match="subject 1, .*gone.mpg: cannot be decoded"):
+    with pytest.raises(ValueError, match="subject 1, .*gone.mpg: no such file"):
         read_frame(filmed(s, tmp_path / "gone.mpg", 1))
     with pytest.raises(ValueError, match="subject 30: the annotation names no frame$"):
         read_frame(read(built[0])[0][30])
@@ -457,6 +459,37 @@ def test_videos_that_cannot_be_decoded(built, tmp_path):
     with pytest.raises(ValueError, match="frames are counted from 1, frame 0 is asked for"):
         read_frame(s, frame=0)
     assert read_frame(s, "PTZ-Indoor", 1).shape == (120, 160, 3)
+
+
+@pytest.mark.parametrize("damage", [lambda jpeg: jpeg[:2] + jpeg[-2:], lambda jpeg: jpeg[: len(jpeg) // 2]])
+def test_a_damaged_frame_is_neither_the_end_nor_handed_out(built, tmp_path, damage):
+    "Frame 10 of 40 is empty, or ends in the middle: the 39 others keep their numbers."
+    frames = [film(40)[a:b] for a, b, _ in _pictures(film(40))]
+    frames[9] = damage(frames[9])
+    path = tmp_path / "a.mjpg"
+    path.write_bytes(b"".join(frames))
+    s = read(built[0])[0][1]
+    with pytest.warns(UserWarning, match="a.mjpg: 1 of 40 frames are damaged: 10"):
+        assert [number_of(read_frame(filmed(s, path, k))) for k in (9, 11, 12, 40)] == [9, 11, 12, 40]
+        with pytest.raises(ValueError, match="a.mjpg: frame 10 is damaged"):
+            read_frame(filmed(s, path, 10))
+        spread = read_frames(filmed(s, path, 1), "Indoor-Cooperative", 10)
+    assert len(spread) == 10 and all(number_of(image) == n != 10 for n, image in spread) and spread[-1][0] > 30
+
+
+def test_hidden_files_are_no_data(copy):
+    "Files that macOS leaves on foreign disks: the same subjects, the same problems."
+    before = read(copy)
+    for path in list(copy.rglob("*.*")):
+        if path.is_file():
+            (path.parent / f"._{path.name}").write_bytes(b"\x00\x05\x16\x07" + bytes(96))
+    assert str(read(copy)) == str(before)
+
+
+def test_the_scan_of_another_subject_is_noticed(copy):
+    subjects = read(copy)[0]
+    shutil.copy(subjects[1].scans["frontal1"], subjects[2].scans["frontal1"])
+    assert "the same file as frontal1 of subject 1: one is a copy" in rows(read(copy)[1], 2).values()
 
 
 @pytest.mark.parametrize("where", ["annotations/cases/subject_1", "micc/subject_01/Video/Indoor-Cooperative"])
@@ -470,7 +503,7 @@ def test_extracted_frames(copy, where, name):
     assert s.frame_path.name == name.format(frame) and number_of(read_frame(s)) == frame
     assert read_frame(s, frame=frame).shape == (240, 320, 3)  # asked for by number: the film's
     s.frame_path.write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=f"subject 1, {s.frame_path}: cannot be decoded"):
+    with pytest.raises(ValueError, match=f"subject 1, {s.frame_path}: cannot be read as a picture"):
         read_frame(s)
 
 
@@ -536,7 +569,7 @@ def test_scans_are_of_the_identity(built, population):
             )
             x = (mesh.vertices - M[:3, 3]) @ M[:3, :3]
             some = np.random.default_rng(0).choice(np.flatnonzero((x[:, 1] < 30) & (x[:, 2] > 20)), 300, replace=False)
-            away = trimesh.proximity.closest_point(head, x[some])[1]
+            away = Surface(head.vertices, head.faces).closest(x[some])[0]
             assert (
                 0.05 < np.median(away) < 0.25
                 and np.quantile(away, 0.95) < 0.6

@@ -6,6 +6,7 @@ import torch
 import trimesh
 
 from mrl.faces.morphable import MorphableModel, decimate, fit_morphable_model, principal_components
+from mrl.geometry.surface import Surface
 
 
 def components_by_svd(X, n):
@@ -103,7 +104,7 @@ def test_decimate(n):
     assert (t != t[:, [1, 2, 0]]).all() and set(np.unique(t)) | set(small.landmarks.values()) == set(range(M))
     reduced = trimesh.Trimesh(small.mean.numpy(), t, process=False)
     cell = (4 * np.pi * 80**2 / n) ** 0.5
-    assert trimesh.proximity.closest_point(reduced, mesh.vertices)[1].max() < cell  # nothing is left uncovered
+    assert Surface(reduced.vertices, t).closest(mesh.vertices)[0].max() < cell  # nothing is left uncovered
     outward = (reduced.face_normals * reduced.triangles_center).sum(1)
     assert reduced.area_faces[outward < 0].sum() < 0.01 * reduced.area and 0.9 < reduced.area / mesh.area < 1.01
     assert abs(reduced.volume) / mesh.volume > 0.9 and rims(reduced) == 0  # still closed

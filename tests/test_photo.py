@@ -192,7 +192,7 @@ def test_pose_is_that_of_the_picture(run, scene):
 
 def test_focal_length(run, scene, tmp_path):
     exif = Image.Exif()
-    exif.get_ifd(0x8769)[0xA405] = 50
+    exif.get_ifd(0x8769).update({0xA405: 50, 0xA002: SIZE, 0xA003: SIZE})
     Image.fromarray(scene[0]).save(tmp_path / "a.jpg", exif=exif, quality=95)
     face = reconstruct(run, tmp_path / "a.jpg")
     assert face.focal_from == "EXIF" and np.isclose(face.K[0, 0], 50 / 43.2666 * SIZE * 2**0.5, rtol=1e-4)
@@ -203,8 +203,18 @@ def test_focal_length(run, scene, tmp_path):
             reconstruct(run, scene[0], focal=wrong)
 
 
+def test_a_guessed_focal_length_says_why_exif_was_not_used(run, scene, tmp_path):
+    exif = Image.Exif()
+    exif.get_ifd(0x8769).update({0xA405: 26, 0xA002: 4000, 0xA003: 3000})
+    Image.fromarray(scene[0]).save(tmp_path / "crop.jpg", exif=exif, quality=95)
+    face = reconstruct(run, tmp_path / "crop.jpg")
+    assert face.K[0, 0] == pytest.approx(1.2 * SIZE)
+    assert face.focal_from.startswith("guessed") and face.focal_from.endswith("a picture of 4000 x 3000 pixels")
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff", "webp", "jpg"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_lying_on_their_side_are_turned(tmp_path, orientation):
+def test_pictures_lying_on_their_side_are_turned(tmp_path, orientation, suffix):
     rng = np.random.default_rng(0)
     upright = np.kron(rng.integers(0, 255, (6, 9, 3)), np.ones((8, 8, 1))).astype(np.uint8)
     turns = {
@@ -221,15 +231,18 @@ def test_pictures_lying_on_their_side_are_turned(tmp_path, orientation):
     stored = stored.transpose(turns[orientation]) if turns[orientation] is not None else stored
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored.save(tmp_path / "a.png", exif=exif)
-    assert (read_picture(tmp_path / "a.png")[0] == upright).all()
+    lossless = {"webp": {"lossless": True}, "jpg": {"quality": 100, "subsampling": 0}}.get(suffix, {})
+    stored.save(tmp_path / f"a.{suffix}", exif=exif, **lossless)
+    picture = read_picture(tmp_path / f"a.{suffix}")
+    assert np.abs(picture.pixels.astype(int) - upright).max() <= (3 if suffix == "jpg" else 0)
+    assert picture.turned == (orientation > 1)
 
 
 def test_kinds_of_pictures(tmp_path):
     for mode in ("L", "RGBA", "P", "CMYK", "LA"):
         name = tmp_path / f"{mode}.{'tif' if mode == 'CMYK' else 'png'}"
         Image.new("RGB", (7, 5), (40, 90, 200)).convert(mode).save(name)
-        pixels, focal, _ = read_picture(name)
+        pixels, focal, *_ = read_picture(name)
         assert pixels.shape == (5, 7, 3) and pixels.dtype == np.uint8 and focal is None
     Image.fromarray(np.full((5, 7), 3000, np.uint16)).save(tmp_path / "deep.png")
     with pytest.raises(ValueError, match="deep.png: cannot be read as a picture .*8 bits per channel"):
@@ -319,6 +332,7 @@ def test_now(run, scene, tmp_path):
     (tmp_path / "list.txt").write_text("\r\n".join(lines) + "\r\n\r\n")
     out = tmp_path / "out"
     (out / "S_02" / "selfie").mkdir(parents=True)
+    (out / "S_02" / "selfie" / "IMG_2.obj").write_text("# face predicted by mrl from another picture\n")
     (out / "S_02" / "selfie" / "IMG_2.npy").write_bytes(b"of an earlier export")
     problems = export_now(run, tmp_path / "list.txt", tmp_path / "pictures", out, progress=False)
     assert (
@@ -337,6 +351,14 @@ def test_now(run, scene, tmp_path):
         run, tmp_path / "list.txt", tmp_path / "pictures", out, boxes={lines[2]: (5, 5, 35, 35)}, progress=False
     )
     assert [p["image"] for p in again] == lines[3:] and (out / "S_02" / "selfie" / "IMG_2.obj").is_file()
+    for name in ("IMG_2.obj", "IMG_2.npy"):  # a scan, or anything else that is no export
+        foreign = tmp_path / "foreign" / name / "S_02" / "selfie" / name
+        foreign.parent.mkdir(parents=True)
+        foreign.write_bytes(b"v 0 0 0\n")
+        with pytest.raises(FileExistsError, match="IMG_2.obj: it or its .npy is no export of mrl"):
+            export_now(run, tmp_path / "list.txt", tmp_path / "pictures", tmp_path / "foreign" / name, progress=False)
+        assert [p for p in (tmp_path / "foreign" / name).rglob("*.*") if p.is_file()] == [foreign]
+        assert foreign.read_bytes() == b"v 0 0 0\n"
     for bad in ("../../etc/IMG.png", "IMG.png", "/S/selfie/IMG.png", "S/selfie/../IMG.png"):
         (tmp_path / "bad.txt").write_text(bad)
         with pytest.raises(ValueError, match="bad.txt: subject/challenge/image expected"):

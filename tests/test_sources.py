@@ -30,6 +30,7 @@ from mrl.faces.sources.flame import _FLAME_IBUG, _unpickle_arrays, read_flame
 from mrl.faces.sources.ict import read_ict
 from mrl.faces.sources.scans import read_labels, read_scans, scan_files
 from mrl.faces.sources.sfm import _SFM_IBUG, read_sfm
+from mrl.geometry.surface import Surface
 
 ROOT = Path(__file__).parent.parent
 WHERE = {
@@ -882,7 +883,7 @@ def test_ict_thinned(ict):
     reduced = trimesh.Trimesh(model.mean.numpy(), model.triangles.numpy(), process=False)
     full = trimesh.Trimesh(whole.mean.numpy(), whole.triangles.numpy(), process=False)
     assert rims(reduced) == rims(full) == 4  # outline, eyes and lips; no holes
-    assert trimesh.proximity.closest_point(reduced, whole.mean.numpy()[::7])[1].max() < 5  # mm
+    assert Surface(reduced.vertices, reduced.faces).closest(whole.mean.numpy()[::7])[0].max() < 5  # mm
     assert 0.97 < reduced.area / full.area < 1.01
 
 
@@ -1018,27 +1019,61 @@ def test_scans_units_of_the_file(scans):
 
 
 def test_scans_of_low_rank(tmp_path, face):
-    "Duplicates, and fewer modes than scans: what is there is kept, and it is exact"
-    rng, folder = np.random.default_rng(0), tmp_path / "twins"
-    folder.mkdir()
+    "Fewer modes than scans: what is there is kept, and it is exact."
+    rng = np.random.default_rng(0)
     x = face.x + np.tensordot(rng.normal(size=(6, 2)), face.basis[:2], 1)
+    for i in range(6):
+        (tmp_path / f"{i}.ply").write_bytes(exported(x[i], face.t, "ply"))
+    for M in (160, 6, 5, 3):
+        model, alpha_id, *_ = read_scans(tmp_path, M, align=False)
+        assert len(model.basis) == 2 and alpha_id.shape == (6, 2)
+        assert model.variance_ratio.sum() == pytest.approx(1, abs=1e-4)
+        assert np.allclose(model.shape(alpha_id), x, atol=1e-3)
+    assert len(read_scans(tmp_path, 1, align=False)[0].basis) == 1
+
+
+SPOILED = {
+    "s7.obj: the outer corners of the eyes are 0.0.* apart, .* metres. multiply by 1000": lambda x: x / 1000,
+    "s7.obj: the outer corners of the eyes are 3.* apart, .* inches. multiply by 25.4": lambda x: x / 25.4,
+    "s7.obj: expected a face of the size of the others, got one [23][0-9]% larger": lambda x: 1.3 * x,
+    "s7.obj: expected the handedness of the other scans, got a mirror image": lambda x: x * [-1, 1, 1],
+    r"s7.obj: vertex 90 .counted from 0.: expected near its place": lambda x: x + 300 * np.eye(len(x))[90][:, None],
+}
+
+
+@pytest.fixture
+def twelve(tmp_path, face):
+    "A folder of twelve scans with landmarks, each somewhere in space, and the function that writes one."
+    rng, folder = np.random.default_rng(3), tmp_path / "twelve"
+    folder.mkdir()
+    x = face.x + np.tensordot(rng.normal(size=(12, 3)), face.basis, 1)
+    write = lambda name, x: (folder / name).write_bytes(exported(x, face.t, Path(name).suffix[1:]))
     for i in range(12):
-        (folder / f"{i:02d}.ply").write_bytes(exported(x[i // 2], face.t, "ply"))
-    for M in (160, 12, 11, 3):
-        model, alpha_id, *_ = read_scans(folder, M, align=False)
-        assert (
-            len(model.basis) == 2
-            and alpha_id.shape == (12, 2)
-            and model.variance_ratio.sum() == pytest.approx(1, abs=1e-4)
-        )
-        assert np.allclose(model.shape(alpha_id)[::2], x, atol=1e-3) and torch.allclose(
-            alpha_id[::2], alpha_id[1::2], atol=1e-6
-        )
-    assert len(read_scans(folder, 1, align=False)[0].basis) == 1
-    for i in range(12):
-        (folder / f"{i:02d}.ply").write_bytes(exported(turned(x[0], rng), face.t, "ply"))
-    with pytest.raises(ValueError, match="twins: the scans are all alike, no component is left"):
-        read_scans(folder)
+        write(f"s{i}.obj", turned(x[i], rng))
+    (tmp_path / "twelve.json").write_text(json.dumps({"landmarks": face.marks}))
+    return types.SimpleNamespace(folder=folder, x=x, write=write, rng=rng)
+
+
+@pytest.mark.parametrize("message", SPOILED)
+def test_every_scan_is_checked_not_their_mean(twelve, message):
+    twelve.write("s7.obj", turned(SPOILED[message](twelve.x[7]), twelve.rng))
+    with pytest.raises(ValueError, match=message):
+        read_scans(twelve.folder)
+
+
+@pytest.mark.parametrize("name", ["s3 (1).obj", "s3.ply", "Ada.off"])
+def test_a_person_is_in_a_folder_of_scans_once(twelve, name):
+    read_scans(twelve.folder)
+    twelve.write(name, turned(twelve.x[3], twelve.rng).round(2))
+    with pytest.raises(ValueError, match="expected different faces, got one twice") as error:
+        read_scans(twelve.folder)
+    assert name in str(error.value) and "s3.obj" in str(error.value)
+
+
+def test_a_small_face_is_named_in_a_warning(twelve):
+    twelve.write("s7.obj", 0.75 * twelve.x[7])
+    with pytest.warns(UserWarning, match="s7.obj: 2[0-9]% smaller than the median"):
+        read_scans(twelve.folder)
 
 
 def test_scans_of_many_components(tmp_path, face):
@@ -1146,7 +1181,8 @@ def test_labels(scans, tmp_path):
         (("29,s09", "nan,s09"), "row 's09.ply', column 'age': a finite number is expected, got 'nan'"),
         (("29,s09", "-inf,s09"), "column 'age': .* got '-inf'"),
         (("29,s09", "1e300,s09"), "column 'age': .* got '1e300'"),
-        (("29,s09", ",s09"), "column 'age': .* got ''"),
+        (("29,s09", ",s09"), "column 'age': .* got None"),
+        (("29,s09.ply,0.15", "29,s09.ply,0,15"), "labels.csv: line 52: expected 3 cells, got 4"),
     ):
         assert change[0] in text
         csv.write_text(text.replace(*change))
@@ -1160,6 +1196,11 @@ def test_labels_as_excel_saves_them(tmp_path):
     (tmp_path / "labels.csv").write_bytes("file,age\r\nä.ply,30\r\n".encode("latin1"))
     with pytest.raises(ValueError, match="labels.csv: not a CSV file"):
         read_labels(tmp_path / "labels.csv", ["ä.ply"])
+
+
+def test_labels_match_names_in_either_unicode_form(tmp_path):
+    (tmp_path / "labels.csv").write_text("file,age\nZo\u00eb.ply,30\n", encoding="utf-8")
+    assert read_labels(tmp_path / "labels.csv", ["Zoe\u0308.ply"])["age"].tolist() == [30]
 
 
 # ---- one door -------------------------------------------------------------------------------------------------------

@@ -4,9 +4,7 @@ window.addEventListener("load", () => {
     const figure = JSON.parse(target.querySelector("script").textContent);
     if (isIntersecting && !target.drawn) {
       const box = target.appendChild(document.createElement("div"));
-      box.style.height = "100%";
-      delete figure.layout.width;
-      Plotly.newPlot(box, figure.data, { ...figure.layout, autosize: true }, { responsive: true });
+      Plotly.newPlot(box, figure.data, figure.layout);
       target.drawn = box;
     } else if (!isIntersecting && target.drawn) {
       Plotly.purge(target.drawn);

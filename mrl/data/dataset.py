@@ -19,6 +19,7 @@ from .store import SHARD, open_dataset
 from ..faces.carrier import population_file
 from ..faces.population import load_population, people_where, split_identities
 from ..io.files import HOME, sha256
+from ..io.paths import expand
 
 # %% ../../nbs/05_data/05_dataset.ipynb #c6c07b2e
 class FaceImages(Dataset):
@@ -42,7 +43,7 @@ class FaceImages(Dataset):
         split,
         leave_out="",
     ):
-        self.folder, self.split = Path(folder), split
+        self.folder, self.split = expand(folder), split
         meta, self.labels, self.shards = open_dataset(folder, ["population"], ["identity", "q", "t", "K"])
         self.config = (DataConfig if "renderer" in meta else CropConfig)(**meta["config"])
         _warn_of_other_renderer(folder, meta)

@@ -23,6 +23,7 @@ from ..geometry.registration import apply_similarity, register
 from ..geometry.surface import Surface
 from ..geometry.topology import adjacency, boundary_vertices, vertex_normals
 from ..io.files import HOME, ROOT, save_tensors, sha256, tensor_kind
+from ..io.paths import expand
 
 # %% ../../nbs/03_faces/04_carrier.ipynb #a674b301
 ALIGNED_LANDMARKS = [name for name in LANDMARKS if name != "chin"]  # that all models have at the same place
@@ -283,7 +284,7 @@ def population_file(
         return ROOT / "data" / "faces.safetensors"
     named = face_model in FACE_MODELS
     try:
-        source = find_face_model(face_model) if named else Path(face_model)
+        source = find_face_model(face_model) if named else expand(face_model)
     except FileNotFoundError:
         made = sorted(Path(folder).glob(f"{face_model}-{'[0-9a-f]' * 12}.safetensors"))
         if len(made) == 1:
@@ -309,5 +310,6 @@ def _version(source):
     for p in source.parent.iterdir():
         if p.name.startswith(f"{source.name}.") or p.name in _FILES_BESIDE:
             files.append(p)
-    state = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files if p.is_file())
+    files = [p for p in files if p.is_file() and p.name[0] != "."]
+    state = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files)
     return hashlib.sha256(repr([state, sha256(population_file())]).encode()).hexdigest()[:12]

@@ -86,7 +86,7 @@ def check_landmarks(
 # %% ../../nbs/03_faces/00_landmarks.ipynb #f6eda888
 UNITS = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "um": 1e-3}  # millimetres
 EYE_DISTANCE = {"inner": (20, 50), "outer": (60, 150)}  # mm between the corners of the eyes
-_WORDS = {1000.0: "metres", 10.0: "centimetres", 1e-3: "micrometres"}
+_WORDS = {1000.0: "metres", 25.4: "inches", 10.0: "centimetres", 1e-3: "micrometres"}
 
 
 def eye_distance(
@@ -103,7 +103,7 @@ def likely_factor(
     limits,  # (lowest, highest) length in mm
 ):  # text, or "" if no usual unit explains the length
     "Return what to multiply a length by, so that it lies within limits less than a factor of ten apart, and its unit."
-    factors = [f for f in (1e-6, 1e-3, 1e-2, 0.1, 10.0, 100.0, 1e3, 1e6) if limits[0] <= length * f <= limits[1]]
+    factors = [f for f in (1e-6, 1e-3, 1e-2, 0.1, 10.0, 25.4, 100.0, 1e3, 1e6) if limits[0] <= length * f <= limits[1]]
     if not factors:
         return ""
     unit = f"{_WORDS[factors[0]]}? " if factors[0] in _WORDS else ""

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from .files import atomic_write, write_json
+from .paths import expand
 
 # %% ../../nbs/11_io/02_meshes.ipynb #823583ba
 @dataclass(frozen=True)
@@ -499,7 +500,7 @@ _READERS = {".obj": _read_obj, ".off": _read_off, ".ply": _read_ply}
 
 def _read(path):
     "Return the path, its `Polygons` and a function that names the place of a face; errors as in `read_mesh`."
-    path = Path(path).expanduser()
+    path = expand(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file (a mesh is expected)")
     kind = path.suffix.lower()
@@ -599,7 +600,7 @@ def write_mesh(
     Raises:
         ValueError: another suffix, coordinates that are not finite, triangles or landmarks that name no vertex.
     """
-    path, vertices, triangles = Path(path).expanduser(), np.asarray(vertices, np.float64), np.asarray(triangles)
+    path, vertices, triangles = expand(path), np.asarray(vertices, np.float64), np.asarray(triangles)
     kind = path.suffix.lower()
     named = np.array([*triangles.ravel(), *(landmarks or {}).values()], np.int64)
     if kind not in (".obj", ".ply") or (texture and kind != ".obj"):

@@ -20,6 +20,7 @@ from ..faces.landmarks import NOW_LANDMARKS
 from ..geometry.camera import crop_intrinsics, intrinsics, project, resize_intrinsics
 from ..io.files import atomic_write, sha256
 from ..io.meshes import write_mesh
+from ..io.paths import existing, expand
 from ..io.pictures import read_picture
 
 # %% ../../nbs/08_photo/01_reconstruction.ipynb #8ec371d0
@@ -160,15 +161,16 @@ class Reconstruction:
 # %% ../../nbs/08_photo/01_reconstruction.ipynb #2f178b05
 def _focal(image, focal):
     "Picture, focal length in pixels and where it is from; `image` is a path or an array."
-    exif = None
+    exif, doubt = None, ""
     if isinstance(image, (str, Path)):
-        image, exif, _ = read_picture(image)
+        image, exif, _, doubt = read_picture(image)
     check_image(image)
     if focal is not None and not 0 < focal < np.inf:
         raise ValueError(f"focal must be a positive number of pixels, got {focal}")
     if focal or exif:
         return image, float(focal or exif), "given" if focal else "EXIF"
-    return image, 1.2 * max(image.shape[:2]), "guessed: 1.2 x the longer side of the picture"
+    guess = "guessed: 1.2 x the longer side of the picture" + (f"; {doubt}" if doubt else "")
+    return image, 1.2 * max(image.shape[:2]), guess
 
 
 def _check_box(box, image):
@@ -241,13 +243,15 @@ def reconstruct(
     return Reconstruction(*out[:3], K, morphable.triangles, morphable.landmarks, box, crop, K_crop, focal_from)
 
 # %% ../../nbs/08_photo/01_reconstruction.ipynb #b7c1d2e3
+_WRITTEN = "# face predicted by mrl"  # beginning of the meshes that are written here
+
+
 def _belongs_to(path, line):
     "Return whether a prediction may be written to `path`: nothing is there, or it begins with our line."
-    marks = path.with_suffix(".landmarks.json")
     if not path.exists():
-        return not marks.exists()
+        return not any(path.with_suffix(suffix).exists() for suffix in (".landmarks.json", ".npy"))
     with open(path, "rb") as f:
-        return f.readline().strip() == line.encode()
+        return f.readline().strip().startswith(line.encode())
 
 
 def save_prediction(
@@ -256,9 +260,9 @@ def save_prediction(
     out=None,  # folder; default: that of the picture
 ):  # Path of the OBJ file; the landmarks are beside it as .landmarks.json
     "Write a prediction and its landmarks; FileExistsError if all names are of files not written for this picture."
-    picture = Path(picture).expanduser()
-    folder = Path(out).expanduser() if out else picture.parent
-    comment = f"face predicted by mrl from {picture.name}, sha256 {sha256(picture)[:16]}"
+    picture = expand(picture)
+    folder = expand(out) if out else picture.parent
+    comment = f"{_WRITTEN[2:]} from {picture.name}, sha256 {sha256(picture)[:16]}"
     paths = [
         folder / f"{name}.obj" for name in (picture.stem, f"{picture.stem}-prediction", f"{picture.name}-prediction")
     ]
@@ -280,11 +284,12 @@ def export_now(
 ):  # list of dicts image, problem: pictures that have no prediction
     """Export predictions for every picture of a list, in the form that the NoW challenge takes.
 
+    Nothing is replaced or deleted but earlier exports: FileExistsError names a file that is none, before any work.
     ValueError: a list without lines, or a line of another form; a face model without the seven landmarks.
     """
     from tqdm.auto import tqdm
 
-    lines = [s for line in Path(image_list).read_text(encoding="utf-8-sig").splitlines() if (s := line.strip())]
+    lines = [s for line in expand(image_list).read_text(encoding="utf-8-sig").splitlines() if (s := line.strip())]
     parts = [Path(line).parts for line in lines]
     if bad := [line for line, p in zip(lines, parts) if len(p) != 3 or ".." in p or Path(line).is_absolute()]:
         raise ValueError(f"{image_list}: subject/challenge/image expected, got {bad[0]!r}")
@@ -299,12 +304,16 @@ def export_now(
             if not lines
             else f"face model {run.morphable.name}: landmarks {', '.join(missing)} are missing"
         )
+    targets = {line: (expand(out) / line).with_suffix(".obj") for line in lines}
+    foreign = [target for target in targets.values() if not _belongs_to(target, _WRITTEN)]
+    if foreign:
+        raise FileExistsError(f"{foreign[0]}: it or its .npy is no export of mrl; choose another folder with out=")
     problems = []
     for line in tqdm(lines, disable=not progress, desc="NoW"):
-        target = (Path(out) / line).with_suffix(".obj")
+        target, picture = targets[line], expand(images) / line
         try:
-            face = reconstruct(run, Path(images) / line, box=(boxes or {}).get(line))
-            write_mesh(target, face.x, face.triangles)
+            face = reconstruct(run, existing(picture) or picture, box=(boxes or {}).get(line))
+            write_mesh(target, face.x, face.triangles, comment=f"{_WRITTEN[2:]} from {line}")
             with atomic_write(target.with_suffix(".npy")) as tmp, open(tmp, "wb") as f:
                 np.save(f, face.x[[face.landmarks[name] for name in NOW_LANDMARKS]].double().numpy())
         except (ValueError, FloatingPointError, FileNotFoundError) as e:

@@ -55,7 +55,7 @@ class Skin(Record):
 
 @dataclass(frozen=True, eq=False)
 class Gaze(Record):
-    "Where the eyes look."
+    "Hold the direction of the eyes."
 
     yaw: np.float32  # radians, towards +x of the head
     pitch: np.float32  # radians, upwards
@@ -136,7 +136,7 @@ class Light(Record):
 
 @dataclass(frozen=True, eq=False)
 class Film(Record):
-    "What lens, sensor and file make of the light."
+    "Hold the effects of lens, sensor and file on the light."
 
     exposure: np.float32  # gain on the light
     gamma: np.float32  # exponent on the values after the sRGB curve

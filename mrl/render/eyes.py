@@ -26,7 +26,7 @@ def fit_sphere(points):
 # %% ../../nbs/04_render/06_eyes.ipynb #c930f74a
 @dataclass(frozen=True)
 class EyeRegion:
-    "Where the eyes of a population's heads are."
+    "Hold the places of the eyes in a population's heads."
 
     eyeballs: tuple  # numbers of the vertices of the left and of the right one
     lids: np.ndarray  # numbers of the vertices on the rims of the lids

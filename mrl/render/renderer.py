@@ -34,7 +34,7 @@ from .torso import TORSO_RINGS, find_shoulders, shade_torso, torso_coordinates, 
 # %% ../../nbs/04_render/12_renderer.ipynb #90f4edf2
 @dataclass(frozen=True)
 class Topology:
-    "What heads, torsos, hair and glasses of a population share."
+    "Hold the triangles and coordinates that all pictures of a population share: head, torso, hair and glasses."
 
     triangles: np.ndarray  # (F, 3) of head, torso, hair, glasses
     part: np.ndarray  # (F,) SKIN to FRAME

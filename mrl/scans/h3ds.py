@@ -14,6 +14,7 @@ import numpy as np
 
 from ..geometry.surface import Surface
 from ..io.meshes import read_mesh
+from ..io.paths import expand
 from .protocols import Face, Protocol, check_face, find_lips_central
 
 # %% ../../nbs/09_scans/06_h3ds.ipynb #182728d8
@@ -121,7 +122,7 @@ class H3dsCase:
 
 # %% ../../nbs/09_scans/06_h3ds.ipynb #681af0f7
 def eye_corner(cases):  # "inner" or "outer"
-    "Which corners of the eyes the first scene that can be read has. ValueError if there is none."
+    "Return the corners of the eyes that the first readable scene has. ValueError if there is none."
     problems = []
     for case in cases:
         try:
@@ -146,7 +147,9 @@ def read_h3ds(
     except ImportError as e:
         raise ImportError(f"H3DS is read through its authors' package: pip install h3ds ({e})") from e
 
-    data = H3DS(str(path), **({"config_path": str(config)} if str(config).endswith(".toml") else {"config_id": config}))
+    data = H3DS(
+        str(expand(path)), **({"config_path": str(config)} if str(config).endswith(".toml") else {"config_id": config})
+    )
     scenes = data.scenes()
     here = [
         s

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..faces.landmarks import LANDMARKS, NOW_LANDMARKS
+from ..faces.landmarks import LANDMARKS, NOW_LANDMARKS, check_eye_distance
 from ..geometry.icp import icp, sample_surface
 from ..geometry.registration import apply_similarity, register
 from ..geometry.surface import Surface
-from .micc import VIDEOS, check_units, implausible
+from .micc import VIDEOS, implausible
 
 # %% ../../nbs/09_scans/03_protocols.ipynb #b223b7e4
 _CHOICES = {
@@ -36,11 +36,38 @@ FOUR = ("right_eye_inner", "left_eye_inner", "nose_base", "lips_central")
 
 @dataclass(frozen=True)
 class Protocol:
-    "How a prediction is laid on a scan, and what is measured; the table above."
+    """A protocol of a comparison with scans: how a prediction is aligned, cropped and measured.
+
+    Attributes:
+        name: of the protocol.
+        source: paper, and where its steps are described.
+        open: what the sources leave open or do otherwise, and what is done here.
+        videos: videos that the paper uses.
+        frames: number of frames per video whose shapes are averaged; None: the annotated frame.
+        landmarks: names of the points of the first alignment.
+        annotation: whose landmarks: "any", "authors" or "ganfit".
+        scale: "none", "icp" (fitted throughout) or "global" (one for all subjects).
+        icp: distance that ICP makes small: to the "plane" or to the "point".
+        pairs: whose points look for partners in ICP: "both" or "measured".
+        trim: share of the pairs that counts in ICP.
+        centre: of the region: "nose_tip" of the scan, "own_tips" of each surface, or "now".
+        radius: of the region, mm.
+        exceptions: (subject, radius in mm) of other regions.
+        forehead: whether points higher than 30 mm above the eyes count.
+        overlap: whether pairs and vertices on a rim of the other surface are left out.
+        direction: distances from the "prediction", from the "scan", or the mean of "both".
+        distance: to the "triangle", its "plane", or the closest "vertex".
+        weights: every one of the "vertices" alike, or by "area".
+        statistic: of the distances of a subject: "rmse", "mean" or "median".
+        scans: the lowest error over these scans counts.
+
+    Raises:
+        ValueError: a field with another value than these, or a median with weights by area.
+    """
 
     name: str
-    source: str  # paper, and where its steps are described
-    open: tuple  # what the sources leave open or do otherwise, and what is done here
+    source: str
+    open: tuple
     videos: tuple = VIDEOS
     frames: int | None = 10
     landmarks: tuple = FOUR
@@ -50,8 +77,8 @@ class Protocol:
     pairs: str = "both"
     trim: float = 0.9
     centre: str = "nose_tip"
-    radius: float = 95.0  # mm
-    exceptions: tuple = ()  # (subject, radius)
+    radius: float = 95.0
+    exceptions: tuple = ()
     forehead: bool = True
     overlap: bool = True
     direction: str = "prediction"
@@ -339,7 +366,7 @@ def named_face(
     """Make a `Face` of a predicted mesh, lips_central found where only the corners of the mouth are named.
 
     ValueError: another unit, or landmarks that are no face, inside out, or not on the mesh."""
-    check_units(mesh.path, marks)
+    check_eye_distance(mesh.path, marks)
     surface = Surface.welded(mesh.vertices, mesh.triangles)
     if "lips_central" not in marks and {"mouth_right", "mouth_left"} <= set(marks):
         marks = marks | {"lips_central": find_lips_central(surface.vertices[surface.used], marks)}
@@ -361,7 +388,7 @@ def region(
     scan,  # Face
     prediction=None,  # Face that has been moved to the scan, for protocols with own_tips
 ):  # dict "prediction", "scan" -> function (n, 3) points in the scan's frame -> (n,) bool
-    "What counts of both surfaces, as tests of points."
+    "Return which points of both surfaces count, as functions that test points."
     marks = scan.landmarks
     axes, eyes = face_axes(marks), eye_corners(marks).mean(0)
 
@@ -382,7 +409,7 @@ def region(
 # %% ../../nbs/09_scans/03_protocols.ipynb #3d98c9f9
 @dataclass(frozen=True)
 class Comparison:
-    "What a protocol says about one prediction and one scan."
+    "Hold what a protocol measures of one prediction against one scan."
 
     error: float  # mm
     T: np.ndarray  # (4, 4) from the prediction's frame to the scan's; of two, of the side measured last, the scan's

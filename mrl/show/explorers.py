@@ -26,6 +26,11 @@ from .plots import COLOURS, camera_figure, mesh_figure, overlay_figure, png_uri
 from ..training.metrics import METRICS, PIXELS, image_metrics
 
 # %% ../../nbs/10_show/02_explorers.ipynb #4e2ce731
+def _slider_style():
+    "Return what all sliders of the explorers share."
+    return dict(style=dict(description_width="105px"), layout=ipywidgets.Layout(width="310px"))
+
+
 def slider(
     label,  # with its unit
     low,
@@ -34,24 +39,20 @@ def slider(
     value=0.0,
 ):
     "Return a slider of the explorers."
-    decimals = 0 if step >= 1 else 1
-    return ipywidgets.FloatSlider(
-        value, min=low, max=high, step=step, description=label, readout_format=f".{decimals}f", **_slider_style()
-    )
-
-
-def _slider_style():
-    return dict(style=dict(description_width="105px"), layout=ipywidgets.Layout(width="310px"))
+    ends, decimals = dict(min=low, max=high, step=step), 0 if step >= 1 else 1
+    return ipywidgets.FloatSlider(value, description=label, readout_format=f".{decimals}f", **ends, **_slider_style())
 
 
 def _side_by_side(tables):
     "Return HTML of tables in a fixed-width type, from a dict heading -> lines."
     block = "<div><b>{}</b><pre style='line-height:1.4;margin:4px 0 0'>{}</pre></div>"
-    return (
-        "<div style='display:flex;flex-wrap:wrap;gap:8px 40px'>"
-        + "".join(block.format(k, "\n".join(lines)) for k, lines in tables.items())
-        + "</div>"
-    )
+    blocks = "".join(block.format(heading, "\n".join(lines)) for heading, lines in tables.items())
+    return f"<div style='display:flex;flex-wrap:wrap;gap:8px 40px'>{blocks}</div>"
+
+# %% ../../nbs/10_show/02_explorers.ipynb #07fc4589
+def _wrapped_row(children):
+    "Return widgets beside each other, in several lines if one is too narrow."
+    return ipywidgets.HBox(children, layout=ipywidgets.Layout(flex_flow="row wrap"))
 
 
 class Explorer(ipywidgets.VBox):
@@ -70,17 +71,9 @@ class Explorer(ipywidgets.VBox):
                 raise ValueError(f"unknown slider {name}; there are {', '.join(self.sliders)}")
             self.sliders[name].value = value
         self.figures, self.show, self.readout = figures, show, ipywidgets.HTML()
-        columns = [
-            ipywidgets.VBox([ipywidgets.HTML(f"<b>{heading}</b>"), *group.values()])
-            for heading, group in groups.items()
-        ]
-        super().__init__(
-            [
-                ipywidgets.HBox(columns, layout=ipywidgets.Layout(flex_flow="row wrap")),
-                ipywidgets.HBox(figures, layout=ipywidgets.Layout(flex_flow="row wrap")),
-                self.readout,
-            ]
-        )
+        headings = [ipywidgets.HTML(f"<b>{heading}</b>") for heading in groups]
+        columns = [ipywidgets.VBox([head, *group.values()]) for head, group in zip(headings, groups.values())]
+        super().__init__([_wrapped_row(columns), _wrapped_row(figures), self.readout])
         for s in self.sliders.values():
             s.observe(self.update, "value")
         self.update()
@@ -116,7 +109,7 @@ def displaced(
     )
     return rotate(g, x_hat) + shift, quaternion_multiply(g, q_hat), rotate(g, t_hat) + shift
 
-
+# %% ../../nbs/10_show/02_explorers.ipynb #319c3ed7
 def orbit(
     x,
     q,
@@ -178,7 +171,7 @@ def judged(
         | {"multi-term": multi_term(*pair, alpha=alpha, beta=beta).item()}
     )
 
-
+# %% ../../nbs/10_show/02_explorers.ipynb #1b073e79
 def judged_html(v, alpha, beta):
     "Return the values of `judged` as HTML of three small tables."
     D = [" ".join(f"{n + 0:8.3f}" for n in row) for row in v["D"].round(decimals=3).tolist()]
@@ -196,50 +189,29 @@ def judged_html(v, alpha, beta):
     return _side_by_side({"D (translation in mm)": D, "MRL (px)": mrl, "Multi-term loss (mm)": sums})
 
 # %% ../../nbs/10_show/02_explorers.ipynb #36438a93
+def _add_points_and_lines(fig, column):
+    "Add three empty traces to a picture: lines, true points and predicted points."
+    where = dict(hoverinfo="skip", row=1, col=column)
+    fig.add_scatter(mode="lines", line=dict(color="#999", width=1), showlegend=False, **where)
+    for name, colour in zip(("truth", "prediction"), COLOURS):
+        named = dict(name=name, legendgroup=name, showlegend=column == 1)
+        fig.add_scatter(mode="markers", marker=dict(color=colour, size=3), **named, **where)
+
+
 def _view_figure(size):
     "Return a figure of two empty pictures for true and predicted points and the lines between them."
     fig = make_subplots(1, 2, subplot_titles=("in the true camera", "in the virtual camera"), horizontal_spacing=0.1)
-    for i in (1, 2):
-        fig.add_scatter(
-            mode="lines", line=dict(color="#999", width=1), showlegend=False, hoverinfo="skip", row=1, col=i
-        )
-        for name, colour in zip(("truth", "prediction"), COLOURS):
-            fig.add_scatter(
-                mode="markers",
-                marker=dict(color=colour, size=3),
-                name=name,
-                legendgroup=name,
-                showlegend=i == 1,
-                hoverinfo="skip",
-                row=1,
-                col=i,
-            )
+    for column in (1, 2):
+        _add_points_and_lines(fig, column)
     fig.add_shape(type="rect", x0=0, y0=0, x1=PIXELS, y1=PIXELS, line=dict(color="#999", width=1), row="all", col="all")
-    fig.update_xaxes(
-        title_text="u (px)",
-        range=[-12, PIXELS + 12],
-        tickvals=[0, PIXELS],
-        showgrid=False,
-        zeroline=False,
-        title_standoff=0,
-    )
-    fig.update_yaxes(
-        title_text="v (px)",
-        range=[PIXELS + 12, -12],
-        tickvals=[0, PIXELS],
-        showgrid=False,
-        zeroline=False,
-        title_standoff=0,
-    )
-    fig.update_layout(
-        width=2 * size,
-        height=size + 90,
-        margin=dict(l=50, r=5, t=55, b=60),
-        legend=dict(orientation="h", y=-0.15, x=0.5, xanchor="center", itemsizing="constant"),
-    )
+    axis = dict(tickvals=[0, PIXELS], showgrid=False, zeroline=False, title_standoff=0)
+    fig.update_xaxes(title_text="u (px)", range=[-12, PIXELS + 12], **axis)
+    fig.update_yaxes(title_text="v (px)", range=[PIXELS + 12, -12], **axis)
+    legend = dict(orientation="h", y=-0.15, x=0.5, xanchor="center", itemsizing="constant")
+    fig.update_layout(width=2 * size, height=size + 90, margin=dict(l=50, r=5, t=55, b=60), legend=legend)
     return go.FigureWidget(fig)
 
-
+# %% ../../nbs/10_show/02_explorers.ipynb #a3e3d12c
 def _draw(trace, points):
     "Put points (n, 2) or (n, 3) into a trace of a FigureWidget."
     trace.update(dict(zip("xyz", points.float().numpy().T)))
@@ -362,7 +334,7 @@ def face_picture(
     rng = np.random.default_rng(scene)
     return renderer.image(head, K, q, t, sample_appearance(rng, {}), size, rng)
 
-
+# %% ../../nbs/10_show/02_explorers.ipynb #8f068374
 def face_prediction(
     model,
     renderer,  # mrl.training.network.Reconstructor, mrl.render.renderer.Renderer

@@ -40,11 +40,65 @@ pio.templates["mrl"] = go.layout.Template(
 )
 pio.templates.default = "mrl"
 
-
+# %% ../../nbs/10_show/01_plots.ipynb #a99731b6
 def _numpy(x):
+    "Return a tensor or anything like an array as a NumPy array."
     return x.detach().cpu().float().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
 
+
+def _grid(n, columns):
+    "Return the numbers of rows and columns of n panels, and the place of each, as Plotly's arguments."
+    rows, cols = -(-n // columns), min(columns, n)
+    return rows, cols, [dict(row=i // cols + 1, col=i % cols + 1) for i in range(n)]
+
+
+def _bare_scenes(fig, eye):
+    "Hide the axes of a figure's scenes; y points up, and `eye` (3 numbers) is where the viewer stands."
+    hidden, camera = dict(visible=False), dict(eye=dict(zip("xyz", eye)), up=dict(x=0, y=1, z=0))
+    return fig.update_scenes(aspectmode="data", camera=camera, xaxis=hidden, yaxis=hidden, zaxis=hidden)
+
 # %% ../../nbs/10_show/01_plots.ipynb #796e9c08
+def _each_mesh(vertices, triangles):
+    "Return lists of vertices, to 0.1 mm, and of triangles in few bytes, of the arguments of `mesh_figure`."
+    several = vertices if isinstance(vertices, list) else _numpy(vertices).reshape(-1, *vertices.shape[-2:])
+    v = [np.round(_numpy(x), 1).astype(np.float32) for x in several]
+    t = triangles if isinstance(triangles, list) else [triangles] * len(v)
+    index = np.int16 if max(map(len, v)) < 2**15 else np.int32
+    return v, [_numpy(x).astype(index) for x in t]
+
+
+def _each_error(errors, n):
+    "Return the errors of n meshes, to 0.01 mm; None for a mesh that has none or NaN."
+    if errors is None:
+        return [None] * n
+    several = errors if isinstance(errors, list) else _numpy(errors).reshape(n, -1)
+    rounded = [np.round(_numpy(x), 2).astype(np.float32) for x in several]
+    return [None if np.isnan(x).any() else x for x in rounded]
+
+# %% ../../nbs/10_show/01_plots.ipynb #708b5fcf
+def _colours_and_light(errors, error_max, scale):
+    "Return how a mesh looks: coloured by errors (N,) up to `error_max`, with a scale if asked; None: plain."
+    if errors is None:
+        return dict(color="#d9b8a3", lighting=dict(ambient=0.45, diffuse=0.7, specular=0.1, roughness=0.8))
+    return dict(
+        intensity=errors,
+        colorscale="YlOrRd",
+        cmin=0,
+        cmax=error_max,
+        showscale=scale,
+        colorbar=dict(title="mm", len=0.8),
+        lighting=dict(ambient=0.65, diffuse=0.5, specular=0.1, roughness=0.8),
+    )
+
+
+def _mesh(vertices, triangles, look):
+    "Return a mesh as Plotly draws it, with the look that `_colours_and_light` returns."
+    x, y, z = vertices.T
+    i, j, k = triangles.T
+    lamp = dict(x=300, y=600, z=2000)
+    return go.Mesh3d(x=x, y=y, z=z, i=i, j=j, k=k, lightposition=lamp, hoverinfo="skip", **look)
+
+# %% ../../nbs/10_show/01_plots.ipynb #e2bfe4ae
 def mesh_figure(
     vertices,  # (M, N, 3) or (N, 3) meshes in the head frame, mm; or M arrays
     triangles,  # (T, 3), or one for each mesh
@@ -55,66 +109,17 @@ def mesh_figure(
     error_max=None,  # mm, upper end of the colour scale; default the 98th percentile
 ):  # plotly Figure
     "Draw meshes side by side; drag to turn."
-    v = [
-        np.round(_numpy(x), 1).astype(np.float32)
-        for x in (vertices if isinstance(vertices, list) else _numpy(vertices).reshape(-1, *vertices.shape[-2:]))
-    ]
-    t = [
-        _numpy(x).astype(np.int16 if max(map(len, v)) < 2**15 else np.int32)
-        for x in (triangles if isinstance(triangles, list) else [triangles] * len(v))
-    ]
-    e = (
-        [np.full(1, np.nan)] * len(v)
-        if errors is None
-        else [
-            np.round(_numpy(x), 2).astype(np.float32)
-            for x in (errors if isinstance(errors, list) else _numpy(errors).reshape(len(v), -1))
-        ]
-    )
-    rows, cols = -(-len(v) // columns), min(columns, len(v))
+    v, t = _each_mesh(vertices, triangles)
+    e = _each_error(errors, len(v))
+    coloured = [i for i, values in enumerate(e) if values is not None]
+    if coloured and not error_max:
+        error_max = float(np.quantile(np.concatenate([e[i] for i in coloured]), 0.98))
+    rows, cols, places = _grid(len(v), columns)
     specs = [[{"type": "mesh3d"} if r * cols + c < len(v) else None for c in range(cols)] for r in range(rows)]
     fig = make_subplots(rows, cols, specs=specs, subplot_titles=titles, horizontal_spacing=0.01, vertical_spacing=0.04)
-    coloured = [not np.isnan(x).any() for x in e]
-    top = (
-        error_max or float(np.quantile(np.concatenate([x for x, c in zip(e, coloured) if c]), 0.98))
-        if any(coloured)
-        else None
-    )
-    for i, mesh in enumerate(v):
-        colour = dict(color="#d9b8a3")
-        if coloured[i]:
-            colour = dict(
-                intensity=e[i],
-                colorscale="YlOrRd",
-                cmin=0,
-                cmax=top,
-                showscale=i == coloured.index(True),
-                colorbar=dict(title="mm", len=0.8),
-            )
-        light = dict(
-            ambient=0.65 if coloured[i] else 0.45, diffuse=0.5 if coloured[i] else 0.7, specular=0.1, roughness=0.8
-        )
-        fig.add_trace(
-            go.Mesh3d(
-                x=mesh[:, 0],
-                y=mesh[:, 1],
-                z=mesh[:, 2],
-                i=t[i][:, 0],
-                j=t[i][:, 1],
-                k=t[i][:, 2],
-                lighting=light,
-                lightposition=dict(x=300, y=600, z=2000),
-                hoverinfo="skip",
-                **colour,
-            ),
-            i // cols + 1,
-            i % cols + 1,
-        )
-    camera = dict(
-        eye=dict(x=0.5, y=0.2, z=2.0), up=dict(x=0, y=1, z=0)
-    )  # in perspective: without it browsers leave out the light
-    hidden = dict(visible=False)
-    fig.update_scenes(aspectmode="data", camera=camera, xaxis=hidden, yaxis=hidden, zaxis=hidden)
+    for i, place in enumerate(places):
+        fig.add_trace(_mesh(v[i], t[i], _colours_and_light(e[i], error_max, i in coloured[:1])), **place)
+    _bare_scenes(fig, (0.5, 0.2, 2.0))  # in perspective: without it browsers leave out the light
     return fig.update_layout(height=rows * height, width=cols * height * 0.85 + 60, margin=dict(l=0, r=0, t=30, b=0))
 
 # %% ../../nbs/10_show/01_plots.ipynb #9d9ea9f5
@@ -139,6 +144,13 @@ def jpeg_uri(
     Image.fromarray(image).save(buffer, "JPEG", quality=72)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
+# %% ../../nbs/10_show/01_plots.ipynb #60ffa67b
+def _points(points, name, number):
+    "Return points (n, 2), pixels, as small markers in the colour of the given number of their set."
+    u, v = np.round(_numpy(points).T - 0.5, 1).astype(np.float32)
+    marker = dict(size=3, color=COLOURS[(1, 5, 4)[number % 3]])
+    return go.Scatter(x=u, y=v, mode="markers", marker=marker, name=name, legendgroup=name, hoverinfo="skip")
+
 
 def overlay_figure(
     images,  # (M, 3, H, W) or (M, H, W, 3) uint8
@@ -151,36 +163,16 @@ def overlay_figure(
     images = _numpy(images).astype(np.uint8)
     if images.shape[1] == 3:
         images = images.transpose(0, 2, 3, 1)
-    rows, cols = -(-len(images) // columns), min(columns, len(images))
-    fig = make_subplots(
-        rows, cols, subplot_titles=titles, horizontal_spacing=0.01, vertical_spacing=0.08 if titles else 0.01
-    )
-    for i, image in enumerate(images):
-        where = dict(row=i // cols + 1, col=i % cols + 1)
-        fig.add_trace(go.Image(source=jpeg_uri(image), hoverinfo="skip"), **where)
-        for j, (name, p) in enumerate(points.items()):
-            u, v = np.round(_numpy(p[i]).T - 0.5, 1).astype(np.float32)
-            fig.add_trace(
-                go.Scatter(
-                    x=u,
-                    y=v,
-                    mode="markers",
-                    marker=dict(size=3, color=COLOURS[(1, 5, 4)[j % 3]]),
-                    name=name,
-                    legendgroup=name,
-                    showlegend=i == 0,
-                    hoverinfo="skip",
-                ),
-                **where,
-            )
-    h, w = images.shape[1:3]
+    (rows, cols, places), (h, w) = _grid(len(images), columns), images.shape[1:3]
+    gap = 0.08 if titles else 0.01
+    fig = make_subplots(rows, cols, subplot_titles=titles, horizontal_spacing=0.01, vertical_spacing=gap)
+    for i, place in enumerate(places):
+        fig.add_trace(go.Image(source=jpeg_uri(images[i]), hoverinfo="skip"), **place)
+        for number, (name, p) in enumerate(points.items()):
+            fig.add_trace(_points(p[i], name, number).update(showlegend=i == 0), **place)
     fig.update_xaxes(visible=False, range=[-0.5, w - 0.5]).update_yaxes(visible=False, range=[h - 0.5, -0.5])
-    return fig.update_layout(
-        height=rows * side + 60,
-        width=cols * side + 40,
-        margin=dict(l=5, r=5, t=25, b=5),
-        legend=dict(orientation="h", y=-0.02),
-    )
+    size, margin = dict(height=rows * side + 60, width=cols * side + 40), dict(l=5, r=5, t=25, b=5)
+    return fig.update_layout(**size, margin=margin, legend=dict(orientation="h", y=-0.02))
 
 # %% ../../nbs/10_show/01_plots.ipynb #abd9de80
 def mesh_overlay(
@@ -288,9 +280,49 @@ def history_figure(
 
 # %% ../../nbs/10_show/01_plots.ipynb #86300714
 def _rgba(colour, opacity):
+    "Return a colour `#rrggbb` with an opacity, as Plotly writes it."
     return f"rgba({int(colour[1:3], 16)},{int(colour[3:5], 16)},{int(colour[5:], 16)},{opacity})"
 
+
+def _list_each_name_once(fig):
+    "Show the first trace of each group that has a name in the legend, and no other."
+    listed = set()
+    for trace in fig.data:
+        trace.showlegend = trace.name is not None and trace.legendgroup not in listed
+        if trace.showlegend:
+            listed.add(trace.legendgroup)
+
 # %% ../../nbs/10_show/01_plots.ipynb #dbf2c34f
+def _add_curve(fig, x, name, curve, colour, where):
+    'Draw a median (3, n): value, low, high, with its band; dotted the 90th percentile, if `curve` has "p90".'
+    median, low, high = np.round(curve["median"], 3).astype(np.float32)
+    x_band, y_band = np.concatenate([x, x[::-1]]), np.concatenate([high, low[::-1]])
+    band = dict(mode="lines", fill="toself", fillcolor=_rgba(colour, 0.2), line=dict(width=0), hoverinfo="skip")
+    fig.add_scatter(x=x_band, y=y_band, legendgroup=name, **band, **where)
+    line = dict(mode="lines+markers", line=dict(color=colour, width=2), marker=dict(size=4))
+    fig.add_scatter(x=x, y=median, name=name, legendgroup=name, **line, **where)
+    if "p90" in curve:
+        p90, line = np.round(curve["p90"][0], 3).astype(np.float32), dict(color=colour, width=1, dash="dot")
+        named = dict(name="90th percentile (dotted)", legendgroup="p90", hoverinfo="y")
+        fig.add_scatter(x=x, y=p90, mode="lines", line=line, **named, **where)
+
+
+def _add_panel(fig, panel, colours, where):
+    "Draw curves, controls in grey, the range of the training shaded, and the end of the vertical axis."
+    x = np.asarray(panel["x"], np.float32)
+    for name, curve in panel["curves"].items():
+        _add_curve(fig, x, name, curve, colours[name], where)
+    for (name, y), dash in zip(panel.get("controls", {}).items(), ("dash", "dashdot", "longdash")):
+        line = dict(mode="lines", line=dict(color=GREY, width=1, dash=dash))
+        fig.add_scatter(x=x, y=np.round(y, 3).astype(np.float32), name=name, legendgroup=name, **line, **where)
+    if panel.get("range"):
+        fig.add_vrect(*panel["range"], fillcolor="#000000", opacity=0.06, line_width=0, layer="below", **where)
+    if panel.get("signed"):
+        fig.add_hline(y=0, line=dict(color=GREY, width=1), **where)
+    else:
+        fig.update_yaxes(range=[0, panel["top"]] if "top" in panel else None, rangemode="tozero", **where)
+
+# %% ../../nbs/10_show/01_plots.ipynb #8884cae5
 def band_figure(
     # rows of panels, dicts: "x" (n,); "curves", dict name -> dict "median" and maybe "p90", (3, n): value, low, high;
     # optional "controls", dict name -> (n,); "range", (low, high) or None; "top" of the y axis; "signed": zero line
@@ -303,85 +335,42 @@ def band_figure(
     width=260,  # pixels of one column
 ):  # plotly Figure
     "Draw small multiples of errors against what was changed, with bands."
-    fig = make_subplots(
-        len(panels),
-        len(y_titles),
-        horizontal_spacing=0.06,
-        vertical_spacing=0.3 / len(panels),
-        subplot_titles=list(y_titles),
-    )
-    named, colours = (
-        set(),
-        {
-            n: COLOURS[i % len(COLOURS)]
-            for i, n in enumerate(dict.fromkeys([*order, *(n for row in panels for p in row for n in p["curves"])]))
-        },
-    )
-    for r, row in enumerate(panels, 1):
-        for c, panel in enumerate(row, 1):
-            x, where = np.asarray(panel["x"], np.float32), dict(row=r, col=c)
-            new = lambda name: dict(name=name, legendgroup=name, showlegend=name not in named and not named.add(name))
-            for i, (name, s) in enumerate(panel["curves"].items()):
-                colour, (median, low, high) = colours[name], np.round(s["median"], 3).astype(np.float32)
-                fig.add_scatter(
-                    x=np.concatenate([x, x[::-1]]),
-                    y=np.concatenate([high, low[::-1]]),
-                    mode="lines",
-                    fill="toself",
-                    fillcolor=_rgba(colour, 0.2),
-                    line=dict(width=0),
-                    hoverinfo="skip",
-                    legendgroup=name,
-                    showlegend=False,
-                    **where,
-                )
-                fig.add_scatter(
-                    x=x,
-                    y=median,
-                    mode="lines+markers",
-                    line=dict(color=colour, width=2),
-                    marker=dict(size=4),
-                    **new(name),
-                    **where,
-                )
-                if "p90" in s:
-                    p90 = np.round(s["p90"][0], 3).astype(np.float32)
-                    fig.add_scatter(
-                        x=x,
-                        y=p90,
-                        mode="lines",
-                        line=dict(color=colour, width=1, dash="dot"),
-                        name="90th percentile (dotted)",
-                        hoverinfo="y",
-                        legendgroup="p90",
-                        showlegend=i == 0 and "p90" not in named and not named.add("p90"),
-                        **where,
-                    )
-            for (name, y), dash in zip(panel.get("controls", {}).items(), ("dash", "dashdot", "longdash")):
-                fig.add_scatter(
-                    x=x,
-                    y=np.round(y, 3).astype(np.float32),
-                    mode="lines",
-                    line=dict(color=GREY, width=1, dash=dash),
-                    **new(name),
-                    **where,
-                )
-            if panel.get("range"):
-                fig.add_vrect(*panel["range"], fillcolor="#000000", opacity=0.06, line_width=0, layer="below", **where)
-            fig.update_xaxes(title=dict(text=x_titles[r - 1], standoff=4), **where)
-            fig.update_yaxes(title=row_titles[r - 1] if row_titles and c == 1 else None, **where)
-            if panel.get("signed"):
-                fig.add_hline(y=0, line=dict(color=GREY, width=1), **where)
-            else:
-                fig.update_yaxes(range=[0, panel["top"]] if "top" in panel else None, rangemode="tozero", **where)
-    return fig.update_layout(
-        height=height * len(panels) + 90,
-        width=width * len(y_titles) + 60,
-        margin=dict(l=10, r=10, t=30, b=10),
-        legend=dict(orientation="h", y=-0.1 / len(panels) - 0.04, yanchor="top"),
-    )
+    rows, columns = len(panels), len(y_titles)
+    spacing = dict(horizontal_spacing=0.06, vertical_spacing=0.3 / rows)
+    fig = make_subplots(rows, columns, subplot_titles=list(y_titles), **spacing)
+    names = dict.fromkeys([*order, *(name for row in panels for panel in row for name in panel["curves"])])
+    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
+    for r, row in enumerate(panels):
+        for c, panel in enumerate(row):
+            where = dict(row=r + 1, col=c + 1)
+            _add_panel(fig, panel, colours, where)
+            fig.update_xaxes(title=dict(text=x_titles[r], standoff=4), **where)
+            fig.update_yaxes(title=row_titles[r] if row_titles and c == 0 else None, **where)
+    _list_each_name_once(fig)
+    legend = dict(orientation="h", y=-0.1 / rows - 0.04, yanchor="top")
+    size, margin = dict(height=height * rows + 90, width=width * columns + 60), dict(l=10, r=10, t=30, b=10)
+    return fig.update_layout(**size, margin=margin, legend=legend)
 
 # %% ../../nbs/10_show/01_plots.ipynb #b54f8771
+def _add_intervals(fig, panel, names, where):
+    "Draw the values of a panel, dict group -> dict name -> (value, low, high); names of a group lie side by side."
+    for i, name in enumerate(names):
+        shown = {g: v[name] for g, v in panel.items() if name in v}
+        value, low, high = np.round(list(zip(*shown.values())), 3) if shown else ([], [], [])
+        offset = 0.6 * (i - (len(names) - 1) / 2) / max(len(names), 2)
+        fig.add_scatter(
+            x=value,
+            y=[list(panel).index(g) + offset for g in shown],
+            mode="markers",
+            marker=dict(color=COLOURS[i], size=7, symbol=("circle", "square", "diamond", "cross")[i % 4]),
+            name=name,
+            legendgroup=name,
+            error_x=dict(array=np.subtract(high, value), arrayminus=np.subtract(value, low), thickness=1.2, width=0),
+            hovertext=[f"{g}, {name}" for g in shown],
+            **where,
+        )
+
+# %% ../../nbs/10_show/01_plots.ipynb #a5a619cd
 def interval_figure(
     groups,  # dict panel title -> dict group -> dict name -> (value, low, high)
     x_title,  # with unit
@@ -389,63 +378,46 @@ def interval_figure(
     columns=3,
 ):  # plotly Figure
     "Draw dots with intervals, group by group."
-    rows, cols = -(-len(groups) // columns), min(columns, len(groups))
-    same = len({tuple(panel) for panel in groups.values()}) == 1  # their names are needed once
-    fig = make_subplots(
-        rows,
-        cols,
-        subplot_titles=list(groups),
-        shared_xaxes="all",
-        horizontal_spacing=0.03 if same else 0.12,
-        vertical_spacing=0.35 / rows,
-    )
+    rows, cols, places = _grid(len(groups), columns)
+    same = len({tuple(panel) for panel in groups.values()}) == 1
+    spacing = dict(horizontal_spacing=0.03 if same else 0.12, vertical_spacing=0.35 / rows)
+    fig = make_subplots(rows, cols, subplot_titles=list(groups), shared_xaxes="all", **spacing)
     names = list(dict.fromkeys(n for panel in groups.values() for g in panel.values() for n in g))
-    for p, (title, panel) in enumerate(groups.items()):
-        where = dict(row=p // columns + 1, col=p % columns + 1)
-        for i, name in enumerate(names):
-            shown = {g: v[name] for g, v in panel.items() if name in v}
-            value, low, high = np.round(list(zip(*shown.values())), 3) if shown else ([], [], [])
-            offset = 0.6 * (i - (len(names) - 1) / 2) / max(len(names), 2)
-            fig.add_scatter(
-                x=value,
-                y=[list(panel).index(g) + offset for g in shown],
-                mode="markers",
-                marker=dict(color=COLOURS[i], size=7, symbol=("circle", "square", "diamond", "cross")[i % 4]),
-                name=name,
-                legendgroup=name,
-                showlegend=p == 0,
-                error_x=dict(
-                    array=np.subtract(high, value), arrayminus=np.subtract(value, low), thickness=1.2, width=0
-                ),
-                hovertext=[f"{g}, {name}" for g in shown],
-                **where,
-            )
-        fig.update_yaxes(
-            tickvals=list(range(len(panel))),
-            ticktext=list(panel),
-            range=[len(panel) - 0.4, -0.6],
-            showticklabels=not same or where["col"] == 1,
-            **where,
-        )
+    for (title, panel), where in zip(groups.items(), places):
+        _add_intervals(fig, panel, names, where)
+        ticks = dict(tickvals=list(range(len(panel))), ticktext=list(panel), range=[len(panel) - 0.4, -0.6])
+        fig.update_yaxes(showticklabels=not same or where["col"] == 1, **ticks, **where)
+        fig.update_xaxes(showticklabels=True, **where)
         if lines and title in lines:
             fig.add_vline(x=lines[title], line=dict(color=GREY, width=1, dash="dash"), **where)
-        fig.update_xaxes(showticklabels=True, **where)
+    _list_each_name_once(fig)
     fig.update_xaxes(title=dict(text=x_title, standoff=4))
-    inner = sum(
-        40 + 34 * max(len(g) for g in list(groups.values())[r * columns : (r + 1) * columns]) for r in range(rows)
-    )
-    return fig.update_layout(
-        width=280 * cols + 120,
-        height=inner + 110,
-        margin=dict(l=10, r=10, t=30, b=80),
-        legend=dict(orientation="h", y=-50 / inner, yanchor="top"),
-    )
+    lengths = [len(panel) for panel in groups.values()]
+    inner = sum(40 + 34 * max(lengths[i : i + columns]) for i in range(0, len(lengths), columns))
+    size, margin = dict(width=280 * cols + 120, height=inner + 110), dict(l=10, r=10, t=30, b=80)
+    return fig.update_layout(**size, margin=margin, legend=dict(orientation="h", y=-50 / inner, yanchor="top"))
 
 # %% ../../nbs/10_show/01_plots.ipynb #6d18f546
+def _colour_axis(tables, unit):
+    "Return one scale for the finite values of all tables; {} if there are none."
+    known = np.concatenate([np.ravel(v) for v in tables.values()])
+    known = known[np.isfinite(known)]
+    if not len(known):
+        return {}
+    ends = dict(cmin=float(known.min()), cmax=float(np.quantile(known, 0.97)))
+    return dict(colorscale="Cividis_r", colorbar=dict(title=unit, thickness=12), **ends)
+
+
+def _add_box(fig, box, where):
+    "Draw the outline of ((x low, x high), (y low, y high))."
+    (x0, x1), (y0, y1) = box
+    fig.add_shape(type="rect", x0=x0, x1=x1, y0=y0, y1=y1, line=dict(color="#D55E00", width=2), **where)
+
+# %% ../../nbs/10_show/01_plots.ipynb #60a92193
 def heat_figure(
     tables,  # dict title -> (R, C) values; NaN: nothing to show
-    x,
-    y,  # (C,), (R,) names or numbers
+    x,  # (C,) names or numbers
+    y,  # (R,) names or numbers
     x_title,
     y_title,
     unit,
@@ -455,48 +427,20 @@ def heat_figure(
     size=(230, 210),  # pixels of one table
 ):  # plotly Figure
     "Draw tables in colour, with one scale for all."
-    rows, cols = -(-len(tables) // columns), min(columns, len(tables))
-    fig = make_subplots(
-        rows,
-        cols,
-        subplot_titles=list(tables),
-        shared_xaxes=True,
-        shared_yaxes=True,
-        horizontal_spacing=0.03,
-        vertical_spacing=0.22 / rows,
-    )
-    known = np.concatenate([np.ravel(v) for v in tables.values()])
-    known = known[np.isfinite(known)]
-    scale = (
-        dict(
-            colorscale="Cividis_r",
-            cmin=float(known.min()),
-            cmax=float(np.quantile(known, 0.97)),
-            colorbar=dict(title=unit, thickness=12),
-        )
-        if len(known)
-        else {}
-    )
-    for i, (title, table) in enumerate(tables.items()):
-        where = dict(row=i // columns + 1, col=i % columns + 1)
-        fig.add_heatmap(
-            x=list(x),
-            y=list(y),
-            z=np.round(table, 3),
-            coloraxis="coloraxis",
-            hovertemplate=f"{title}<br>{x_title} %{{x}}<br>{y_title} %{{y}}<br>%{{z}} {unit}<extra></extra>",
-            texttemplate=f"%{{z:.{digits}f}}" if digits is not None else None,
-            **where,
-        )
+    rows, cols, places = _grid(len(tables), columns)
+    layout = dict(shared_xaxes=True, shared_yaxes=True, horizontal_spacing=0.03, vertical_spacing=0.22 / rows)
+    fig = make_subplots(rows, cols, subplot_titles=list(tables), **layout)
+    values = dict(texttemplate=f"%{{z:.{digits}f}}" if digits is not None else None)
+    for (title, table), where in zip(tables.items(), places):
+        text = f"{title}<br>{x_title} %{{x}}<br>{y_title} %{{y}}<br>%{{z}} {unit}<extra></extra>"
+        cells = dict(x=list(x), y=list(y), z=np.round(table, 3), coloraxis="coloraxis", hovertemplate=text)
+        fig.add_heatmap(**cells, **values, **where)
         if box:
-            (x0, x1), (y0, y1) = box
-            fig.add_shape(type="rect", x0=x0, x1=x1, y0=y0, y1=y1, line=dict(color="#D55E00", width=2), **where)
-        fig.update_xaxes(title=x_title if where["row"] == rows else None, **where).update_yaxes(
-            title=y_title if where["col"] == 1 else None, **where
-        )
-    return fig.update_layout(
-        coloraxis=scale, width=size[0] * cols + 140, height=size[1] * rows + 80, margin=dict(l=10, r=10, t=30, b=10)
-    )
+            _add_box(fig, box, where)
+        fig.update_xaxes(title=x_title if where["row"] == rows else None, **where)
+        fig.update_yaxes(title=y_title if where["col"] == 1 else None, **where)
+    size, margin = dict(width=size[0] * cols + 140, height=size[1] * rows + 80), dict(l=10, r=10, t=30, b=10)
+    return fig.update_layout(coloraxis=_colour_axis(tables, unit), **size, margin=margin)
 
 # %% ../../nbs/10_show/01_plots.ipynb #a253741e
 def faces_figure(
@@ -510,34 +454,20 @@ def faces_figure(
     side=190,  # pixels of one picture
 ):  # plotly Figure
     "Draw one row per face: the input, the predicted mesh over it, and the mesh from the side coloured by its errors."
+    x_hat, x = torch.as_tensor(x_hat), torch.as_tensor(x)
     rows, few = light_mesh(x[0], triangles)
-    errors = (torch.as_tensor(x_hat) - torch.as_tensor(x)).norm(dim=-1)
-    meshes = mesh_figure(torch.as_tensor(x_hat)[:, rows], few, errors=errors[:, rows], columns=1, error_max=error_max)
-    fig = make_subplots(
-        len(titles),
-        3,
-        specs=[[{}, {}, {"type": "mesh3d"}]] * len(titles),
-        horizontal_spacing=0.01,
-        vertical_spacing=0.02,
-        column_titles=["input", "prediction", "distance from the true face"],
-        row_titles=list(titles),
-    )
+    errors = (x_hat - x).norm(dim=-1)[:, rows]
+    meshes = mesh_figure(x_hat[:, rows], few, errors=errors, columns=1, error_max=error_max)
+    panels = dict(specs=[[{}, {}, {"type": "mesh3d"}]] * len(titles), horizontal_spacing=0.01, vertical_spacing=0.02)
+    above = ["input", "prediction", "distance from the true face"]
+    fig = make_subplots(len(titles), 3, column_titles=above, row_titles=list(titles), **panels)
     for r, (image, overlay, mesh) in enumerate(zip(images, overlays, meshes.data), 1):
-        for c, picture in enumerate((image, overlay), 1):
-            fig.add_trace(go.Image(source=jpeg_uri(picture), hoverinfo="skip"), r, c)
+        fig.add_trace(go.Image(source=jpeg_uri(image), hoverinfo="skip"), r, 1)
+        fig.add_trace(go.Image(source=jpeg_uri(overlay), hoverinfo="skip"), r, 2)
+        mesh.update(colorbar_x=1.12)  # beside the titles of the rows
         fig.add_trace(mesh, r, 3)
-    fig.update_traces(selector=dict(type="mesh3d"), scene=None, colorbar_x=1.12)  # beside the titles of the rows
-    for r, mesh in enumerate((t for t in fig.data if t.type == "mesh3d"), 1):
-        mesh.scene = f"scene{r if r > 1 else ''}"
-    hidden = dict(visible=False)
-    fig.update_scenes(
-        aspectmode="data",
-        xaxis=hidden,
-        yaxis=hidden,
-        zaxis=hidden,
-        camera=dict(eye=dict(x=1.9, y=0.1, z=0.6), up=dict(x=0, y=1, z=0)),
-    )
-    fig.update_xaxes(**hidden).update_yaxes(**hidden)
+    _bare_scenes(fig, (1.9, 0.1, 0.6))
+    fig.update_xaxes(visible=False).update_yaxes(visible=False)
     return fig.update_layout(width=3 * side + 170, height=len(titles) * side + 40, margin=dict(l=5, r=5, t=25, b=5))
 
 # %% ../../nbs/10_show/01_plots.ipynb #ff48dc72
@@ -565,6 +495,32 @@ def slider_figure(
     )
 
 # %% ../../nbs/10_show/01_plots.ipynb #8d2d21f0
+def _write_index(folder):
+    "Write the page that lists the figures of a gallery (Path)."
+    from mrl.io.files import atomic_write
+
+    cards = [
+        f'<a href="{p.stem}.html"><figure><img src="{p.stem}.png" alt="">'
+        f"<figcaption>{p.stem.replace('-', ' ')}</figcaption></figure></a>"
+        for p in sorted(folder.glob("*.png"))
+        if p.with_suffix(".html").exists()
+    ]
+    style = (
+        "body{font-family:sans-serif;color:#222;background:white;display:flex;flex-wrap:wrap}"
+        "figure{margin:12px;width:440px}img{max-width:100%;max-height:320px}"
+    )
+    with atomic_write(folder / "index.html") as tmp:
+        tmp.write_text(
+            f'<!doctype html><meta charset="utf-8"><title>mrl: figures</title><style>{style}</style>{"".join(cards)}'
+        )
+
+# %% ../../nbs/10_show/01_plots.ipynb #3f4d8a8a
+_OPEN_ON_CLICK = (  # a click on a point opens the file that its `customdata` names
+    "document.getElementById('{plot_id}').on('plotly_click', "
+    "e => { if (e.points[0].customdata) window.open(e.points[0].customdata) })"
+)
+
+
 def present(
     fig,  # plotly Figure
     name,  # of its files, words with hyphens
@@ -581,25 +537,8 @@ def present(
     folder = Path(gallery)
     with atomic_write(folder / f"{name}.png") as tmp:
         fig.write_image(tmp, format="png")
-    on_click = (  # a click on a point opens the file that its `customdata` names
-        "document.getElementById('{plot_id}').on('plotly_click', "
-        "e => { if (e.points[0].customdata) window.open(e.points[0].customdata) })"
-    )
-    fig.write_html(folder / f"{name}.html", include_plotlyjs="directory", post_script=on_click)
-    cards = [
-        f'<a href="{p.stem}.html"><figure><img src="{p.stem}.png" alt="">'
-        f"<figcaption>{p.stem.replace('-', ' ')}</figcaption></figure></a>"
-        for p in sorted(folder.glob("*.png"))
-        if p.with_suffix(".html").exists()
-    ]
-    style = (
-        "body{font-family:sans-serif;color:#222;background:white;display:flex;flex-wrap:wrap}"
-        "figure{margin:12px;width:440px}img{max-width:100%;max-height:320px}"
-    )
-    with atomic_write(folder / "index.html") as tmp:
-        tmp.write_text(
-            f'<!doctype html><meta charset="utf-8"><title>mrl: figures</title><style>{style}</style>{"".join(cards)}'
-        )
+    fig.write_html(folder / f"{name}.html", include_plotlyjs="directory", post_script=_OPEN_ON_CLICK)
+    _write_index(folder)
 
 # %% ../../nbs/10_show/01_plots.ipynb #d8f8e517
 def distribution_figure(columns, per_row=6):  # plotly Figure

@@ -16,9 +16,9 @@ from ..training.run import read_faces, read_history
 DECK = ("reprojection", "shape", "camera_position", "camera_rotation")  # columns of the deck's table
 
 
-def is_long_run_of(run, loss):
-    "Return whether a run of a study is a long run of a loss, with any seed."
-    return run.rsplit("-", 1)[0] == f"long/{loss}"
+def is_long_run_of(run, loss, group="long"):
+    "Return whether a run of a study is one of a loss in a group with several seeds, with any seed."
+    return run.rsplit("-", 1)[0] == f"{group}/{loss}"
 
 
 def seeds_by_people(
@@ -26,10 +26,15 @@ def seeds_by_people(
     losses,  # names of long runs without their seed
     metric,  # name
     split="test",
+    group="long",  # or settled
 ):  # dict loss -> (S, F) mean errors per person, of the seeds that all losses have; (F,) images per person
     "Return errors of long runs on the same people from the same seeds; ValueError if they have none in common."
     folders = {
-        loss: {record["config"]["seed"]: record["folder"] for run, record in study.items() if is_long_run_of(run, loss)}
+        loss: {
+            record["config"]["seed"]: record["folder"]
+            for run, record in study.items()
+            if is_long_run_of(run, loss, group)
+        }
         for loss in losses
     }
     seeds = sorted(set.intersection(*(set(f) for f in folders.values())))
@@ -47,9 +52,10 @@ def paired_difference(
     loss,  # name of long runs without their seed
     other,  # the loss that it is compared with
     metric,  # name
+    group="long",  # or settled
 ):  # (mean, low, high)
     "Return error of `loss` minus error of `other`, with its 95 % interval, on the same people from the same seeds."
-    values, images = seeds_by_people(study, [other, loss], metric)
+    values, images = seeds_by_people(study, [other, loss], metric, group=group)
     return bootstrap_interval(values[loss] - values[other], images)
 
 # %% ../../nbs/07_study/03_comparison.ipynb #b6776db4

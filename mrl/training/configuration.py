@@ -62,9 +62,11 @@ def conflicts(config):
     "Return a list of messages about parameters that exclude each other."
     c, run = config, Path(config.run)
     decided = c.data and any(getattr(c, k) != getattr(TrainConfig, k) for k in RENDERED)
+    few = not c.data and c.batch_size > c.n_images
     rules = [
         (c.image_size % 32, f"image_size must be a multiple of 32, got {c.image_size}"),
         (c.weights != "none" and c.width != 1, 'weights="imagenet" goes with width 1.0'),
+        (few, f"batch_size: expected at most n_images={c.n_images}, got {c.batch_size}"),
         (decided, f"data={c.data!r} decides {', '.join(RENDERED)}: leave them out"),
         (run.is_absolute() or ".." in run.parts, f"run must be a relative path without '..', got {c.run!r}"),
     ]
@@ -81,6 +83,13 @@ def check_config(config):
     problems = conflicts(config) + wrong_loss(config)
     if problems:
         raise ValueError("; ".join(problems))
+    if config.leave_out:
+        from mrl.faces.population import parse_condition  # here, because a network is read without populations
+
+        try:
+            parse_condition(config.leave_out)
+        except ValueError as e:
+            raise ValueError(f"leave_out: {e}") from None
     rendered = {k: getattr(config, k) for k in ("without", "near", "far")}
     if any(v != getattr(TrainConfig, k) for k, v in rendered.items()):
         from mrl.data.configuration import DataConfig  # here, because a network is read without the data stack

@@ -28,7 +28,10 @@ def resolve_device(config):
     ValueError if the device is not available.
     """
     name = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device: expected auto, cpu, cuda or cuda:N, got {config.device!r}") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device={config.device!r}: no CUDA device here")
     if device.type == "cuda" and int(os.environ.get("WORLD_SIZE", 1)) > 1:

@@ -14,7 +14,9 @@ import torch
 from ..data.configuration import DataConfig
 from ..data.dataset import FaceImages
 from ..data.rendered import build_dataset, dataset_folder
+from ..faces.carrier import population_file
 from ..faces.morphable import MorphableModel, morphable_model_of
+from ..faces.population import load_population, people_where
 from ..io.files import HOME
 from .metrics import mean_crop
 from .network import Reconstructor
@@ -64,7 +66,7 @@ def open_splits(
 # %% ../../nbs/06_training/05_preparation.ipynb #2a6a11e1
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    "What a run starts from."
+    "Hold what a run starts from."
 
     data: dict  # "train", "val", "test" -> FaceImages
     morphable: MorphableModel  # of the training identities
@@ -79,6 +81,8 @@ def prepare(
     progress=True,
 ):  # Prepared
     "Return data, 3DMM, mean crop and untrained network of a configuration. ValueError if the data do not fit it."
+    if not config.data and config.leave_out:  # before anything is rendered
+        people_where(load_population(population_file(config.face_model)), config.leave_out)
     data = open_splits(config, dataset_of(config, data_dir, progress))
     train = data["train"]
     labels = {k: v[train.index] for k, v in train.labels.items()}

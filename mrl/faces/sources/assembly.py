@@ -17,6 +17,7 @@ import torch
 from ..landmarks import check_eye_distance, check_landmarks, likely_factor
 from ..morphable import MorphableModel
 from ...io.files import read_json
+from ...io.paths import expand
 
 # %% ../../../nbs/03_faces/03_sources/01_assembly.ipynb #39293b8b
 @contextmanager
@@ -35,7 +36,7 @@ def errors_naming(
 
 def existing_file(path, region="face"):
     "Return the Path of a model's file; FileNotFoundError, or ValueError if the region is neither face nor all."
-    path = Path(path)
+    path = expand(path)
     if region not in ("face", "all"):
         raise ValueError(f"region must be 'face' or 'all', got {region!r}")
     if not path.is_file():
@@ -45,7 +46,7 @@ def existing_file(path, region="face"):
 
 def beside(path, suffix):
     "Return the Path of the file that is called like a file or folder, with a suffix added."
-    path = Path(os.path.abspath(path))
+    path = Path(os.path.abspath(expand(path)))
     return path.with_name(path.name + suffix)
 
 # %% ../../../nbs/03_faces/03_sources/01_assembly.ipynb #5a50c3e7

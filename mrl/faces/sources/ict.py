@@ -16,6 +16,7 @@ from .assembly import assemble
 from .registry import FACE_MODELS, FaceModel, name_and_licence
 from ...io.files import read_json
 from ...io.meshes import read_polygons
+from ...io.paths import expand
 
 # %% ../../../nbs/03_faces/03_sources/03_ict.ipynb #e49ce463
 _ICT_REGIONS = {"narrow": 6706, "face": 9409, "all": None}  # first vertices of the mesh, from the kit's README
@@ -30,7 +31,7 @@ def _first_vertices(polygons, n):
 # %% ../../../nbs/03_faces/03_sources/03_ict.ipynb #5841b431
 def _ict_folder(path):
     "Return the folder with ICT-FaceKit's meshes: `path` or FaceXModel/ in it; None if `path` is neither."
-    path = Path(os.path.abspath(path))
+    path = Path(os.path.abspath(expand(path)))
     if (path / "FaceXModel").is_dir():
         return path / "FaceXModel"
     return path if path.name == "FaceXModel" or (path / "generic_neutral_mesh.obj").exists() else None
@@ -54,7 +55,7 @@ def read_ict(
     "Read `generic_neutral_mesh.obj`, `identity000.obj`.., `vertex_indices.json` of ICT-FaceKit (centimetres)."
     if region not in _ICT_REGIONS:
         raise ValueError(f"region must be one of {', '.join(_ICT_REGIONS)}; got {region!r}")
-    folder, n = _ict_folder(folder) or Path(folder), _ICT_REGIONS[region]
+    folder, n = _ict_folder(folder) or expand(folder), _ICT_REGIONS[region]
     neutral, modes = folder / "generic_neutral_mesh.obj", sorted(folder.glob("identity[0-9]*.obj"))
     if not neutral.is_file() or not modes:
         raise FileNotFoundError(

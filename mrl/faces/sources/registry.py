@@ -14,6 +14,7 @@ from pathlib import Path
 from ..morphable import decimate, load_morphable_model
 from .assembly import check_size
 from ...io.files import ROOT
+from ...io.paths import expand
 
 # %% ../../../nbs/03_faces/03_sources/02_registry.ipynb #ce52f57e
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def find_face_model(
     "Return the first of the owner's files in `data_dir` or one folder deeper; FileNotFoundError says where to get it."
     if name not in FACE_MODELS:
         raise ValueError(f"face model must be one of {', '.join(FACE_MODELS)}; got {name!r}")
-    model, data_dir = FACE_MODELS[name], Path(data_dir or os.environ.get("MRL_DATA") or ROOT / "data")
+    model, data_dir = FACE_MODELS[name], expand(data_dir or os.environ.get("MRL_DATA") or ROOT / "data")
     for file in model.files:
         for path in (data_dir / file, *sorted(data_dir.glob(f"*/{file}"))):
             if path.exists():
@@ -62,7 +63,7 @@ def name_and_licence(
     otherwise,  # name of any other file
 ):  # name, licence
     "Return what a model is called, and the owner's licence if the file has the owner's name, else \"unknown\"."
-    model, path = FACE_MODELS[key], Path(os.path.abspath(path))
+    model, path = FACE_MODELS[key], Path(os.path.abspath(expand(path)))
     if path.name not in model.files:
         return otherwise, "unknown: see its owner"
     return name, model.licences.get(path.name, model.licence)
@@ -70,7 +71,7 @@ def name_and_licence(
 # %% ../../../nbs/03_faces/03_sources/02_registry.ipynb #db524e9e
 def is_scan_folder(path):
     "Return whether a path is a folder of own scans: a folder that is no face model's."
-    path = Path(path)
+    path = expand(path)
     return path.is_dir() and not any(model.takes(path) for model in FACE_MODELS.values())
 
 
@@ -117,7 +118,7 @@ def read_face_model(
     if str(source) in FACE_MODELS:
         model = FACE_MODELS[str(source)].read(find_face_model(str(source), data_dir))
     else:
-        path = Path(source)
+        path = expand(source)
         if not path.exists():
             known = ", ".join(FACE_MODELS)
             raise FileNotFoundError(f"{path}: no such file; a face model is one of {known}, or a path")
