@@ -21,6 +21,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from ..io.files import atomic_write, load_tensors, read_json, save_tensors, sha256, write_json
+from ..io.paths import expand
 from ..io.processes import sole_owner, worker_options
 from ..io.progress import Progress
 
@@ -229,7 +230,7 @@ def write_dataset(
 
     The bytes do not depend on `jobs`, `scheduler` or interruptions.
     """
-    folder, about = Path(folder), about or {}
+    folder, about = expand(folder), about or {}
     _claim(folder, asked)
     if _finished(folder, asked["config"]) and not _leftovers(folder):
         return folder

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 import mrl
+from .paths import expand
 
 # %% ../../nbs/11_io/01_files.ipynb #c4e80a52
 def _is_checkout(folder):  # bool
@@ -40,7 +41,7 @@ def find_root(package):  # Path
 def find_home(root, asked=None):  # Path
     "Return the folder to write to: `asked` if there is one, else the checkout, else the user's data folder."
     if asked:
-        return Path(asked).expanduser()
+        return expand(asked)
     return root if _is_checkout(root) else Path(user_data_dir("mrl", appauthor=False))
 
 
@@ -62,7 +63,7 @@ def atomic_write(
     path,  # final path; its folder is created if missing
 ):
     "Give a temporary path to write to; it becomes `path` when the block ends well and disappears when it does not."
-    path = Path(path)
+    path = expand(path)
     tmp = path.with_name(f"{path.name}.{secrets.token_hex(6)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +94,7 @@ def remove_temporaries(folder):
 # %% ../../nbs/11_io/01_files.ipynb #5ff31ed6
 def sha256(path):
     "Hash of a file's bytes, as hexadecimal text."
-    with open(path, "rb") as f:
+    with open(expand(path), "rb") as f:
         return (
             hashlib.file_digest(f, "sha256").hexdigest()
             if hasattr(hashlib, "file_digest")
@@ -133,7 +134,7 @@ def read_json(path, names=()):
     """Read a JSON file.
 
     An error names a file that is missing or damaged, and one that is no object with the keys `names`."""
-    path = Path(path)
+    path = expand(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     check_sum(path)
@@ -190,7 +191,7 @@ def load_tensors(
     names=(),  # tensors it must hold
 ):
     "Read `(tensors, metadata)` as `save_tensors` wrote them; an error names the file and what is wrong with it."
-    path = Path(path)
+    path = expand(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file (expected a {kind} file)")
     check_sum(path)

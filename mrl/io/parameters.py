@@ -6,9 +6,10 @@
 __all__ = ['of_type', 'check_fields', 'check_parameters', 'check_inside']
 
 # %% ../../nbs/11_io/05_parameters.ipynb #e2ca0314
-import os
 from dataclasses import fields
 from pathlib import Path
+
+from .paths import expand
 
 # %% ../../nbs/11_io/05_parameters.ipynb #90d8053e
 def of_type(name, value, kind):
@@ -41,10 +42,11 @@ def check_parameters(
     names,  # globals() of the notebook
     before,  # the names among them that are older than its parameters
     types,  # dict parameter -> bool, int, float or str
+    ranges=None,  # dict parameter -> (lowest, highest)
 ):  # dict parameter -> value, of those that `names` holds
     """Return a notebook's parameters, and set them in `names` as they are returned: `~/` is the user's home folder.
 
-    ValueError names the unknown ones, and the valid ones, or the first of another type."""
+    ValueError names the unknown ones, and the valid ones, or the first of another type or outside its range."""
     plain = {
         k
         for k, v in names.items()
@@ -54,7 +56,10 @@ def check_parameters(
     if unknown:
         raise ValueError(f"unknown parameter {', '.join(unknown)}; valid ones are {', '.join(types)}")
     found = {k: of_type(k, names[k], kind) for k, kind in types.items() if k in names}
-    found |= {k: os.path.expanduser(v) for k, v in found.items() if isinstance(v, str) and v.startswith("~")}
+    for k, (low, high) in (ranges or {}).items():
+        if not low <= found[k] <= high:
+            raise ValueError(f"{k}: expected {low} to {high}, got {found[k]}")
+    found |= {k: str(expand(v)) for k, v in found.items() if isinstance(v, str) and v.startswith("~")}
     names.update(found)
     return found
 

@@ -7,25 +7,38 @@ __all__ = ['write_csv', 'read_csv']
 
 # %% ../../nbs/11_io/04_tables.ipynb #9a3c53e8
 import csv
-from pathlib import Path
 
 from .files import atomic_write, check_sum
+from .paths import expand
 
 # %% ../../nbs/11_io/04_tables.ipynb #5416cf59
 def write_csv(path, rows):
     "Write dicts as the rows of a table, atomically; the columns are all their keys."
     names = list(dict.fromkeys(k for r in rows for k in r))
-    with atomic_write(path) as tmp, open(tmp, "w", newline="") as f:
+    with atomic_write(path) as tmp, open(tmp, "w", newline="", encoding="utf-8") as f:
         writer = csv.DictWriter(f, names)
         writer.writeheader()
         writer.writerows(rows)
 
 # %% ../../nbs/11_io/04_tables.ipynb #1368f1b7
+def _row(path, line, header, cells):  # dict
+    "Return the cells of a row that are not empty, by column; ValueError if there are too many, or no text."
+    cells = [cell.strip() for cell in cells]
+    if any(cells[len(header) :]):
+        raise ValueError(
+            f"{path}: line {line}: expected {len(header)} cells, got {len(cells)}; put a number or a name with a "
+            "separator in it into quotes"
+        )
+    if any("\0" in cell for cell in cells):
+        raise ValueError(f"{path}: line {line}: expected text, got a zero byte; is the file damaged?")
+    return {name: cell for name, cell in zip(header, cells) if cell}
+
+
 def read_csv(
     path,  # text with a header, separated by commas, semicolons or tabs
 ):  # list of column names, list of dicts: column -> text that is not empty
-    "Read a table, empty cells and rows left out. ValueError names a file that is no table."
-    path = Path(path).expanduser()
+    "Read a table, empty cells and rows left out. ValueError names the file, and the line that is no row of the table."
+    path = expand(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file (a table is expected)")
     check_sum(path)
@@ -33,9 +46,12 @@ def read_csv(
         with open(path, newline="", encoding="utf-8-sig") as f:
             first = f.readline()
             f.seek(0)
-            table = csv.reader(f, delimiter=max(",;\t", key=first.count))
+            table = csv.reader(f, delimiter=max(",;\t", key=first.count), strict=True)
             header = [name.strip() for name in next(table, [])]
-            rows = [{k: v.strip() for k, v in zip(header, row) if v.strip()} for row in table]
+            twice = [name for i, name in enumerate(header) if name and name in header[:i]]
+            if twice:
+                raise ValueError(f"{path}: line 1: expected different columns, got {twice[0]} twice")
+            rows = [_row(path, table.line_num, header, cells) for cells in table]
     except (UnicodeDecodeError, csv.Error) as e:
         raise ValueError(f"{path}: not a CSV file in UTF-8 ({e})") from None
     return header, [row for row in rows if row]

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
+from ..faces.landmarks import IBUG
 from ..faces.population import load_population, split_identities
 from ..io.files import ROOT, atomic_write, read_json, sha256, write_json
 from ..io.meshes import write_mesh
-from .micc import AUTHORS_LANDMARKS, IBUG_LANDMARKS, SCANS
+from .micc import AUTHORS_LANDMARKS, SCANS
 
 # %% ../../nbs/09_scans/02_lookalike.ipynb #e7240a6b
 def _front(population, scene, xy):
-    "Where rays from the front at (n, 2) mm meet the mean head: vertices (n, 3) of it, weights (n, 3)."
+    "Return where rays from the front at (n, 2) mm meet the mean head: vertices (n, 3) of it, weights (n, 3)."
     origin = np.c_[xy, np.full(len(xy), 500.0)]
     hit, weights, _ = scene.cast(origin, np.tile([0, 0, -1.0], (len(xy), 1)))
     return population.triangles[hit], weights
@@ -32,7 +33,7 @@ def _arc(a, b, n, lift):
 # %% ../../nbs/09_scans/02_lookalike.ipynb #5baa72b4
 def _layout(marks, groove):
     "68 points (68, 2) mm from the nine landmarks' x and y and the lips' groove, in iBUG's order."
-    p = {i: marks[k] for k, i in IBUG_LANDMARKS.items()}
+    p = {i: marks[k] for k, i in IBUG.items()}
     eye_r, eye_l, chin, width = (p[36] + p[39]) / 2, (p[42] + p[45]) / 2, p[8], 1.45 * (p[45] - p[36])[0] / 2
     angle, middle = np.linspace(np.pi, 2 * np.pi, 17), (eye_r + eye_l) / 2
     jaw = middle + np.c_[width * np.cos(angle), np.sin(angle) * (middle - chin)[1]]
@@ -53,13 +54,13 @@ def _landmarks(population):
     from mrl.render.scene import Scene
 
     scene, mean = Scene(population.mean, population.triangles), population.mean
-    rows = {k: population.face_vertices[population.landmarks[k]] for k in IBUG_LANDMARKS}
+    rows = {k: population.face_vertices[population.landmarks[k]] for k in IBUG}
     marks = {k: mean[v, :2].astype(np.float64) for k, v in rows.items()}
     lips = (marks["mouth_right"] + marks["mouth_left"]) / 2 + np.c_[np.zeros(81), np.linspace(-4, 4, 81)]
     corner, weights = _front(population, scene, lips)
     groove = lips[np.einsum("nij,ni->nj", mean[corner], weights)[:, 2].argmin()]  # deepest between the lips
     corner, weights = _front(population, scene, _layout(marks, groove))
-    for k, i in IBUG_LANDMARKS.items():
+    for k, i in IBUG.items():
         corner[i], weights[i] = rows[k], [1, 0, 0]
     return corner, weights
 
@@ -83,7 +84,7 @@ def _smooth(rng, shape, sigma):
 
 
 def _window(population, head, scan):
-    "What a scan covers: heights (low, high) mm, azimuths (low, high) radians, z of the vertical axis."
+    "Return what a scan covers: heights (low, high) mm, azimuths (low, high) radians, z of the vertical axis."
     skin = head[np.unique(population.triangles[population.part == 0])].astype(np.float64)
     chin = head[population.face_vertices[population.landmarks["chin"]], 1]
     return (chin - 60, skin[:, 1].max() + 25), np.deg2rad(WINDOWS[scan]), (skin[:, 2].min() + skin[:, 2].max()) / 2
@@ -176,7 +177,7 @@ def _scan(rng, population, head, scan, landmarks, spacing):
     H, W = valid.shape
     ragged = 3 * _smooth(rng, (H, 2), (8, 0)) / 100 * W / 2
     valid &= (np.arange(W) > 0.04 * W + ragged[:, :1]) & (np.arange(W) < 0.96 * W + ragged[:, 1:])
-    valid &= x[..., 1] > landmarks[IBUG_LANDMARKS["chin"], 1] - 40 + 6 * _smooth(rng, (H, W), 9)
+    valid &= x[..., 1] > landmarks[IBUG["chin"], 1] - 40 + 6 * _smooth(rng, (H, W), 9)
     kept, x = _hair(rng, x, -ray, valid & (_regions(population)[hit] == 1))
     valid = _holes(rng, x, valid & kept, landmarks, 14)
     triangles = _triangulate(x, valid, TORN * spacing)
@@ -290,8 +291,7 @@ def _write_scans(rng, population, head, points, folder, ganfit, names, skin, num
             }
             write_json(ganfit / path.parent.relative_to(folder) / f"{stamp}.ljson", {"version": 3, "groups": landmarks})
         vertices = {
-            name: int(click[68 if own == "lips_central" else IBUG_LANDMARKS[own]])
-            for name, own in AUTHORS_LANDMARKS.items()
+            name: int(click[68 if own == "lips_central" else IBUG[own]]) for name, own in AUTHORS_LANDMARKS.items()
         }
         out[scan] = {
             "file": path.relative_to(folder.parents[1]).as_posix(),

@@ -17,6 +17,7 @@ import numpy as np
 from ..geometry.registration import apply_similarity, register
 from ..geometry.surface import Surface
 from ..io.meshes import Mesh, read_mesh
+from ..io.paths import expand
 from ..io.processes import worker_options
 from ..io.progress import Progress
 from .micc import VIDEOS, annotated_scan, read_frame, read_frames, scan_landmarks
@@ -152,7 +153,7 @@ def folder_predictions(
     video=VIDEOS[0],
 ):  # Method
     "Meshes in a folder."
-    folder = Path(folder).expanduser()
+    folder = expand(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
 
@@ -313,7 +314,7 @@ def methods_of(
 
 # %% ../../nbs/09_scans/04_methods.ipynb #e260a6ce
 def _tried(problems, function, *arguments):
-    "What a function returns, or None, and the reason in `problems`: a network can fail in any way."
+    "Return what a function returns, or None, with the reason in `problems`: a network can fail in any way."
     try:
         return function(*arguments)
     except Exception as e:

@@ -141,7 +141,7 @@ def step_loader(config, data, start, fabric):
 
 @dataclass(eq=False)
 class Fit:
-    "What the loop works with: made by `begin_fit`, new or resumed."
+    "Hold what the loop works with, as `begin_fit` makes it, new or resumed."
 
     objective: torch.nn.Module  # `Objective`, wrapped if several processes share a batch
     learner: Learner  # network, criterion, optimiser and schedule
