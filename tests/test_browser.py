@@ -133,6 +133,8 @@ def run_all(page, lab, name, parameters, pictures):
     notebook = json.loads((ROOT / "nbs" / f"{name}.ipynb").read_text())
     notebook["cells"] = [c for c in notebook["cells"] if "nbdev_export()" not in "".join(c["source"])]
     for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            cell["outputs"] = []  # what is seen afterwards is what was run
         if "parameters" in cell["metadata"].get("tags", []):
             cell["source"] = ["".join(cell["source"]), "".join(f"\n{k} = {v!r}" for k, v in parameters.items())]
     notebook["cells"] = [WITH_PICTURES] * pictures + notebook["cells"]

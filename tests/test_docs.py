@@ -45,7 +45,7 @@ def test_links_between_pages(site):
 def test_reference_has_every_public_name(site):
     text = "".join(p.read_text() for p in (site / "reference").glob("*.html"))
     assert [n for n in mrl.__all__ if not n.startswith("__") and f'id="mrl.{n}"' not in text] == []
-    assert "true camera position" in text  # from a docstring
+    assert "true camera centre" in text  # from a docstring
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium, chromium-browser or google-chrome on the PATH")

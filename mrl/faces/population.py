@@ -20,17 +20,25 @@ from ..io.paths import expand
 # %% ../../nbs/03_faces/01_population.ipynb #a78e36bf
 @dataclass(frozen=True, eq=False)
 class Heads:
-    "S heads in correspondence, numpy arrays: V vertices, F triangles, U texture coordinates, R modes."
+    """S heads in correspondence, numpy arrays: V vertices, F triangles, U texture coordinates, R modes.
 
-    mean: np.ndarray  # (V, 3) float32, mm, head frame
-    basis: np.ndarray  # (R, V, 3) floating point, mm
-    coefficients: np.ndarray  # (S, R) floating point
-    triangles: np.ndarray  # (F, 3) int32 vertices, counter-clockwise seen from outside
-    uv: (
-        np.ndarray
-    )  # (U, 2) float32 texture coordinates: u right, v down from the top row; eyeballs have their own chart
-    uv_triangles: np.ndarray  # (F, 3) int32 rows of `uv`, one per corner of a triangle
-    part: np.ndarray  # (F,) uint8: 0 skin, 1 left, 2 right eye (the subject's), 3 shoulders, 4 inside of mouth and lids
+    Attributes:
+        mean: (V, 3) float32, mm, head frame.
+        basis: (R, V, 3) floating point, mm.
+        coefficients: (S, R) floating point.
+        triangles: (F, 3) int32 vertices, counter-clockwise seen from outside.
+        uv: (U, 2) float32 texture coordinates: u right, v down from the top row; eyeballs have their own chart.
+        uv_triangles: (F, 3) int32 rows of `uv`, one per corner of a triangle.
+        part: (F,) uint8: 0 skin, 1 left, 2 right eye (the subject's), 3 shoulders, 4 inside of mouth and lids.
+    """
+
+    mean: np.ndarray
+    basis: np.ndarray
+    coefficients: np.ndarray
+    triangles: np.ndarray
+    uv: np.ndarray
+    uv_triangles: np.ndarray
+    part: np.ndarray
 
     def __len__(self):
         return len(self.coefficients)

@@ -115,13 +115,27 @@ def project_camera(
 
 # %% ../../nbs/01_geometry/02_camera.ipynb #3d5644d0
 def project(
-    x: Tensor,  # (..., N, 3) points, world frame
-    K: Tensor,  # (..., 3, 3) intrinsics, pixels
-    q: Tensor,  # (..., 4) camera-to-world rotation, w first
-    t: Tensor,  # (..., 3) camera centre in the world
-    near: Tensor | float | None = None,  # (...) see `project_camera`
-) -> Tensor:  # (..., N, 2) pixels
-    "Project world points: `K [R(q)|t]^-1 x`."
+    x: Tensor,
+    K: Tensor,
+    q: Tensor,
+    t: Tensor,
+    near: Tensor | float | None = None,
+) -> Tensor:
+    """Project world points into a camera: `K [R(q)|t]^-1 x`, with the perspective division.
+
+    Args:
+        x: (..., N, 3) points, world frame.
+        K: (..., 3, 3) intrinsics, pixels.
+        q: (..., 4) camera-to-world rotation, w first.
+        t: (..., 3) camera centre in the world.
+        near: (...) positive depth, unit of `x`, below which 1/z continues as its tangent; None: plain pinhole.
+
+    Returns:
+        (..., N, 2) pixels.
+
+    Raises:
+        ValueError: wrong shapes, a zero quaternion, or `near` not positive.
+    """
     check_shape("x", x, "N", 3)
     return project_camera(transform_points(invert_pose(pose_matrix(q, t)), x), K, near)
 
@@ -158,11 +172,23 @@ def resize_intrinsics(
 
 # %% ../../nbs/01_geometry/02_camera.ipynb #5fcc70fc
 def look_at(
-    eye: Tensor,  # (..., 3) camera centre, world frame
-    target: Tensor,  # (..., 3) point in the middle of the view
-    up: Tensor | tuple = (0.0, 1.0, 0.0),  # (..., 3) direction that is upwards in the image
-) -> Tensor:  # (..., 4) camera-to-world rotation
-    "Turn a camera at `eye` to look at `target`. `ValueError` if the two coincide or `up` is parallel to the view."
+    eye: Tensor,
+    target: Tensor,
+    up: Tensor | tuple = (0.0, 1.0, 0.0),
+) -> Tensor:
+    """Return the rotation of a camera at `eye` that looks at `target`.
+
+    Args:
+        eye: (..., 3) camera centre, world frame.
+        target: (..., 3) point in the middle of the view.
+        up: (..., 3) direction that is upwards in the image.
+
+    Returns:
+        (..., 4) camera-to-world rotation.
+
+    Raises:
+        ValueError: eye and target coincide, or `up` is parallel to the view.
+    """
     check_shape("eye", eye, 3)
     check_shape("target", target, 3)
     up = torch.as_tensor(up, dtype=eye.dtype, device=eye.device)
