@@ -134,11 +134,8 @@ def wait_until_gone(mark, seconds=30):
 def kill_trial(kind, whole, duration, folder, rng, i):
     "Kill work at a random moment and repeat it; return what was found."
     home, mark, group = folder / f"{kind}-{i}", f"{os.getpid()}-{kind}-{i}", bool(i % 2)
-    if kind in ("train", "sweep"):  # the data set is a matter of `build`
-        shutil.copytree(
-            folder / f"{kind}-whole" / "datasets", home / "datasets", ignore=shutil.ignore_patterns("sweeps*")
-        )
-    moment = rng.uniform(0.1, 1) * duration
+    give_data(kind, folder, home)
+    moment = rng.uniform(*duration)
     process = start(kind, home, mark)
     with suppress(subprocess.TimeoutExpired):
         process.wait(moment)
