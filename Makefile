@@ -11,13 +11,21 @@ PIP_INSTALL := $(BIN)/pip install --no-compile -c constraints.txt
 ONE_THREAD := OMP_NUM_THREADS=1
 .DEFAULT_GOAL := help
 
-.PHONY: help train data check test lint drift lab export figures study virtual-cameras notebooks docs
+.PHONY: help train photo-network data check test lint drift lab export figures study virtual-cameras notebooks docs
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
 
 train: .venv/ready  ## render faces, train with the Multiview Reprojection Loss; leaves out.ipynb and results/
 	$(BIN)/papermill --no-progress-bar nbs/train.ipynb out.ipynb -p loss mrl $(PARAMS)
+
+# hours on two cores; -p n_images, steps and image_size shorten it
+PHOTO := -p run photo -p loss log_mrl -p setting photo -p augment mirror,photo -p encoder efficientnet_lite0 \
+  -p weights imagenet -p image_size 128 -p n_images 60000 -p n_components 100 -p steps 16000 -p eval_every 500
+
+photo-network: .venv/ready  ## render faces with expressions, train the network for photographs (hours; resumes)
+	$(BIN)/pip install -q -c constraints.txt --editable ".[photo-train]"
+	$(BIN)/papermill nbs/train.ipynb out.ipynb $(PHOTO) $(PARAMS)
 
 data: .venv/ready  ## render 50,000 images at 128 px (about a quarter of an hour on two cores)
 	$(BIN)/papermill --no-progress-bar nbs/build_data.ipynb out.ipynb $(PARAMS)
