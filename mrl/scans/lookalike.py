@@ -87,7 +87,7 @@ def _window(population, head, scan):
     "Return what a scan covers: heights (low, high) mm, azimuths (low, high) radians, z of the vertical axis."
     skin = head[np.unique(population.triangles[population.part == 0])].astype(np.float64)
     chin = head[population.face_vertices[population.landmarks["chin"]], 1]
-    return (chin - 60, skin[:, 1].max() + 25), np.deg2rad(WINDOWS[scan]), (skin[:, 2].min() + skin[:, 2].max()) / 2
+    return (chin - 43, skin[:, 1].max() + 25), np.deg2rad(WINDOWS[scan]), (skin[:, 2].min() + skin[:, 2].max()) / 2
 
 
 def _rays(height, azimuth, axis):
@@ -177,7 +177,7 @@ def _scan(rng, population, head, scan, landmarks, spacing):
     H, W = valid.shape
     ragged = 3 * _smooth(rng, (H, 2), (8, 0)) / 100 * W / 2
     valid &= (np.arange(W) > 0.04 * W + ragged[:, :1]) & (np.arange(W) < 0.96 * W + ragged[:, 1:])
-    valid &= x[..., 1] > landmarks[IBUG["chin"], 1] - 40 + 6 * _smooth(rng, (H, W), 9)
+    valid &= x[..., 1] > landmarks[IBUG["chin"], 1] - 23 + 6 * _smooth(rng, (H, W), 9)
     kept, x = _hair(rng, x, -ray, valid & (_regions(population)[hit] == 1))
     valid = _holes(rng, x, valid & kept, landmarks, 14)
     triangles = _triangulate(x, valid, TORN * spacing)

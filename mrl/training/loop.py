@@ -20,6 +20,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ..faces.morphable import save_morphable_model
+from ..geometry.camera import matmul
 from ..io.files import HOME, SUMS, read_json, temporaries, write_json
 from ..io.processes import end_with
 from ..io.progress import Progress, executed_notebook, tell
@@ -87,16 +88,28 @@ class Objective(torch.nn.Module):
         if hasattr(balance, "keep_features"):
             model.encoder.register_forward_hook(balance.keep_features)
 
+    def expression(self, out):
+        "Return the part (B, N, 3) of the predicted shapes that expressions make."
+        return matmul(out.alpha_exp_hat, self.model.expression_basis).unflatten(-1, out.x_hat.shape[1:])
+
     def predict(self, batch):
-        "Return the prediction of a batch, and the arguments of the criterion."
+        "Return the prediction of a batch, and the arguments of the criterion; of expressions, the true ones."
         out = self.model(batch["image"], batch["K"])
-        x_hat, x = out.x_hat[:, self.rows], batch["x"][:, self.rows]
+        x_hat = out.x_hat
+        if "expression" in batch:
+            x_hat = x_hat - self.expression(out) + batch["expression"]
+        x_hat, x = x_hat[:, self.rows], batch["x"][:, self.rows]
         return out, (x_hat, out.q_hat, out.t_hat, x, batch["q"], batch["t"], out.alpha_id_hat)
 
     def forward(self, batch):
         "Return the loss of a batch, and the prediction, detached."
         out, compared = self.predict(batch)
-        return self.criterion(*compared, K=batch["K"]), [v.detach() for v in out]
+        loss = self.criterion(*compared, K=batch["K"])
+        if "expression" in batch:  # once more: the expression, with the true identity
+            x_hat = batch["x"] - batch["expression"] + self.expression(out)
+            pose = [v.detach() for v in compared[1:3]]
+            loss = loss + self.criterion(x_hat[:, self.rows], *pose, *compared[3:], K=batch["K"])
+        return loss, [v.detach() for v in out]
 
 
 def train_step(objective, optimiser, batch, clip):

@@ -231,11 +231,14 @@ def load_network(
     built = {"size": config.image_size, "width": config.width, "batch_norm": config.batch_norm}
     built |= about.get("network", {})
     faces = {"mean": morphable.mean, "basis": morphable.basis.flatten(1)}  # a kept checkpoint leaves these out
+    if morphable.expression_names:
+        faces["expression_basis"] = morphable.expression_basis.flatten(1)
     tensors = faces | tensors
     n = built.pop("n_components", len(morphable.basis))
     if n != len(morphable.basis) or tensors["basis"].shape != faces["basis"].shape:
         raise ValueError(f"{path.parent}: checkpoint and morphable.safetensors belong to different face models")
-    network = Reconstructor(morphable, tensors["t_crop_mean"], tensors["t_crop_sd"], **built)
+    statistics = tensors["t_crop_mean"], tensors["t_crop_sd"]
+    network = Reconstructor(morphable, *statistics, expressions=tensors.get("expressions"), **built)
     try:
         network.load_state_dict(tensors)
     except RuntimeError as e:
@@ -288,7 +291,7 @@ def keep_run(
     """
     folder, to = Path(folder), Path(to)
     tensors, about = load_tensors(folder / "checkpoint.safetensors", "mrl.checkpoint", ("mean", "basis"))
-    kept = {k: v for k, v in tensors.items() if k not in ("mean", "basis")}
+    kept = {k: v for k, v in tensors.items() if k not in ("mean", "basis", "expression_basis")}
     kept = {k: v.half() if k.endswith(("weight", "bias")) else v for k, v in kept.items()}
     to.mkdir(parents=True, exist_ok=True)
     for name in RUN_FILES[:-1]:
