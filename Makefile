@@ -11,16 +11,24 @@ PIP_INSTALL := $(BIN)/pip install --no-compile -c constraints.txt
 ONE_THREAD := OMP_NUM_THREADS=1
 .DEFAULT_GOAL := help
 
-.PHONY: help train data check test lint drift lab export figures study virtual-cameras notebooks docs
+.PHONY: help train photo-network data check test lint drift lab export figures study virtual-cameras notebooks docs
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
 
 train: .venv/ready  ## render faces, train with the Multiview Reprojection Loss; leaves out.ipynb and results/
-	$(BIN)/papermill nbs/train.ipynb out.ipynb -p loss mrl $(PARAMS)
+	$(BIN)/papermill --no-progress-bar nbs/train.ipynb out.ipynb -p loss mrl $(PARAMS)
+
+# hours on two cores; -p n_images, steps and image_size shorten it
+PHOTO := -p run photo -p loss log_mrl -p setting photo -p augment mirror,photo -p encoder efficientnet_lite0 \
+  -p weights imagenet -p image_size 128 -p n_images 60000 -p n_components 100 -p steps 16000 -p eval_every 500
+
+photo-network: .venv/ready  ## render faces with expressions, train the network for photographs (hours; resumes)
+	$(BIN)/pip install -q -c constraints.txt --editable ".[photo-train]"
+	$(BIN)/papermill nbs/train.ipynb out.ipynb $(PHOTO) $(PARAMS)
 
 data: .venv/ready  ## render 50,000 images at 128 px (about a quarter of an hour on two cores)
-	$(BIN)/papermill nbs/build_data.ipynb out.ipynb $(PARAMS)
+	$(BIN)/papermill --no-progress-bar nbs/build_data.ipynb out.ipynb $(PARAMS)
 
 check: lint drift  ## format, lint, layers, notebooks in step with mrl/, and the fast tests (under four minutes)
 	$(ONE_THREAD) $(PYTEST) -m "not slow" tests
@@ -49,7 +57,7 @@ export: .venv/ready-dev  ## after editing a notebook: format and clean it, write
 	$(BIN)/ruff format . && $(BIN)/nbdev_clean && $(BIN)/nbdev_export
 
 study: .venv/ready  ## the runs behind nbs/study.ipynb (many hours on two cores; resumes), and the notebook drawn from them
-	$(BIN)/papermill nbs/study.ipynb out.ipynb -p run True $(PARAMS)
+	$(BIN)/papermill --no-progress-bar nbs/study.ipynb out.ipynb -p run True $(PARAMS)
 
 figures: .venv/ready  ## redraw figures/, the README's pictures and pages to open in a browser, from results/
 	$(BIN)/papermill nbs/figures.ipynb out.ipynb

@@ -40,6 +40,8 @@ __getattr__, __dir__, __all__ = lazy_names(
             "multiview_reprojection",
         ),
         "geometry.camera": ("project", "look_at"),
+        "geometry.conventions": ("camera_pose", "rotation_6d_to_matrix", "euler_to_matrix", "weak_perspective"),
+        "geometry.rotation": ("axis_angle_to_quaternion",),
         "geometry.relative_pose": ("relative_pose",),
         "faces.population": ("Population", "load_population"),
         "faces.morphable": ("MorphableModel", "fit_morphable_model", "load_morphable_model", "save_morphable_model"),

@@ -19,6 +19,7 @@ from mrl.render.appearance import EFFECTS
 
 GOLDEN = Path(__file__).parent / "golden"
 CONFIG = DataConfig(n_images=280, size=96)  # into the second shard
+EYE_CORNERS = [1742, 1079]  # vertices of the face between which a close-up is centred
 WHOLE, CLOSE = range(12), range(4)  # images shown whole, and images shown again as close-ups of an eye
 # Share of colour values that may differ by more than two levels: other processors meet other triangles at edges.
 CHANGED = 0.005
@@ -27,7 +28,7 @@ CHANGED = 0.005
 def close_up(label, population, size):
     "The label of an image whose picture is an eye of it, six times as large."
     x = torch.as_tensor(population.faces(label["identity"].reshape(1).numpy()))[0].double()
-    corners = x[[population.landmarks["left_eye_inner"], population.landmarks["left_eye_outer"]]]
+    corners = x[EYE_CORNERS]
     K, q, t = (label[name].double() for name in ("K", "q", "t"))
     u = project(corners, K, q, t).mean(0)
     K = K.clone()

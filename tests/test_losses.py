@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from mrl.geometry.camera import intrinsics, invert_pose, look_at, pose_matrix, project
+from mrl.geometry.camera import intrinsics, look_at, project
 from mrl.geometry.rotation import quaternion_multiply, random_quaternion, random_quaternion_within, rotate
 from mrl.losses import (
     GeometricAlignmentLoss,
@@ -18,7 +18,7 @@ from mrl.losses import (
     reprojection,
     with_true_camera,
 )
-from mrl.losses.functional import centred_pixels, near_depth
+from mrl.losses.functional import make_views, project_rows
 
 K = intrinsics(640.0, 224).double()
 
@@ -152,10 +152,10 @@ def test_focal_plane_needs_no_luck():
 def test_guard_leaves_ordinary_points_alone():
     batch, (K, q_v, t_v) = sample(seed=3)
     x = batch[3]
-    view = invert_pose(pose_matrix(q_v, t_v))
-    K = K.expand(3, 2, 3, 3)
-    guarded = centred_pixels(view, x, K, near_depth(x, t_v)).mT + K[..., None, :2, 2]
-    assert torch.allclose(guarded, project(x[:, None], K, q_v, t_v), rtol=1e-12)
+    views = make_views(x, q_v, t_v, K)
+    xy, z = project_rows(views.P, x)
+    assert (z > views.near[..., None, None]).all()
+    assert torch.allclose((xy / z).mT + K[:2, 2], project(x[:, None], K, q_v, t_v), rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

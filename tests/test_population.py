@@ -67,9 +67,9 @@ def test_face_and_eyes_look_forward(population):
 
 
 def test_landmarks(population):
-    assert set(population.landmarks) == set(LANDMARKS)
+    assert set(population.landmarks) == {*LANDMARKS, "pogonion", *(f"ibug_{i:02d}" for i in range(68))}
     for x in [population.mean[population.face_vertices], *population.faces(np.arange(0, len(population), 50))]:
-        p = {k: x[i] for k, i in population.landmarks.items()}
+        p = {k: x[population.landmarks[k]] for k in LANDMARKS}
         right_to_left = ["right_eye_outer", "right_eye_inner", "nose_tip", "left_eye_inner", "left_eye_outer"]
         assert (np.diff([p[k][0] for k in right_to_left]) > 5).all()
         assert p["mouth_right"][0] < p["chin"][0] < p["mouth_left"][0]

@@ -15,12 +15,12 @@ from strategies import agree, angles, batches, directions, dtypes, generators, r
 from strategies import randn as normal
 
 from mrl.geometry.rotation import (
-    _haar_angle,
     axis_angle_to_quaternion,
     broadcast_batch,
     check_rotation_matrix,
     check_shape,
     geodesic_angle,
+    haar_angle,
     matrix_to_quaternion,
     normalize_quaternion,
     quaternion_inverse,
@@ -271,9 +271,9 @@ def test_inverse_cdf_against_fifty_digits(angle):
     with mpmath.workdps(50):
         g = lambda theta: theta - mpmath.sin(theta)
         u = [float(g(mpmath.mpf(angle) * s) / g(mpmath.mpf(angle))) for s in share]
-    found = _haar_angle(torch.tensor(u, dtype=torch.float64), angle)
+    found = haar_angle(torch.tensor(u, dtype=torch.float64), angle)
     close(found, angle * torch.tensor(share, dtype=torch.float64), rtol=1e-12, atol=0)
-    assert _haar_angle(torch.zeros(1, dtype=torch.float64), angle) == 0
+    assert haar_angle(torch.zeros(1, dtype=torch.float64), angle) == 0
 
 
 def test_within_pi_is_uniform(rng):

@@ -46,7 +46,11 @@ def sample_cameras(
     yaw, pitch, roll, right, down = (
         uniform(half) for half in (config.yaw, config.pitch, config.roll, config.off_axis, config.off_axis)
     )
-    return cameras_around(yaw, pitch, roll, right, down, rng.uniform(config.near, config.far, n))
+    if config.setting == "photo":
+        distance = np.exp(rng.uniform(np.log(config.near), np.log(config.far), n))
+    else:
+        distance = rng.uniform(config.near, config.far, n)
+    return cameras_around(yaw, pitch, roll, right, down, distance)
 
 # %% ../../nbs/05_data/02_cameras.ipynb #dad3fae7
 def detector_crop(

@@ -17,6 +17,7 @@ from .configuration import CropConfig, DataConfig
 from .rendered import DATA_VERSION, SOURCE_HASHES
 from .store import SHARD, open_dataset
 from ..faces.carrier import population_file
+from ..faces.expressions import load_expressions
 from ..faces.population import load_population, people_where, split_identities
 from ..io.files import HOME, sha256
 from ..io.paths import expand
@@ -54,6 +55,9 @@ class FaceImages(Dataset):
         self.index = torch.nonzero(member).flatten()
         people, self.person = self.labels["identity"][self.index].unique(return_inverse=True)
         self.x = torch.as_tensor(self.population.faces(people.numpy()))  # once, not at every step
+        self.expressions = load_expressions(self.population) if "alpha_exp" in self.labels else None
+        if self.expressions:
+            self.moves = torch.from_numpy(self.expressions.basis[:, self.population.face_vertices]).flatten(1)
 
     def __len__(self):
         return len(self.index)
@@ -63,6 +67,9 @@ class FaceImages(Dataset):
         images = np.stack([self.shards[i // SHARD][i % SHARD] for i in index.tolist()])
         batch = {k: v[index] for k, v in self.labels.items()}
         batch["x"] = self.x[self.person[items]]
+        if self.expressions:
+            batch["expression"] = (batch["alpha_exp"] @ self.moves).unflatten(-1, self.x.shape[1:])
+            batch["x"] = batch["x"] + batch["expression"]
         return batch | {"image": torch.from_numpy(images).permute(0, 3, 1, 2)}
 
     def __getitem__(self, item):

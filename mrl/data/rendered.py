@@ -17,9 +17,10 @@ import numpy as np
 import torch
 
 from .cameras import detector_crop, sample_cameras
-from .configuration import DataConfig
+from .configuration import PHOTO, DataConfig
 from .store import SHARD, write_dataset
 from ..faces.carrier import population_file
+from ..faces.expressions import draw_expressions, expressions_file, load_expressions
 from ..faces.population import load_population
 from ..io.files import ROOT, read_json, sha256
 
@@ -31,10 +32,16 @@ def plan_labels(config, population):  # dict of tensors over the images
         rng = np.random.default_rng([config.seed, k, 0])
         identity = rng.integers(len(population), size=SHARD)
         x = torch.as_tensor(population.faces(identity)).double()
-        q, t = sample_cameras(rng, SHARD, config)
-        shards.append((torch.from_numpy(identity), q, t, detector_crop(rng, x, q, t, config)))
-    identity, q, t, K = (torch.cat(v)[: config.n_images] for v in zip(*shards))
-    return {"identity": identity, "q": q.float(), "t": t.float(), "K": K.float()}
+        labels = {"identity": torch.from_numpy(identity)}
+        if config.setting == "photo":
+            expressions = load_expressions(population)
+            alpha_exp = draw_expressions(np.random.default_rng([config.seed, k, 2]), SHARD, expressions.names)
+            labels["alpha_exp"] = torch.from_numpy(alpha_exp)
+            x += torch.from_numpy(expressions.offsets(alpha_exp)[:, population.face_vertices])
+        labels["q"], labels["t"] = sample_cameras(rng, SHARD, config)
+        shards.append(labels | {"K": detector_crop(rng, x, labels["q"], labels["t"], config)})
+    joined = {name: torch.cat([labels[name] for labels in shards])[: config.n_images] for name in shards[0]}
+    return {name: v.float() if v.is_floating_point() else v for name, v in joined.items()}
 
 # %% ../../nbs/05_data/04_rendered.ipynb #e096e940
 @lru_cache(maxsize=2)
@@ -49,7 +56,7 @@ def renderer_of(face_model):
 def render_image(
     config,  # DataConfig; its size is that of the picture
     index,  # number of the image in the data set
-    label,  # its identity, K, q, t
+    label,  # its identity, K, q, t and, of faces with expressions, alpha_exp
 ):  # (size, size, 3) uint8
     "Return image `index` of a data set."
     from mrl.render.appearance import sample_appearance, switch_off
@@ -61,7 +68,11 @@ def render_image(
     if config.without:
         appearance = switch_off(appearance, config.without.split(","))
     camera = (np.asarray(label[name], np.float64) for name in ("K", "q", "t"))
-    return renderer.image(population.heads(identity), *camera, appearance, config.size, rng)
+    head = neutral = population.heads(identity)
+    if "alpha_exp" not in label:
+        return renderer.image(head, *camera, appearance, config.size, rng)
+    head = head + load_expressions(population).offsets(np.asarray(label["alpha_exp"]))
+    return renderer.image(head, *camera, appearance, config.size, rng, neutral)
 
 
 def render_shard(config, k, labels):  # (n, size, size, 3) uint8
@@ -86,7 +97,11 @@ def data_identity(config):  # a configuration of a rendered data set: its face_m
     path = population_file(config.face_model)
     skins = next((p for p in (path.parent / "skins", ROOT / "data" / "skins") if p.is_dir()), ROOT)
     renderer = {"version": DATA_VERSION, "skins": _skins_hash(skins)}
-    return {"config": asdict(config), "population": load_population(path).sha256, "renderer": renderer}
+    decided = {"config": asdict(config), "population": load_population(path).sha256, "renderer": renderer}
+    if config.setting == "photo":
+        return decided | {"expressions": sha256(expressions_file(path))}
+    del decided["config"]["setting"]  # data sets of version 1 do not know the word
+    return decided
 
 # %% ../../nbs/05_data/04_rendered.ipynb #9086c743
 def as_recorded(
@@ -155,7 +170,8 @@ def dataset_folder(config, root):
     "Return a folder in `root`, named after the parameters that differ most between data sets."
     model = [] if config.face_model == "anny" else [Path(config.face_model).stem]
     without = [f"without-{name}" for name in config.without.split(",") if name]
-    usual = (config.near, config.far) == (DataConfig.near, DataConfig.far)
+    setting = [] if config.setting == "study" else [config.setting]
+    usual = (config.near, config.far) in ((DataConfig.near, DataConfig.far), (PHOTO["near"], PHOTO["far"]))
     depth = [] if usual else [f"{config.near:g}-{config.far:g}mm"]
     images = f"{config.n_images}-{config.size}px-{config.seed}"
-    return Path(root) / "-".join(["faces", *model, images, *depth, *without])
+    return Path(root) / "-".join(["faces", *setting, *model, images, *depth, *without])

@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy_names(
             "principal_components",
             "save_morphable_model",
         ),
+        "expressions": ("Expressions", "draw_expressions", "load_expressions"),
         "carrier": ("build_population", "into_head_frame", "put_into_head", "wrap"),
         "sources": ("FACE_MODELS", "read_face_model"),
     },

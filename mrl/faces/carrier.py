@@ -22,7 +22,7 @@ from .sources.scans import read_scans, scan_files
 from ..geometry.registration import apply_similarity, register
 from ..geometry.surface import Surface
 from ..geometry.topology import adjacency, boundary_vertices, vertex_normals
-from ..io.files import HOME, ROOT, save_tensors, sha256, tensor_kind
+from ..io.files import HOME, ROOT, save_tensors, tensor_kind
 from ..io.paths import expand
 
 # %% ../../nbs/03_faces/04_carrier.ipynb #a674b301
@@ -108,6 +108,7 @@ def _barycentric_rows(face, point, triangle):
 def wrap(
     carrier,  # Population
     model,  # MorphableModel in its head frame
+    pinned=True,  # pull the landmarks to the model's; else they only place the head
 ):  # Wrapped
     "Bend the mean head of a population onto the mean face of a model."
     from scipy.sparse import csc_array, diags_array
@@ -123,8 +124,9 @@ def wrap(
         on, point, _ = _touch(v, carrier.triangles, skin, face)
         weight, pull = np.zeros(V), np.zeros((V, 3))
         weight[on], pull[on] = 1, point - v[on]
-        weight[marks] += stiff / 3
-        pull[marks] += stiff / 3 * (goal - v[marks])
+        if pinned:
+            weight[marks] += stiff / 3
+            pull[marks] += stiff / 3 * (goal - v[marks])
         v = v + splu(csc_array(stiff * smoothness + diags_array(weight + 1e-6))).solve(pull)
     on, point, triangle = _touch(v, carrier.triangles, skin, face)
     return Wrapped(_place_eyes(carrier, v), on, _barycentric_rows(face, point, triangle))
@@ -312,4 +314,5 @@ def _version(source):
             files.append(p)
     files = [p for p in files if p.is_file() and p.name[0] != "."]
     state = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files)
-    return hashlib.sha256(repr([state, sha256(population_file())]).encode()).hexdigest()[:12]
+    carrier = load_population()
+    return hashlib.sha256(repr([state, carrier.sha256, carrier.landmarks]).encode()).hexdigest()[:12]

@@ -17,9 +17,10 @@ from ..io.files import load_tensors, save_tensors
 # %% ../../nbs/03_faces/02_morphable.ipynb #cd8d6d73
 @dataclass(frozen=True)
 class MorphableModel:
-    """A linear 3D morphable model `x = mean + alpha_id @ basis` (Blanz and Vetter, SIGGRAPH 1999).
+    """A linear 3D morphable model `x = mean + alpha_id @ basis + alpha_exp @ expression_basis`.
 
-    Shapes are in the head frame, in `units`; coefficients count standard deviations.
+    Shapes are in the head frame, in `units`. Coefficients of identity count standard deviations (Blanz and Vetter,
+    SIGGRAPH 1999), those of expressions are activations from 0 to 1. Most models have no expressions.
     """
 
     mean: torch.Tensor  # (N, 3)
@@ -30,6 +31,8 @@ class MorphableModel:
     name: str = "unnamed"
     licence: str = "unknown"
     units: str = "mm"
+    expression_basis: torch.Tensor | None = None  # (E, N, 3) change of shape of each expression, fully active
+    expression_names: tuple = ()  # E names
 
     def __post_init__(self):
         M, N = self.basis.shape[0], self.mean.shape[0]
@@ -37,36 +40,47 @@ class MorphableModel:
             raise ValueError(
                 f"mean (N, 3) and basis (M, N, 3) expected, got {tuple(self.mean.shape)} and {tuple(self.basis.shape)}"
             )
+        if self.expression_basis is None or not len(self.expression_basis):
+            object.__setattr__(self, "expression_basis", self.mean.new_zeros(0, N, 3))
+        object.__setattr__(self, "expression_names", tuple(self.expression_names))
+        E = len(self.expression_names)
+        if self.expression_basis.shape != (E, N, 3):
+            raise ValueError(f"expression_basis {(E, N, 3)} expected, got {tuple(self.expression_basis.shape)}")
         if self.triangles.numel() and not 0 <= int(self.triangles.min()) <= int(self.triangles.max()) < N:
             raise ValueError(f"triangles name vertices outside 0..{N - 1}")
 
     def shape(
         self,
         alpha_id,  # (..., M) coefficients in standard deviations
+        alpha_exp=None,  # (..., E) activations of the expressions; None: a neutral face
     ):  # (..., N, 3) vertices
-        "Return the vertices of the faces with coefficients `alpha_id`; differentiable, any batch shape."
+        "Return the vertices of the faces with these coefficients; differentiable, any batch shape."
         if alpha_id.shape[-1] != len(self.basis):
             raise ValueError(f"alpha_id (..., {len(self.basis)}) expected, got {tuple(alpha_id.shape)}")
         offset = alpha_id @ self.basis.flatten(1).to(alpha_id)
+        if alpha_exp is not None:
+            offset = offset + alpha_exp @ self.expression_basis.flatten(1).to(alpha_exp)
         return self.mean.to(offset) + offset.unflatten(-1, self.mean.shape)
 
     def coefficients(
         self,
         x,  # (..., N, 3) shapes in correspondence, head frame
-    ):  # (..., M) coefficients in standard deviations
+    ):  # (..., M + E) coefficients: identity in standard deviations, then activations of the expressions
         "Return the least-squares coefficients of shapes: the orthogonal projection onto the model's span."
         if x.shape[-2:] != self.mean.shape:
             raise ValueError(f"x (..., {len(self.mean)}, 3) expected, got {tuple(x.shape)}")
-        B = self.basis.flatten(1).to(x)
+        B = torch.cat([self.basis, self.expression_basis]).flatten(1).to(x)
         return torch.linalg.solve(B @ B.T, ((x - self.mean.to(x)).flatten(-2) @ B.T).unsqueeze(-1)).squeeze(-1)
 
     def project(self, x):
         "Return the model's closest face to each shape `x (..., N, 3)`: the best that an encoder could predict."
-        return self.shape(self.coefficients(x))
+        alpha = self.coefficients(x)
+        return self.shape(*alpha.split([len(self.basis), len(self.expression_basis)], -1))
 
     def to(self, *args, **kwargs):
         "Return the same model with `mean` and `basis` on another device or in another floating type."
-        return replace(self, mean=self.mean.to(*args, **kwargs), basis=self.basis.to(*args, **kwargs))
+        arrays = ("mean", "basis", "expression_basis")
+        return replace(self, **{k: getattr(self, k).to(*args, **kwargs) for k in arrays})
 
 # %% ../../nbs/03_faces/02_morphable.ipynb #a22014ce
 def _signs(basis):
@@ -151,9 +165,11 @@ def save_morphable_model(
 ):
     "Write a morphable model to one safetensors file, atomically."
     tensors = {k: getattr(model, k) for k in ("mean", "basis", "triangles", "variance_ratio")}
-    save_tensors(
-        path, tensors, "mrl.morphable", {k: getattr(model, k) for k in ("landmarks", "name", "licence", "units")}
-    )
+    about = {k: getattr(model, k) for k in ("landmarks", "name", "licence", "units")}
+    if model.expression_names:
+        tensors["expression_basis"] = model.expression_basis
+        about["expression_names"] = list(model.expression_names)
+    save_tensors(path, tensors, "mrl.morphable", about)
 
 
 def load_morphable_model(path):
@@ -161,7 +177,7 @@ def load_morphable_model(path):
     names = ("mean", "basis", "triangles", "variance_ratio")
     tensors, metadata = load_tensors(path, "mrl.morphable", names)
     try:
-        return MorphableModel(**{k: tensors[k] for k in names}, **metadata)
+        return MorphableModel(**{k: tensors.get(k) for k in (*names, "expression_basis")}, **metadata)
     except ValueError as e:
         raise ValueError(f"{path}: {e}") from None
 
@@ -170,10 +186,14 @@ def morphable_model_of(
     population,  # mrl.faces.population.Population
     identities,  # (S,) indices of the training identities
     n_components=64,  # at most: no more than the modes the population has, and one fewer than identities
+    expressions=None,  # mrl.faces.expressions.Expressions of the population's heads
 ):  # MorphableModel
     "Return the 3DMM of some identities; of a population drawn from a face model, that model's first components."
     keys = {k: getattr(population, k) for k in ("landmarks", "name", "licence")}
     keys["triangles"] = torch.as_tensor(population.face_triangles).long()
+    if expressions:
+        keys["expression_names"] = expressions.names
+        keys["expression_basis"] = torch.from_numpy(expressions.basis[:, population.face_vertices])
     mean = population.mean[population.face_vertices].astype(np.float64)
     B = population.basis[:, population.face_vertices].reshape(len(population.basis), -1).astype(np.float64)
     if population.own_basis:
@@ -260,6 +280,7 @@ def decimate(
         model,
         mean=model.mean[used],
         basis=model.basis[:, used],
+        expression_basis=model.expression_basis[:, used],
         triangles=torch.from_numpy(triangles),
         landmarks={k: place[v] for k, v in model.landmarks.items()},
         name=f"{model.name}, thinned from {N} to {len(used)} vertices",

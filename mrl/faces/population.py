@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from .landmarks import LANDMARKS, check_landmarks
-from ..io.files import ROOT, load_tensors, sha256
+from ..io.files import ROOT, load_tensors, read_json, sha256
 from ..io.paths import expand
 
 # %% ../../nbs/03_faces/01_population.ipynb #a78e36bf
@@ -132,6 +132,7 @@ def load_population(
     tensors, about = load_tensors(path, "mrl.faces", _SHAPES)
     arrays = {k: v.numpy() for k, v in tensors.items()}
     _check(path, arrays, about)
+    about["landmarks"] = _landmarks(path, about["landmarks"], len(arrays["face_vertices"]))
     labels = {k[6:]: v for k, v in arrays.items() if k.startswith("label.")}
     keep = {k: about[k] for k in ("landmarks", "name", "licence", "own_basis", "identities") if k in about}
     return Population(
@@ -142,6 +143,14 @@ def load_population(
         sha256=sha256(path),
         head_to_scan=arrays.get("head_to_scan"),
     )
+
+# %% ../../nbs/03_faces/01_population.ipynb #c8a50acf
+def _landmarks(path, landmarks, n_vertices):
+    "Return the landmarks of a population's file, replaced and completed by those of `<path>.landmarks.json`, if any."
+    beside = path.with_name(f"{path.name}.landmarks.json")
+    if not beside.exists():
+        return landmarks
+    return landmarks | check_landmarks(beside, read_json(beside), n_vertices)
 
 # %% ../../nbs/03_faces/01_population.ipynb #fd05afcf
 _SHAPES = dict(

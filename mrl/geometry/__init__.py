@@ -36,6 +36,7 @@ __getattr__, __dir__, __all__ = lazy_names(
             "resize_intrinsics",
             "transform_points",
         ),
+        "conventions": ("camera_pose", "euler_to_matrix", "rotation_6d_to_matrix", "weak_perspective"),
         "registration": ("apply_similarity", "register", "similarity_about"),
         "topology": ("adjacency", "area_vectors", "boundary_vertices", "edges", "vertex_normals", "weld"),
         "surface": ("Surface", "TriangleMesh"),

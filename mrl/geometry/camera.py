@@ -19,6 +19,7 @@ from mrl.geometry.rotation import (
     quaternion_multiply,
     quaternion_to_matrix,
     rotate,
+    values_readable,
 )
 
 # %% ../../nbs/01_geometry/02_camera.ipynb #d22943dc
@@ -27,7 +28,7 @@ def matmul(
     b: Tensor,  # (..., m, k)
 ) -> Tensor:  # (..., n, k)
     "`a @ b` in the precision of its inputs, also under `torch.autocast`."
-    with torch.autocast(a.device.type, enabled=False):
+    with torch.autocast("cpu" if a.is_meta else a.device.type, enabled=False):
         return a @ b
 
 # %% ../../nbs/01_geometry/02_camera.ipynb #a0880eee
@@ -36,8 +37,11 @@ def affine_matrix(
     t: Tensor,  # (..., 3)
 ) -> Tensor:  # (..., 4, 4)
     "Return the matrices `[R|t; 0 1]`."
-    batch = torch.broadcast_shapes(R.shape[:-2], t.shape[:-1])
-    top = torch.cat([R.expand(*batch, 3, 3), t.expand(*batch, 3)[..., None]], -1)
+    batch = R.shape[:-2]
+    if batch != t.shape[:-1]:
+        batch = torch.broadcast_shapes(batch, t.shape[:-1])
+        R, t = R.expand(*batch, 3, 3), t.expand(*batch, 3)
+    top = torch.cat([R, t[..., None]], -1)
     bottom = torch.eye(4, dtype=top.dtype, device=top.device)[3:].expand(*batch, 1, 4)
     return torch.cat([top, bottom], -2)
 
@@ -105,7 +109,7 @@ def project_camera(
     batch = dict(x_cam=x_cam.shape[:-2], K=K.shape[:-2])
     if near is not None:
         near = torch.as_tensor(near, dtype=x_cam.dtype, device=x_cam.device)
-        if not ((near > 0) & near.isfinite()).all():
+        if values_readable(near) and not ((near > 0) & near.isfinite()).all():
             raise ValueError(f"near: expected a positive, finite depth, got {near.detach().min().item()}")
         batch["near"] = near.shape
     broadcast_batch(**batch)
@@ -197,7 +201,7 @@ def look_at(
     z = torch.nn.functional.normalize((target - eye).expand(*batch, 3), dim=-1)
     x = torch.linalg.cross(z, torch.nn.functional.normalize(up, dim=-1).expand(*batch, 3), dim=-1)
     sine = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    if not (sine > 1e-6).all():
+    if values_readable(sine) and not (sine > 1e-6).all():
         raise ValueError(
             "eye, target, up: expected an eye away from the target and `up` not parallel to the line between them"
         )

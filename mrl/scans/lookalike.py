@@ -13,7 +13,7 @@ import numpy as np
 
 from ..faces.landmarks import IBUG
 from ..faces.population import load_population, split_identities
-from ..io.files import ROOT, atomic_write, read_json, write_json
+from ..io.files import ROOT, atomic_write, read_json, sha256, write_json
 from ..io.meshes import write_mesh
 from .micc import AUTHORS_LANDMARKS, SCANS
 
@@ -87,7 +87,7 @@ def _window(population, head, scan):
     "Return what a scan covers: heights (low, high) mm, azimuths (low, high) radians, z of the vertical axis."
     skin = head[np.unique(population.triangles[population.part == 0])].astype(np.float64)
     chin = head[population.face_vertices[population.landmarks["chin"]], 1]
-    return (chin - 60, skin[:, 1].max() + 25), np.deg2rad(WINDOWS[scan]), (skin[:, 2].min() + skin[:, 2].max()) / 2
+    return (chin - 43, skin[:, 1].max() + 25), np.deg2rad(WINDOWS[scan]), (skin[:, 2].min() + skin[:, 2].max()) / 2
 
 
 def _rays(height, azimuth, axis):
@@ -177,7 +177,7 @@ def _scan(rng, population, head, scan, landmarks, spacing):
     H, W = valid.shape
     ragged = 3 * _smooth(rng, (H, 2), (8, 0)) / 100 * W / 2
     valid &= (np.arange(W) > 0.04 * W + ragged[:, :1]) & (np.arange(W) < 0.96 * W + ragged[:, 1:])
-    valid &= x[..., 1] > landmarks[IBUG["chin"], 1] - 40 + 6 * _smooth(rng, (H, W), 9)
+    valid &= x[..., 1] > landmarks[IBUG["chin"], 1] - 23 + 6 * _smooth(rng, (H, W), 9)
     kept, x = _hair(rng, x, -ray, valid & (_regions(population)[hit] == 1))
     valid = _holes(rng, x, valid & kept, landmarks, 14)
     triangles = _triangulate(x, valid, TORN * spacing)
@@ -388,18 +388,31 @@ ABOUT = (
 )
 
 
-def _cleared(folder):
-    "The folder without an earlier look-alike; FileExistsError if what is there is none."
-    import shutil
+def _files(folder):  # dict path relative to the folder -> hash
+    "Return the files of a data set in MICC's layout."
+    found = (p for name in ("micc", "annotations", "ganfit") for p in sorted((folder / name).rglob("*")))
+    return {p.relative_to(folder).as_posix(): sha256(p) for p in found if p.is_file()}
 
-    folder, there = (
-        Path(folder),
-        [p for name in ("micc", "annotations", "ganfit") if (p := Path(folder) / name).exists()],
-    )
-    if there and not ((truth := folder / "truth.json").is_file() and read_json(truth).get("what") == ABOUT):
-        raise FileExistsError(f"{there[0]} is there already, and no look-alike (no truth.json of one beside it)")
-    for path in there:
-        shutil.rmtree(path)
+
+def _cleared(folder):
+    "Return the folder without an earlier look-alike; FileExistsError names a file there that is not of one."
+    folder, truth = Path(folder), Path(folder) / "truth.json"
+    try:
+        own = read_json(truth, ["what", "sha256"])["sha256"] if truth.is_file() else {}
+    except ValueError:  # of an older version, or somebody's
+        own = {}
+    there = _files(folder)
+    strange = [name for name, digest in there.items() if own.get(name) != digest]
+    if strange:
+        raise FileExistsError(
+            f"{folder / strange[0]} is there already, and not as a look-alike (truth.json) left it; "
+            "choose another folder, or move it away"
+        )
+    for name in there:
+        (folder / name).unlink()
+    empty = (p for name in ("micc", "annotations", "ganfit") for p in (folder / name, *(folder / name).rglob("*")))
+    for place in sorted((p for p in empty if p.is_dir()), reverse=True):  # the innermost first
+        place.rmdir()
     return folder
 
 
@@ -422,6 +435,7 @@ def _finish(folder, subjects, seed, population, missing):
         "seed": seed,
         "population": population.sha256,
         "units": "mm",
+        "sha256": _files(folder),
         "subjects": {str(n): s for n, s in subjects.items()},
     }
     write_json(folder / "truth.json", truth)

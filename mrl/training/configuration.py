@@ -14,8 +14,16 @@ from ..io.parameters import check_fields, check_parameters
 from ..losses import CRITERIA, criterion_of, flat_parameters, loss_parameters
 
 # %% ../../nbs/06_training/03_configuration.ipynb #4698019d
-AUGMENTATIONS = ("mirror", "photometric")
-RENDERED = ("face_model", "n_images", "data_seed", "without", "near", "far")  # parameters of rendered data sets
+AUGMENTATIONS = ("mirror", "photometric", "photo")
+RENDERED = (
+    "setting",
+    "face_model",
+    "n_images",
+    "data_seed",
+    "without",
+    "near",
+    "far",
+)  # parameters of rendered data sets
 
 
 def within(default, low, high):
@@ -62,10 +70,16 @@ def conflicts(config):
     "Return a list of messages about parameters that exclude each other."
     c, run = config, Path(config.run)
     decided = c.data and any(getattr(c, k) != getattr(TrainConfig, k) for k in RENDERED)
+    light = c.encoder == "efficientnet_lite0"
+    own = (c.width, c.batch_norm) != (TrainConfig.width, TrainConfig.batch_norm)
+    depth = (c.near, c.far) != (TrainConfig.near, TrainConfig.far)
     few = not c.data and c.batch_size > c.n_images
     rules = [
+        (light and own, "width and batch_norm are those of VGG16: leave them out with encoder='efficientnet_lite0'"),
+        (c.setting == "photo" and depth, "setting='photo' decides near and far: leave them out"),
+        (c.setting == "photo" and c.face_model != "anny", "setting='photo' goes with face_model='anny'"),
         (c.image_size % 32, f"image_size must be a multiple of 32, got {c.image_size}"),
-        (c.weights != "none" and c.width != 1, 'weights="imagenet" goes with width 1.0'),
+        (c.weights != "none" and c.width != 1 and not light, 'weights="imagenet" goes with width 1.0'),
         (few, f"batch_size: expected at most n_images={c.n_images}, got {c.batch_size}"),
         (decided, f"data={c.data!r} decides {', '.join(RENDERED)}: leave them out"),
         (run.is_absolute() or ".." in run.parts, f"run must be a relative path without '..', got {c.run!r}"),
@@ -123,6 +137,7 @@ class TrainConfig:
     focal: float = within(1.0, 1e-6, 1e6)  # factor on the focal lengths that the loss is given
     face_model: str = "anny"  # anny, ict, bfm, flame, sfm, or a path: a model's file, a folder of scans, a population
     data: str = ""  # folder of a finished data set; "": one is rendered from image_size and the parameters in RENDERED
+    setting: str = one_of("study", ("study", "photo"))  # photo: expressions, wide poses (mrl.data.configuration.PHOTO)
     n_images: int = within(20_000, 1, 10**8)  # images to render
     image_size: int = within(64, 32, 1024)  # side of the images, px, a multiple of 32
     data_seed: int = within(0, 0, 2**31)  # seed of the data set
@@ -131,10 +146,11 @@ class TrainConfig:
     far: float = 1000.0  # mm, farthest camera of the images
     leave_out: str = ""  # people left out of training, by a label: age>55; they stay in validation and test
     n_components: int = within(64, 1, 10_000)  # coefficients of the 3DMM (all, if the face model has fewer)
-    augment: str = ""  # changes of the training batches, comma-separated: mirror, photometric
+    augment: str = ""  # changes of the training batches, comma-separated: mirror, photometric, photo
+    encoder: str = one_of("vgg16", ("vgg16", "efficientnet_lite0"))  # vgg16 is the deck's
     width: float = within(0.25, 0.01, 4)  # share of VGG16's channels; 1.0 is the deck's encoder
     batch_norm: bool = True  # batch normalisation in the encoder
-    weights: str = one_of("none", ("none", "imagenet"))  # initial convolutions; imagenet: width 1.0, needs internet
+    weights: str = one_of("none", ("none", "imagenet"))  # initial ones; imagenet: vgg16 needs width 1.0 and internet
     vertices: int = within(2500, 3, 10**6)  # of the loss, spread evenly (all, if there are fewer); metrics use all
     steps: int = within(2250, 1, 10**9)  # optimiser steps
     batch_size: int = within(64, 2, 10**6)  # images per step

@@ -18,10 +18,10 @@ class Rescaled(torch.nn.Module):
         super().__init__()
         self.criterion, self.unit, self.focal = criterion, unit, focal
 
-    def forward(self, x_hat, q_hat, t_hat, x, q, t, alpha_id_hat=None, *, K=None):
-        K = K * torch.tensor([self.focal, self.focal, 1.0]).to(K)[:, None]
+    def forward(self, x_hat, q_hat, t_hat, x, q, t, alpha_id_hat=None, *, K=None, **kwargs):
+        K = torch.cat([K[..., :2, :] * self.focal, K[..., 2:, :]], -2)
         x_hat, t_hat, x, t = (v / self.unit for v in (x_hat, t_hat, x, t))
-        return self.criterion(x_hat, q_hat, t_hat, x, q, t, alpha_id_hat, K=K)
+        return self.criterion(x_hat, q_hat, t_hat, x, q, t, alpha_id_hat, K=K, **kwargs)
 
 # %% ../../nbs/06_training/04_criterion.ipynb #7c3832b3
 def make_criterion(

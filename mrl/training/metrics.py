@@ -89,11 +89,11 @@ def control_predictions(
     zero = torch.zeros(B, len(morphable.basis)).to(x)
     mean_face = morphable.shape(zero)
     q_mean, t_mean = crop_to_pose(q_crop_mean.expand(B, 4), t_crop_mean.expand(B, 3), K, size)
-    alpha_id = morphable.coefficients(x)
+    alpha_id = morphable.coefficients(x)[..., : len(morphable.basis)]
     return {
         "mean face, mean pose": Prediction(mean_face, q_mean, t_mean, zero),
         "mean face, true pose": Prediction(mean_face, q, t, zero),
-        "model floor": Prediction(morphable.shape(alpha_id), q, t, alpha_id),
+        "model floor": Prediction(morphable.project(x), q, t, alpha_id),
     }
 
 

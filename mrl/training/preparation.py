@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ..data.configuration import DataConfig
+from ..data.configuration import PHOTO, DataConfig
 from ..data.dataset import FaceImages
 from ..data.rendered import build_dataset, dataset_folder
 from ..faces.carrier import population_file
@@ -30,14 +30,14 @@ def dataset_of(
     "Return the folder of the data set that a configuration names; render it if it is missing."
     if config.data:
         return Path(config.data)
+    depth = {"near": config.near, "far": config.far}
     data_config = DataConfig(
         n_images=config.n_images,
         size=config.image_size,
         seed=config.data_seed,
         face_model=config.face_model,
         without=config.without,
-        near=config.near,
-        far=config.far,
+        **(PHOTO if config.setting == "photo" else depth),
     )
     return build_dataset(dataset_folder(data_config, data_dir), data_config, progress=progress)
 
@@ -87,9 +87,22 @@ def prepare(
     train = data["train"]
     labels = {k: v[train.index] for k, v in train.labels.items()}
     people = labels["identity"].unique().numpy()
-    morphable = morphable_model_of(train.population, people, config.n_components)
+    morphable = morphable_model_of(train.population, people, config.n_components, train.expressions)
     q_mean, t_mean, t_sd = mean_crop(labels["q"], labels["t"], labels["K"], config.image_size)
     torch.manual_seed(config.seed)
     weights = None if config.weights == "none" else config.weights
-    network = Reconstructor(morphable, t_mean, t_sd, config.image_size, config.width, config.batch_norm, weights)
+    activations = (
+        torch.stack([f(labels["alpha_exp"], 0) for f in (torch.mean, torch.std)]) if train.expressions else None
+    )
+    network = Reconstructor(
+        morphable,
+        t_mean,
+        t_sd,
+        config.image_size,
+        config.width,
+        config.batch_norm,
+        weights,
+        encoder=config.encoder,
+        expressions=activations,
+    )
     return Prepared(data, morphable, q_mean, t_mean, network)
