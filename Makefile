@@ -17,7 +17,7 @@ help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' Makefile
 
 train: .venv/ready  ## render faces, train with the Multiview Reprojection Loss; leaves out.ipynb and results/
-	$(BIN)/papermill nbs/train.ipynb out.ipynb -p loss mrl $(PARAMS)
+	$(BIN)/papermill --no-progress-bar nbs/train.ipynb out.ipynb -p loss mrl $(PARAMS)
 
 # hours on two cores; -p n_images, steps and image_size shorten it
 PHOTO := -p run photo -p loss log_mrl -p setting photo -p augment mirror,photo -p encoder efficientnet_lite0 \
@@ -28,7 +28,7 @@ photo-network: .venv/ready  ## render faces with expressions, train the network 
 	$(BIN)/papermill nbs/train.ipynb out.ipynb $(PHOTO) $(PARAMS)
 
 data: .venv/ready  ## render 50,000 images at 128 px (about a quarter of an hour on two cores)
-	$(BIN)/papermill nbs/build_data.ipynb out.ipynb $(PARAMS)
+	$(BIN)/papermill --no-progress-bar nbs/build_data.ipynb out.ipynb $(PARAMS)
 
 check: lint drift  ## format, lint, layers, notebooks in step with mrl/, and the fast tests (under four minutes)
 	$(ONE_THREAD) $(PYTEST) -m "not slow" tests
@@ -57,7 +57,7 @@ export: .venv/ready-dev  ## after editing a notebook: format and clean it, write
 	$(BIN)/ruff format . && $(BIN)/nbdev_clean && $(BIN)/nbdev_export
 
 study: .venv/ready  ## the runs behind nbs/study.ipynb (many hours on two cores; resumes), and the notebook drawn from them
-	$(BIN)/papermill nbs/study.ipynb out.ipynb -p run True $(PARAMS)
+	$(BIN)/papermill --no-progress-bar nbs/study.ipynb out.ipynb -p run True $(PARAMS)
 
 figures: .venv/ready  ## redraw figures/, the README's pictures and pages to open in a browser, from results/
 	$(BIN)/papermill nbs/figures.ipynb out.ipynb

@@ -156,6 +156,7 @@ def test_a_killed_run_resumes_with_one_process_and_with_two_notebooks(alone, hom
         "checkpoint.safetensors",
         "config.json",
         "morphable.safetensors",
+        "run.lock",
         "state.pt",
     ]
     shutil.copytree(folder, home / "one/killed")

@@ -534,8 +534,15 @@ def test_the_lookalike_is_the_same_every_time(tmp_path, population):
     )  # an earlier one is replaced
     assert not (tmp_path / "c/micc/subject_30").exists()
     assert rows(read(tmp_path / "c")[1], 1) == {"sidel": "missing", "PTZ-Indoor": "missing"}
+    scan = next((tmp_path / "c/micc").rglob("*.obj"))
+    look, real = scan.read_bytes(), b"v 0 0 0\n"
+    scan.write_bytes(real)  # a real one in its place
+    with pytest.raises(FileExistsError, match=f"{scan.name} is there already, and not as a look-alike"):
+        build_lookalike(tmp_path / "c", 1, **small)
+    assert scan.read_bytes() == real
+    scan.write_bytes(look)
     (tmp_path / "c/truth.json").unlink()
-    with pytest.raises(FileExistsError, match="micc is there already, and no look-alike"):
+    with pytest.raises(FileExistsError, match="is there already, and not as a look-alike"):
         build_lookalike(tmp_path / "c", 1, **small)
     with pytest.raises(ValueError, match="missing: 'subject_01/Model/left' names nothing"):
         build_lookalike(tmp_path / "d", 1, missing=["subject_01/Model/left"], **small)

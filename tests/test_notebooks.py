@@ -80,6 +80,9 @@ NOBODY = {"run": "nobody-0"}
         ("face_diversity", NOBODY, "no run can be drawn: run nobody-0: no config.json"),
         ("evaluate_micc", {"protocol": "micc"}, "protocol must be all, or some of ramon2019"),
         ("evaluate_h3ds", {}, "h3ds_dir is needed"),
+        ("evaluate_micc", {"name": "../../x"}, "name: expected the name of a folder in results/, without '..'"),
+        ("evaluate_h3ds", {"name": "/tmp/x"}, "name: expected the name of a folder in results/, without '..'"),
+        ("study", {"name": "../x"}, "name: expected the name of a folder in results/, without '..'"),
     ],
 )
 def test_wrong_parameters_are_refused(name, parameters, message):
@@ -122,6 +125,7 @@ def test_committed_measurements_are_drawn(tmp_path, monkeypatch, name):
         "evaluate_micc",
         "evaluate_h3ds",
         "photo",
+        "evaluate_photographs",
         "pose_robustness",
         "face_diversity",
     ],
@@ -242,16 +246,11 @@ def test_evaluate_micc_notebook(tmp_path, monkeypatch):
         "meshes/landmarks.json",
         "annotations/annotations.json",
     } <= set(record["sha256"]) and record["protocols"][0]["steps"]["error"].startswith("root mean square")
-    run(
-        tmp_path,
-        monkeypatch,
-        "evaluate_micc",
-        micc_dir=str(look / "micc"),
-        ganfit_dir=str(look / "ganfit"),
-        protocol="now",
-        subset=1,
-    )  # papermill -p subset 1 is a number
-    assert read_json(tmp_path / "results/micc/summary.json")["subjects"] == [1]
+    smaller = dict(micc_dir=str(look / "micc"), ganfit_dir=str(look / "ganfit"), protocol="now", subset=1)
+    with pytest.raises(papermill.PapermillExecutionError, match="micc holds a larger evaluation: 10 of its 12 rows"):
+        run(tmp_path, monkeypatch, "evaluate_micc", **smaller)  # papermill -p subset 1 is a number
+    run(tmp_path, monkeypatch, "evaluate_micc", name="one", **smaller)
+    assert read_json(tmp_path / "results/one/summary.json")["subjects"] == [1]
 
 
 @pytest.mark.slow

@@ -2,8 +2,6 @@
 
 import json
 import re
-import sys
-import types
 from dataclasses import replace
 
 import numpy as np
@@ -21,16 +19,10 @@ from mrl.geometry.camera import crop_to_pose, intrinsics, project
 from mrl.io.files import ROOT
 from mrl.io.meshes import write_mesh
 from mrl.io.pictures import read_picture
-from mrl.photo import reconstruction as photo
-from mrl.photo.reconstruction import (
-    crop_of_box,
-    detect_face,
-    export_now,
-    face_of_windows,
-    face_windows,
-    look,
-    reconstruct,
-)
+from mrl.photo.camera import box_of, crop_of_box
+from mrl.photo.detection import detect_face, detect_faces
+from mrl.photo.files import export_now
+from mrl.photo.reconstruction import look, reconstruct
 from mrl.scans.methods import read_face
 from mrl.training.configuration import TrainConfig
 from mrl.training.network import Reconstructor
@@ -79,21 +71,21 @@ def test_face_is_found_the_same_every_time_at_any_place_and_size(scene):
     import cv2
 
     image, _, truth = scene
-    box, threads = detect_face(image), cv2.getNumThreads()
+    box, threads = detect_face(image).box, cv2.getNumThreads()
     assert iou(box, truth) > 0.5
     try:
         for n in (1, 4):
             cv2.setNumThreads(n)
-            assert detect_face(image) == box
+            assert detect_face(image).box == box
     finally:
         cv2.setNumThreads(threads)
-    moved = detect_face(np.pad(image, ((30, 0), (60, 0), (0, 0)), mode="edge"))
+    moved = detect_face(np.pad(image, ((30, 0), (60, 0), (0, 0)), mode="edge")).box
     assert iou(np.subtract(moved, (60, 30, 60, 30)), box) > 0.8
     large = detect_face(
         np.asarray(Image.fromarray(image).resize((4 * SIZE, 4 * SIZE)))
-    )  # shrunk again before the cascades see it
+    ).box  # shrunk again before the detector sees it
     assert iou(np.array(large) / 4, box) > 0.75
-    mirrored = detect_face(np.ascontiguousarray(image[:, ::-1]))
+    mirrored = detect_face(np.ascontiguousarray(image[:, ::-1])).box
     assert iou((SIZE - mirrored[2], mirrored[1], SIZE - mirrored[0], mirrored[3]), box) > 0.75
 
 
@@ -101,34 +93,14 @@ def test_the_larger_of_two_faces(scene):
     image, _, truth = scene
     small = np.asarray(Image.fromarray(image).resize((SIZE // 2, SIZE // 2)))
     both = np.concatenate([image, np.pad(small, ((0, SIZE // 2), (0, 0), (0, 0)), mode="edge")], 1)
-    assert iou(detect_face(both), truth) > 0.5
-
-
-def test_windows_that_agree_are_averaged_and_few_votes_do_not_win():
-    face = [("frontal", 100.0, 100.0, 80.0, 12), ("profile", 95.0, 98.0, 100.0, 9)]
-    together, collar = face_of_windows(face), ("frontal", 300.0, 300.0, 150.0, 3)
-    one, other = (face_of_windows([w]) for w in face)
-    assert np.allclose(together[:2], (one[:2] + other[:2]) / 2) and np.isclose(together[2], np.sqrt(one[2] * other[2]))
-    assert np.allclose(face_of_windows([*face, collar]), together)
-    assert np.allclose(face_of_windows([*face, (*collar[:4], 30)])[0], 375.0)
-
-
-def test_faces_of_mirrored_pictures_are_mirrored():
-    left, right = (face_of_windows([(name, 100.0, 50.0, 60.0, 5)]) for name in ("profile", "mirrored profile"))
-    assert np.isclose(left[0] - 130, 130 - right[0]) and np.allclose(left[1:], right[1:])
+    found = detect_faces(both)
+    assert len(found) == 2 and iou(found[0].box, truth) > 0.5
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 2), (20, 20)])
 def test_pictures_too_small_for_a_face(shape):
-    assert face_windows(np.full((*shape, 3), 128, np.uint8)) == []
     with pytest.raises(ValueError, match=f"no face found in the picture of {shape[1]} x {shape[0]}"):
         detect_face(np.full((*shape, 3), 128, np.uint8))
-
-
-def test_opencv_without_cascades(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cv2", types.SimpleNamespace(__version__="5.0.0"))
-    with pytest.raises(ImportError, match="OpenCV 5.0.0 has no CascadeClassifier; install opencv-python-headless<5"):
-        face_windows(np.zeros((9, 9, 3), np.uint8))
 
 
 def test_crop_is_that_of_training(population):
@@ -168,7 +140,7 @@ def test_second_look_is_made_around_the_prediction(run, scene):
     first = reconstruct(run, image, focal=420.0, box=(left + shift, top, right + shift, bottom), looks=1)
     second = reconstruct(run, image, focal=420.0, box=(left + shift, top, right + shift, bottom))
     assert first.box == (left + shift, top, right + shift, bottom)
-    seen = photo.box_of(first.x, first.K, first.q, first.t)
+    seen = box_of(first.x, first.K, first.q, first.t)
     assert np.allclose(second.box, seen, atol=1e-3) and torch.allclose(
         second.K_crop, crop_of_box(seen, K, 32).float(), atol=1e-3
     )
@@ -197,9 +169,10 @@ def test_focal_length(run, scene, tmp_path):
     face = reconstruct(run, tmp_path / "a.jpg")
     assert face.focal_from == "EXIF" and np.isclose(face.K[0, 0], 50 / 43.2666 * SIZE * 2**0.5, rtol=1e-4)
     assert reconstruct(run, str(tmp_path / "a.jpg"), focal=300).focal_from == "given"
-    assert reconstruct(run, scene[0]).K[0, 0] == pytest.approx(1.2 * SIZE)
+    face = reconstruct(run, scene[0])
+    assert face.focal_from.startswith("guessed") and face.K[0, 0] >= 1.2 * SIZE
     for wrong in (0, -3, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="focal must be a positive number of pixels"):
+        with pytest.raises(ValueError, match="focal: expected a positive number of pixels"):
             reconstruct(run, scene[0], focal=wrong)
 
 
@@ -208,7 +181,7 @@ def test_a_guessed_focal_length_says_why_exif_was_not_used(run, scene, tmp_path)
     exif.get_ifd(0x8769).update({0xA405: 26, 0xA002: 4000, 0xA003: 3000})
     Image.fromarray(scene[0]).save(tmp_path / "crop.jpg", exif=exif, quality=95)
     face = reconstruct(run, tmp_path / "crop.jpg")
-    assert face.K[0, 0] == pytest.approx(1.2 * SIZE)
+    assert face.K[0, 0] >= 1.2 * SIZE
     assert face.focal_from.startswith("guessed") and face.focal_from.endswith("a picture of 4000 x 3000 pixels")
 
 
@@ -265,17 +238,17 @@ def test_kinds_of_pictures(tmp_path):
     ],
 )
 def test_not_an_image(run, image):
-    with pytest.raises(ValueError, match=re.escape("image (H, W, 3) uint8 RGB expected, got")):
+    with pytest.raises(ValueError, match=re.escape("image: expected (H, W, 3) uint8 RGB, got")):
         reconstruct(run, image, box=(0, 0, 5, 5))
 
 
 @pytest.mark.parametrize(
     ("box", "message"),
     [
-        ((1, 2, 3), "box (left, top, right, bottom)"),
-        ((50, 50, 40, 90), "expected; got"),
-        ((0, 0, float("nan"), 9), "expected; got"),
-        ((0, 0, 9e9, 9), "expected; got"),
+        ((1, 2, 3), "box: expected (left, top, right, bottom)"),
+        ((50, 50, 40, 90), "at least 4 wide and high; got"),
+        ((0, 0, float("nan"), 9), "at least 4 wide and high; got"),
+        ((0, 0, 9e9, 9), "at least 4 wide and high; got"),
         ((SIZE + 1, 0, SIZE + 90, 90), "lies outside the picture"),
         ((-90, 0, -1, 90), "lies outside the picture"),
     ],
@@ -366,23 +339,6 @@ def test_now(run, scene, tmp_path):
     (tmp_path / "bad.txt").write_text("\n")
     with pytest.raises(ValueError, match="bad.txt: no pictures listed"):
         export_now(run, tmp_path / "bad.txt", tmp_path, out, progress=False)
-
-
-def test_measurements_are_whole():
-    "In the files of the constants every window belongs to a picture, every picture looked at has the four crops."
-    import csv
-
-    folder = ROOT / "results" / "detector_crop"
-    scenes, boxes, looks = (
-        list(csv.DictReader(open(folder / f"{name}.csv", newline=""))) for name in ("scenes", "boxes", "looks")
-    )
-    numbers = [row["scene"] for row in scenes]
-    assert (
-        numbers == [str(i) for i in range(len(scenes))]
-        and {row["scene"] for row in boxes} <= set(numbers)
-        and {row["cascade"] for row in boxes} == set(photo.CASCADES)
-    )
-    assert [row["crop"] for row in looks] == ["training", "1", "2", "3"] * (len(looks) // 4)
 
 
 @pytest.mark.slow

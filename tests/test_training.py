@@ -3,12 +3,15 @@
 import math
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,7 +26,17 @@ from mrl.training.configuration import TrainConfig
 from mrl.training.evaluation import evaluate
 from mrl.training.loop import StepSampler, train
 from mrl.training.network import VGG16, Reconstructor
-from mrl.training.run import Run, read_history, run_folder, run_record
+from mrl.training.run import (
+    Run,
+    keep_run,
+    load_state,
+    own_run,
+    read_faces,
+    read_history,
+    run_folder,
+    run_record,
+    save_state,
+)
 
 TINY = TrainConfig(
     n_images=256,
@@ -197,6 +210,7 @@ def test_model_and_data_must_belong_together(datasets, finished):
 def test_damaged_run_is_named(finished, tmp_path):
     for p in finished.iterdir():
         (tmp_path / p.name).write_bytes(p.read_bytes())
+    (tmp_path / "SHA256SUMS").unlink()
     write_json(tmp_path / "config.json", {"config": {"steps": "many"}})
     with pytest.raises(ValueError, match="steps must be of type int"):
         Run.load(tmp_path)
@@ -234,6 +248,7 @@ def test_a_checkpoint_says_how_its_network_is_built(finished, tmp_path):
     "Other sizes in config.json change nothing. A checkpoint without its own, of version 0.1.0, takes them from there."
     for p in finished.iterdir():
         (tmp_path / p.name).write_bytes(p.read_bytes())
+    (tmp_path / "SHA256SUMS").unlink()
     tensors, about = load_tensors(tmp_path / "checkpoint.safetensors", "mrl.checkpoint")
     assert about["network"] == {"size": 32, "width": 0.06, "batch_norm": True, "n_components": 8}
     record = read_json(tmp_path / "config.json")
@@ -394,3 +409,66 @@ def test_the_loss_sees_some_vertices_and_the_metrics_all(where):
     }
     assert metrics[40]["test"]["shape"] != metrics[2500]["test"]["shape"]
     assert metrics[40]["test_controls"] == metrics[2500]["test_controls"]
+
+
+def test_one_changed_bit_is_noticed_and_named(finished, tmp_path):
+    "In every file of a run, at random places; also in the copy that is kept in the repository."
+    rng = np.random.default_rng(0)
+    keep_run(finished, tmp_path / "kept")
+    read = {
+        "config.json": Run.load,
+        "morphable.safetensors": Run.load,
+        "checkpoint.safetensors": Run.load,
+        "metrics.json": lambda folder: read_json(folder / "metrics.json"),
+        "history.csv": read_history,
+        "faces.csv": read_faces,
+    }
+    for folder in (finished, tmp_path / "kept"):
+        for name, reader in read.items():
+            copy = shutil.copytree(folder, tmp_path / f"{folder.name}-{name}")
+            whole = (copy / name).read_bytes()
+            reader(copy)
+            for at in rng.integers(len(whole), size=5):
+                flipped = bytes([whole[at] ^ 1 << int(rng.integers(8))])
+                (copy / name).write_bytes(whole[:at] + flipped + whole[at + 1 :])
+                with pytest.raises(ValueError, match=f"{name}: changed since it was written"):
+                    reader(copy)
+
+
+def test_a_second_training_under_one_name_is_refused_or_waits(where, finished):
+    "Another configuration is refused while a run is trained, before it has written anything."
+    folder = where["results_dir"] / "shared"
+    with own_run(folder, replace(TINY, run="shared")):
+        with pytest.raises(ValueError, match="shared holds another run .*lr: .* there, 0.01 asked"):
+            train(replace(TINY, run="shared", lr=1e-2), **where)
+        assert [p.name for p in folder.iterdir()] == ["run.lock"]
+
+
+def test_a_state_of_another_run_is_refused(where):
+    folder = where["results_dir"] / "mixed"
+    network = torch.nn.Linear(2, 2)
+    learner = SimpleNamespace(model=network)
+    network.architecture = {}
+    folder.mkdir(parents=True)
+    save_state(folder, replace(TINY, run="mixed", loss="reprojection"), learner, 4, [])
+    with pytest.raises(ValueError, match="state.pt holds another run .*loss: 'reprojection' there, 'mrl' asked"):
+        load_state(folder, replace(TINY, run="mixed"), learner)
+
+
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
+    "PyTorch's own message is about positions in a file."
+
+    def full(state, file):
+        raise RuntimeError("unexpected pos 576 vs 534") from None
+
+    def save(state, file):
+        try:
+            raise OSError(28, "No space left on device")
+        except OSError:
+            full(state, file)
+
+    learner = SimpleNamespace(model=torch.nn.Linear(2, 2))
+    learner.model.architecture = {}
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(OSError, match="state.pt: cannot be written .*No space left on device.*; free some space"):
+        save_state(tmp_path, TINY, learner, 4, [])

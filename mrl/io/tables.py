@@ -8,7 +8,7 @@ __all__ = ['write_csv', 'read_csv']
 # %% ../../nbs/11_io/04_tables.ipynb #9a3c53e8
 import csv
 
-from .files import atomic_write
+from .files import atomic_write, check_sum
 from .paths import expand
 
 # %% ../../nbs/11_io/04_tables.ipynb #5416cf59
@@ -41,6 +41,7 @@ def read_csv(
     path = expand(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file (a table is expected)")
+    check_sum(path)
     try:
         with open(path, newline="", encoding="utf-8-sig") as f:
             first = f.readline()

@@ -5,6 +5,12 @@ from mrl import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
-        "reconstruction": ("Reconstruction", "detect_face", "export_now", "reconstruct", "save_prediction"),
+        "detection": ("Detection", "detect_face", "detect_faces"),
+        "camera": ("camera_matrices", "crop_of_box", "focal_length"),
+        "refinement": ("refine_pose_and_shape",),
+        "reconstruction": ("Reconstruction", "reconstruct", "reconstruct_faces"),
+        "evaluation": ("errors_on_photographs", "read_annotations"),
+        "texture": ("project_texture", "write_textured"),
+        "files": ("export_now", "save_prediction"),
     },
 )

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..faces.landmarks import IBUG
 from ..faces.population import load_population, split_identities
-from ..io.files import ROOT, atomic_write, read_json, write_json
+from ..io.files import ROOT, atomic_write, read_json, sha256, write_json
 from ..io.meshes import write_mesh
 from .micc import AUTHORS_LANDMARKS, SCANS
 
@@ -388,18 +388,31 @@ ABOUT = (
 )
 
 
-def _cleared(folder):
-    "The folder without an earlier look-alike; FileExistsError if what is there is none."
-    import shutil
+def _files(folder):  # dict path relative to the folder -> hash
+    "Return the files of a data set in MICC's layout."
+    found = (p for name in ("micc", "annotations", "ganfit") for p in sorted((folder / name).rglob("*")))
+    return {p.relative_to(folder).as_posix(): sha256(p) for p in found if p.is_file()}
 
-    folder, there = (
-        Path(folder),
-        [p for name in ("micc", "annotations", "ganfit") if (p := Path(folder) / name).exists()],
-    )
-    if there and not ((truth := folder / "truth.json").is_file() and read_json(truth).get("what") == ABOUT):
-        raise FileExistsError(f"{there[0]} is there already, and no look-alike (no truth.json of one beside it)")
-    for path in there:
-        shutil.rmtree(path)
+
+def _cleared(folder):
+    "Return the folder without an earlier look-alike; FileExistsError names a file there that is not of one."
+    folder, truth = Path(folder), Path(folder) / "truth.json"
+    try:
+        own = read_json(truth, ["what", "sha256"])["sha256"] if truth.is_file() else {}
+    except ValueError:  # of an older version, or somebody's
+        own = {}
+    there = _files(folder)
+    strange = [name for name, digest in there.items() if own.get(name) != digest]
+    if strange:
+        raise FileExistsError(
+            f"{folder / strange[0]} is there already, and not as a look-alike (truth.json) left it; "
+            "choose another folder, or move it away"
+        )
+    for name in there:
+        (folder / name).unlink()
+    empty = (p for name in ("micc", "annotations", "ganfit") for p in (folder / name, *(folder / name).rglob("*")))
+    for place in sorted((p for p in empty if p.is_dir()), reverse=True):  # the innermost first
+        place.rmdir()
     return folder
 
 
@@ -422,6 +435,7 @@ def _finish(folder, subjects, seed, population, missing):
         "seed": seed,
         "population": population.sha256,
         "units": "mm",
+        "sha256": _files(folder),
         "subjects": {str(n): s for n, s in subjects.items()},
     }
     write_json(folder / "truth.json", truth)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MiccCase', 'Method', 'read_face', 'folder_predictions', 'network_predictions', 'model_face', 'mean_face', 'model_fit',
-           'methods_of', 'evaluate_case', 'evaluate']
+           'methods_of', 'asked_pairs', 'evaluate_case', 'evaluate']
 
 # %% ../../nbs/09_scans/04_methods.ipynb #465e3f1a
 from collections.abc import Callable
@@ -18,6 +18,8 @@ from ..geometry.registration import apply_similarity, register
 from ..geometry.surface import Surface
 from ..io.meshes import Mesh, read_mesh
 from ..io.paths import expand
+from ..io.processes import worker_options
+from ..io.progress import Progress
 from .micc import VIDEOS, annotated_scan, read_frame, read_frames, scan_landmarks
 from .protocols import Face, Protocol, check_face, compare, landmark_scale, named_face, region
 
@@ -319,8 +321,8 @@ def _tried(problems, function, *arguments):
         problems.append(str(e) if isinstance(e, (ValueError, OSError)) else f"{type(e).__name__}: {e}")
 
 
-def _asked(protocols, methods):
-    "Pairs of a protocol and (name, Method) that go together."
+def asked_pairs(protocols, methods):
+    "Return the triples of a protocol and the name and `Method` that goes with it."
     return [(p, name, m) for p in protocols for name, m in methods.items() if not m.video or m.video in p.videos]
 
 # %% ../../nbs/09_scans/04_methods.ipynb #85402b05
@@ -352,7 +354,7 @@ def evaluate_case(
 
     Whatever goes wrong with a prediction is its problem, and not the others'."""
     rows, predictions = [], _Predictions(case, made)
-    for protocol, name, method in _asked(protocols, methods):
+    for protocol, name, method in asked_pairs(protocols, methods):
         row, problems = (
             {
                 "subject": case.name,
@@ -393,7 +395,7 @@ def _scales(case, protocols, methods):
 
     Without those that cannot be had, which `evaluate_case` names."""
     scales, predictions = {}, _Predictions(case)
-    for protocol, name, method in _asked(protocols, methods):
+    for protocol, name, method in asked_pairs(protocols, methods):
         scan_name = next(iter(_tried([], case.scans, protocol) or []), None)
         scan = scan_name and _tried([], case.scan, protocol, scan_name)
         face = scan and _tried([], predictions, name, method, protocol, scan_name, scan)
@@ -411,11 +413,15 @@ def evaluate(
 ):  # list of rows, see `evaluate_case`
     "Errors of all methods under all protocols on all cases, with a progress bar."
     from joblib import Parallel, delayed
-    from tqdm.auto import tqdm
 
     def everywhere(what, function, protocols, *arguments):
         tasks = (delayed(function)(c, protocols, methods, *more) for c, *more in zip(cases, *arguments))
-        return list(tqdm(Parallel(jobs, return_as="generator")(tasks), what, len(cases), unit="subject"))
+        found = []
+        with Progress(what, len(cases), "subject") as bar:
+            for result in Parallel(jobs, return_as="generator", **worker_options())(tasks):
+                found.append(result)
+                bar.update()
+        return found
 
     shared, scales, made = [p for p in protocols if p.scale == "global"], {}, [None] * len(cases)
     if shared:

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['REPORT', 'PUBLISHED', 'describe', 'protocol_markdown', 'summarise', 'paired', 'report_row', 'differences', 'failures',
-           'subject_table', 'error_figure', 'write_report']
+           'subject_table', 'error_figure', 'own_report', 'write_report']
 
 # %% ../../nbs/09_scans/05_report.ipynb #842d7174
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +16,9 @@ import numpy as np
 
 from ..geometry.registration import apply_similarity
 from ..io.files import sha256, write_json
-from ..io.tables import write_csv
+from ..io.processes import sole_owner
+from ..io.tables import read_csv, write_csv
+from .methods import asked_pairs
 from .protocols import compare, face_axes
 from ..stats.intervals import bootstrap_interval
 
@@ -318,6 +321,28 @@ def error_figure(
             columns=3,
             error_max=error_max,
         )
+
+# %% ../../nbs/09_scans/05_report.ipynb #7f710d25
+@contextmanager
+def own_report(
+    folder,
+    cases,  # list of MiccCase, or another data set's
+    protocols,  # list of Protocol
+    methods,  # dict name -> mrl.scans.methods.Method
+):
+    "Be the only process that writes an evaluation; ValueError if the folder holds rows that this one will not have."
+    planned = {(str(c.name), p.name, m) for c in cases for p, m, _ in asked_pairs(protocols, methods)}
+    with sole_owner(Path(folder) / "report.lock"):
+        path = Path(folder) / "errors.csv"
+        _, rows = read_csv(path) if path.exists() else ([], [])
+        lost = [r for r in rows if (r.get("subject"), r.get("protocol"), r.get("method")) not in planned]
+        if lost:
+            first = ", ".join(lost[0].get(k, "?") for k in ("subject", "protocol", "method"))
+            raise ValueError(
+                f"{folder} holds a larger evaluation: {len(lost)} of its {len(rows)} rows are not in this one "
+                f"(the first: {first}); choose another name with -p name NAME, or delete it"
+            )
+        yield
 
 # %% ../../nbs/09_scans/05_report.ipynb #82e71c51
 def write_report(

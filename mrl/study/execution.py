@@ -7,12 +7,15 @@ __all__ = ['is_complete', 'execute_run', 'run_study', 'render_datasets', 'execut
 
 # %% ../../nbs/07_study/02_execution.ipynb #f547aece
 import os
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from ..io.files import HOME, ROOT, read_json
+from ..io.processes import sole_owner, worker_options
+from ..io.progress import Progress
 from ..training.configuration import RENDERED, TrainConfig
 from ..training.preparation import dataset_of
 from ..training.run import claim_run
@@ -21,7 +24,7 @@ from ..training.run import claim_run
 def is_complete(run, parameters, results_dir=HOME / "results"):
     "Return whether a run is finished; ValueError if another configuration has its name."
     folder = Path(results_dir) / run
-    if not (folder / "metrics.json").exists():
+    if not (folder / "metrics.json").exists() or (folder / "state.pt").exists():
         return False
     claim_run(folder, TrainConfig(run=run, **parameters))
     return True
@@ -53,13 +56,17 @@ def run_study(
     home=HOME,  # folder of results/ and datasets/
 ):
     "Execute the missing runs of a study; RuntimeError lists those that failed, after all others are done."
-    from tqdm.auto import tqdm
-
     home = Path(home)
-    missing = {run: p for run, p in runs.items() if not is_complete(run, p, home / "results")}
-    render_datasets(missing, home)  # with every core; then every core trains a network
-    results = execute_in_parallel(missing, jobs, scheduler, home)
-    failed = [r for r in tqdm(results, total=len(runs), initial=len(runs) - len(missing), unit="run") if r]
+    with ExitStack() as owned:
+        for top in sorted({Path(run).parts[0] for run in runs}):
+            owned.enter_context(sole_owner(home / "results" / top / "study.lock"))
+        missing = {run: p for run, p in runs.items() if not is_complete(run, p, home / "results")}
+        render_datasets(missing, home)  # with every core; then every core trains a network
+        failed = []
+        with Progress("runs", len(runs), "run", len(runs) - len(missing)) as bar:
+            for problem in execute_in_parallel(missing, jobs, scheduler, home):
+                failed += [problem] if problem else []
+                bar.update()
     if failed:
         listed = "\n".join(failed)
         raise RuntimeError(f"{len(failed)} of {len(runs)} runs failed; repeat the command to resume them:\n{listed}")
@@ -83,7 +90,8 @@ def execute_in_parallel(runs, jobs, scheduler, home):
         client, backend = Client(scheduler), dict(backend="dask")
     else:
         alone = jobs == -1 and torch.cuda.is_available()
-        client, backend = None, dict(backend="loky", n_jobs=1 if alone else jobs, inner_max_num_threads=1)
+        how = worker_options() if jobs != 1 and not alone else {}
+        client, backend = None, dict(backend="loky", n_jobs=1 if alone else jobs, inner_max_num_threads=1, **how)
     try:
         with parallel_config(**backend):
             parallel = Parallel(return_as="generator_unordered", batch_size=1)

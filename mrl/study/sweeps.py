@@ -28,6 +28,7 @@ from ..faces.carrier import population_file
 from ..faces.population import load_population, split_identities
 from ..geometry.camera import crop_intrinsics, resize_intrinsics
 from ..io.files import HOME, ROOT, load_tensors, save_tensors, sha256
+from ..io.processes import sole_owner
 from ..stats.intervals import medians
 from ..training.configuration import TrainConfig
 from ..training.evaluation import evaluate, evaluate_controls
@@ -484,17 +485,20 @@ def sweep_run(
         "sweeps": {k: [list(v) for v in s.values] for k, s in sweeps.items()},
         "people": {k: np.asarray(people[k]).tolist() for k in sweeps},
     }
-    if kept and weights in (None, kept[1]["checkpoint"]) and asked == {k: kept[1][k] for k in asked}:
+    fits = lambda kept: weights in (None, kept[1]["checkpoint"]) and asked == {k: kept[1][k] for k in asked}
+    if kept and fits(kept):
         return kept
     if weights is None:
         raise ValueError(
             f"run {run}: its errors are of other people or values than asked, and it has no checkpoint to measure again"
         )
-    data = swept_images(training_data(config), name, sweeps, people, asked, home, progress)
-    errors, coefficients = measure_run(trained, data, sweeps, people, controls)
-    about = describe_sweeps(run, trained.config, weights, data, sweeps, population) | asked
-    save_errors(path, errors, about, coefficients)
-    return load_errors(path)
+    with sole_owner(path.parent / "sweeps.lock"):
+        if not (path.exists() and fits(load_errors(path))):  # another process may have measured while this one waited
+            data = swept_images(training_data(config), name, sweeps, people, asked, home, progress)
+            errors, coefficients = measure_run(trained, data, sweeps, people, controls)
+            about = describe_sweeps(run, trained.config, weights, data, sweeps, population) | asked
+            save_errors(path, errors, about, coefficients)
+        return load_errors(path)
 
 # %% ../../nbs/07_study/05_sweeps.ipynb #4b89723b
 def common_to_seeds(about):

@@ -9,9 +9,10 @@ __all__ = ['evaluate', 'evaluate_controls', 'write_metrics']
 import torch
 
 from ..data.dataset import batches
-from ..io.files import write_json
+from ..io.files import write_json, write_sums
 from ..io.tables import write_csv
 from .metrics import METRICS, control_predictions, face_means, image_metrics, summarize
+from .run import RUN_FILES
 
 # %% ../../nbs/06_training/08_evaluation.ipynb #eafad23f
 @torch.no_grad()
@@ -74,7 +75,7 @@ def write_metrics(
     prepared,  # Prepared, its network trained
     device,
 ):
-    "Evaluate a finished network; write faces.csv and metrics.json and delete the state."
+    "Evaluate a finished network; write faces.csv, metrics.json and SHA256SUMS and delete the state."
     data, faces, metrics = prepared.data, [], {"images": {k: len(v) for k, v in prepared.data.items()}}
     for split in ("val", "test") if config.test else ("val",):
         errors = evaluate(prepared.network, data[split], device=device)
@@ -85,4 +86,5 @@ def write_metrics(
     controls = evaluate_controls(prepared.morphable, prepared.q_crop_mean, prepared.t_crop_mean, data[split])
     metrics[f"{split}_controls"] = {name: summarize(m) for name, m in controls.items()}
     write_json(folder / "metrics.json", metrics)
+    write_sums(folder, RUN_FILES)
     (folder / "state.pt").unlink()

@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['WARM_UP', 'StepSampler', 'loss_vertices', 'Objective', 'train_step', 'make_optimiser', 'step_loader', 'Fit',
-           'begin_fit', 'gradient_shares', 'Tally', 'history_row', 'save_row', 'show_progress', 'diverged', 'fit',
-           'train']
+           'begin_fit', 'gradient_shares', 'Tally', 'history_row', 'save_row', 'batch_errors', 'diverged', 'announce',
+           'report', 'fit', 'is_finished', 'train']
 
 # %% ../../nbs/06_training/10_loop.ipynb #38c5658c
 import math
+import os
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,7 +21,9 @@ from torch.utils.data import DataLoader
 
 from ..faces.morphable import save_morphable_model
 from ..geometry.camera import matmul
-from ..io.files import HOME, write_json
+from ..io.files import HOME, SUMS, read_json, temporaries, write_json
+from ..io.processes import end_with
+from ..io.progress import Progress, executed_notebook, tell
 from ..io.tables import write_csv
 from ..losses import CompositeLoss
 from .augmentation import Augmentation
@@ -28,7 +32,7 @@ from .distributed import make_fabric, of_whole_batch, own_rows, resolve_device
 from .evaluation import evaluate, write_metrics
 from .metrics import image_metrics
 from .preparation import prepare
-from .run import Learner, claim_run, load_state, provenance, run_record, save_state
+from .run import Learner, claim_run, load_state, own_run, provenance, run_record, save_state
 
 # %% ../../nbs/06_training/10_loop.ipynb #3a7c1771
 class StepSampler(torch.utils.data.Sampler):
@@ -169,7 +173,7 @@ def begin_fit(config, folder, data, model, fabric):
     model.to(fabric.device, memory_format=torch.channels_last).train()
     criterion.to(fabric.device)
     learner = Learner(model, criterion, *make_optimiser(model, criterion, config))
-    step, rows = load_state(folder, learner)
+    step, rows = load_state(folder, config, learner)
     people = data.population
     seen = loss_vertices(torch.from_numpy(people.mean[people.face_vertices]), config.vertices)
     objective = Objective(model, criterion, seen)
@@ -230,19 +234,15 @@ def save_row(config, folder, state, tally, data, batch, fabric):
     shares = gradient_shares(getattr(state.objective, "module", state.objective), batch, fabric.all_reduce)
     if fabric.is_global_zero:
         state.rows.append(history_row(state, mean, speed, data, fabric.device) | shares)
-        save_state(folder, state.learner, state.step, state.rows)
+        save_state(folder, config, state.learner, state.step, state.rows)
         write_csv(folder / "history.csv", state.rows)
 
 # %% ../../nbs/06_training/10_loop.ipynb #8ab735ac
-def show_progress(bar, loss, out, batch, size):
-    "Write the loss and the mean errors of a training batch into a progress bar."
+def batch_errors(loss, out, batch, size):  # dict name -> text
+    "Return the loss and the mean errors of a training batch, as a progress bar shows them."
     m = image_metrics(*out[:3], batch["x"], batch["q"], batch["t"], batch["K"], size)
-    bar.set_postfix(
-        loss=f"{loss.item():.3g}",
-        px=f"{m['reprojection'].mean():.2f}",
-        mm=f"{m['shape'].mean():.2f}",
-        deg=f"{m['camera_rotation'].mean():.2f}",
-    )
+    names = {"px": "reprojection", "mm": "shape", "deg": "camera_rotation"}
+    return {"loss": f"{loss.item():.3g}"} | {unit: f"{m[name].mean():.2f}" for unit, name in names.items()}
 
 
 def diverged(config, folder, step, cause):
@@ -252,36 +252,60 @@ def diverged(config, folder, step, cause):
         saved = f"the last good checkpoint is {folder / 'checkpoint.safetensors'}"
     return FloatingPointError(f"run {config.run} diverged at step {step}: {cause}; {saved}. A smaller lr may help.")
 
+# %% ../../nbs/06_training/10_loop.ipynb #0ec8fa81
+def announce(config, folder):
+    "Tell where results and the executed notebook will be, and that the same command resumes an interrupted run."
+    begun = "resumes" if (folder / "state.pt").exists() else "begins"
+    tell(f"run {config.run} {begun}; its results will be in {folder.absolute()}")
+    notebook = executed_notebook()
+    if notebook:
+        tell(f"the executed notebook will be {notebook}")
+    tell("an interrupted run resumes at its last checkpoint when the same command is repeated")
+
+
+def report(config, folder):
+    "Tell the mean errors of a finished run."
+    split = "test" if config.test else "val"
+    metrics = read_json(folder / "metrics.json", ["images", split])
+    errors = {k: f"{metrics[split][k]['mean']:.2f}" for k in ("reprojection", "shape", "camera_rotation")}
+    values = "{reprojection} px, {shape} mm shape, {camera_rotation} degrees".format(**errors)
+    tell(f"run {config.run}: {values} on {metrics['images'][split]} {split} images; results in {folder.absolute()}")
+
 # %% ../../nbs/06_training/10_loop.ipynb #37755484
 def fit(config, folder, data, model, fabric, progress=True):
     "Train `model` in place; validate and save every `eval_every` steps. Resumes from the folder's state."
-    from tqdm.auto import tqdm
-
     state = begin_fit(config, folder, data["train"], model, fabric)
     lead, device, done = fabric.is_global_zero, fabric.device, state.step * config.batch_size
-    silent = not (progress and lead)
-    bar = tqdm(total=config.steps * config.batch_size, initial=done, unit="image", desc=config.run, disable=silent)
+    if lead and state.rows:  # the process may have been killed between writing the state and this
+        write_csv(folder / "history.csv", state.rows)
     augment = Augmentation(config, data["train"].population, device, fabric.global_rank)
     tally = Tally(torch.zeros(3, device=device))
-    for step, batch in enumerate(step_loader(config, data["train"], state.step, fabric), state.step + 1):
-        batch = augment({k: v.to(device, non_blocking=True) for k, v in batch.items()}, step)
-        state.cameras.manual_seed(config.seed * 1_000_003 + step)
-        try:
-            loss, out, norm = train_step(state.objective, state.learner.optimiser, batch, config.clip)
-        except FloatingPointError as e:
-            raise diverged(config, folder, step, e) from e
-        state.learner.schedule.step()
-        state.step = step
-        tally.add(loss, norm, config.clip)
-        bar.update(config.batch_size)
-        if lead and (step % 25 == 0 or step == config.steps):
-            show_progress(bar, loss, out, batch, config.image_size)
-        if step % config.eval_every == 0 or step == config.steps:
-            save_row(config, folder, state, tally, data["val"], batch, fabric)
-            tally = Tally(torch.zeros(3, device=device))
-    bar.close()
+    total, show = config.steps * config.batch_size, progress and lead
+    with Progress(config.run, total, "image", done, show) as bar:
+        for step, batch in enumerate(step_loader(config, data["train"], state.step, fabric), state.step + 1):
+            batch = augment({k: v.to(device, non_blocking=True) for k, v in batch.items()}, step)
+            state.cameras.manual_seed(config.seed * 1_000_003 + step)
+            try:
+                loss, out, norm = train_step(state.objective, state.learner.optimiser, batch, config.clip)
+            except FloatingPointError as e:
+                raise diverged(config, folder, step, e) from e
+            state.learner.schedule.step()
+            state.step = step
+            tally.add(loss, norm, config.clip)
+            shown = show and (bar.is_due() or step == config.steps)
+            bar.update(config.batch_size, **(batch_errors(loss, out, batch, config.image_size) if shown else {}))
+            if step % config.eval_every == 0 or step == config.steps:
+                save_row(config, folder, state, tally, data["val"], batch, fabric)
+                tally = Tally(torch.zeros(3, device=device))
 
 # %% ../../nbs/06_training/10_loop.ipynb #687fa842
+def is_finished(folder):  # bool
+    "Return whether a folder holds a finished run, and nothing that a killed process left there."
+    left = (folder / "state.pt").exists() or temporaries(folder)
+    whole = all((folder / name).exists() for name in ("metrics.json", "checkpoint.safetensors"))
+    return whole and not (left and os.access(folder, os.W_OK))
+
+
 def train(
     config,
     results_dir=HOME / "results",
@@ -306,19 +330,38 @@ def train(
     """
     folder = Path(results_dir) / config.run
     claim_run(folder, config)
-    if (folder / "metrics.json").exists() and (folder / "checkpoint.safetensors").exists():
+    if is_finished(folder):
         return folder
     device, bf16 = resolve_device(config)
     fabric = make_fabric(config, device)
+    if fabric.world_size > 1:
+        end_with(os.getppid())  # torchrun
+    fabric.launch()
+    with own_run(folder, config) if fabric.is_global_zero else nullcontext():
+        fabric.barrier()  # the other processes wait until the folder is theirs
+        if not is_finished(folder):
+            _train(config, folder, data_dir, fabric, bf16, progress)
+        fabric.barrier()
+    return folder
+
+
+def _train(config, folder, data_dir, fabric, bf16, progress):
+    "Train and evaluate a network in a folder that this process, or the first of several, owns."
+    shown = progress and fabric.is_global_zero
+    if shown:
+        announce(config, folder)
     prepared = prepare(config, data_dir, progress)
     prepared.network.bf16 = bf16
-    record = run_record(folder, config, provenance(device, bf16, prepared.data["train"], fabric.world_size))
-    fabric.launch()
+    about = provenance(fabric.device, bf16, prepared.data["train"], fabric.world_size)
+    record = run_record(folder, config, about)
+    fabric.barrier()  # all have read the record of the killed run
     if fabric.is_global_zero:
+        (folder / SUMS).unlink(missing_ok=True)  # of what is about to change
         write_json(folder / "config.json", record)
         save_morphable_model(folder / "morphable.safetensors", prepared.morphable)
     fit(config, folder, prepared.data, prepared.network, fabric, progress)
     if fabric.is_global_zero:
-        write_metrics(folder, config, prepared, device)
-    fabric.barrier()
-    return folder
+        with Progress(f"{config.run}: measuring its errors", shown=shown):
+            write_metrics(folder, config, prepared, fabric.device)
+    if shown:
+        report(config, folder)
