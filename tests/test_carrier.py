@@ -45,7 +45,7 @@ def cut(model, keep, scale=1.0):
         mean=model.mean[order] * scale,
         basis=model.basis[:, order] * scale,
         triangles=triangles,
-        landmarks={k: int(row[i]) for k, i in model.landmarks.items()},
+        landmarks={k: int(row[i]) for k, i in model.landmarks.items() if row[i] >= 0},
     )
 
 

@@ -144,12 +144,12 @@ def test_stopped_at_every_step(built, tmp_path, monkeypatch, kind):
     "An exception at the first, second, ... call of each function that touches the disk, until the build gets through."
     function, left = getattr(store, kind), 0
 
-    def stops(*args):
+    def stops(*args, **named):
         nonlocal left
         left -= 1
         if left < 0:
             raise RuntimeError("stopped")
-        return function(*args)
+        return function(*args, **named)
 
     monkeypatch.setattr(store, kind, stops)
     for allowed in range(100):
@@ -417,4 +417,4 @@ def test_a_read_only_data_set_can_be_used(built):
 def test_the_store_knows_nothing_of_faces():
     code = "import sys, mrl.data.store; print(*(m for m in sys.modules if m.startswith('mrl.')))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
-    assert set(found) == {"mrl.io", "mrl.io.files", "mrl.data", "mrl.data.store"}
+    assert {name for name in found if not name.startswith("mrl.io")} == {"mrl.data", "mrl.data.store"}

@@ -62,7 +62,7 @@ def _focal_length(tags, width, height):  # pixels or None, text
         return None, f"EXIF's focal length of {str(film)[:20]!r} mm is not possible"
     if whole[0] and not _same_shape(size, whole):
         return None, f"EXIF's focal length belongs to a picture of {whole[1]:.0f} x {whole[0]:.0f} pixels"
-    if not whole[0] and not any(_same_shape(size, (1, shape)) for shape in CAMERA_SHAPES):
+    if not whole[0] and not any(_same_shape(size, (1000, 1000 * shape)) for shape in CAMERA_SHAPES):
         return None, "EXIF states a focal length, but not of which picture"
     return _positive(film) * float(np.hypot(*size) / np.hypot(36, 24)), ""
 

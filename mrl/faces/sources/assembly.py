@@ -154,7 +154,7 @@ def assemble(
     kept = keep(mean, landmarks) if keep else np.ones(len(mean), bool)
     used, triangles = _restrict(triangles.astype(np.int64), kept)
     place = {int(v): i for i, v in enumerate(used)}
-    lost = [k for k in own if own[k] not in place]
+    lost = [k for k in own if own[k] not in place and not k.startswith("ibug_")]  # the outline may be cut away
     if lost:
         raise ValueError(f"{file}: {lost} lie outside the face region")
     basis = (basis[:, used] * scale).astype(np.float32)
