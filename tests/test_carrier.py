@@ -80,7 +80,7 @@ def whole_head(own):
 
 
 def small(model):
-    return (model.mean[:, 0].abs() < 50).numpy() & (model.mean[:, 1] < 45).numpy() & (model.mean[:, 1] > -100).numpy()
+    return (model.mean[:, 0].abs() < 50).numpy() & (model.mean[:, 1] < 45).numpy() & (model.mean[:, 1] > -125).numpy()
 
 
 MODELS = {

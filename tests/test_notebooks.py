@@ -32,13 +32,13 @@ PLOTLY = "application/vnd.plotly.v1+json"
 PICTURES = {"image/png", "image/svg+xml", "image/jpeg"}
 
 
-def run(tmp_path, monkeypatch, name="train", pictures=False, **parameters):
+def run(tmp_path, monkeypatch, notebook="train", pictures=False, **parameters):
     "Execute a notebook with its results in `tmp_path`; figures get pictures only on request, since these take long."
     monkeypatch.setenv("MRL_HOME", str(tmp_path))
     if pictures:
         monkeypatch.delenv("IN_TEST")
     papermill.execute_notebook(
-        ROOT / f"nbs/{name}.ipynb", tmp_path / "out.ipynb", parameters, progress_bar=False, kernel_name="python3"
+        ROOT / f"nbs/{notebook}.ipynb", tmp_path / "out.ipynb", parameters, progress_bar=False, kernel_name="python3"
     )
     return json.loads((tmp_path / "out.ipynb").read_text())
 
@@ -168,7 +168,7 @@ def test_parameters_cell_is_the_configuration(name, config, others):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "sizes"),
-    [("pose_robustness", dict(people=2, grid_people=1, poses="60")), ("face_diversity", dict(per_cell=1))],
+    [("pose_robustness", dict(people=2, grid_people=2, poses="60")), ("face_diversity", dict(per_cell=2))],
 )
 def test_robustness_notebooks(tmp_path, monkeypatch, name, sizes):
     "A kept network on few people; with it a run that is not there, which is said, and the rest drawn."
