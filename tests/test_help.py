@@ -17,6 +17,7 @@ OWN = {
 }
 FUNCTIONS = {n: f for n, f in PUBLIC.items() if inspect.isfunction(f)} | OWN
 PENDING = {  # docstrings that still have their arguments as comments of the signature
+    *("camera_pose", "rotation_6d_to_matrix", "euler_to_matrix", "weak_perspective", "axis_angle_to_quaternion"),
     *("Disentangled", "DataConfig", "GeometricAlignmentLoss", "HomoscedasticLoss", "LogMultiviewReprojectionLoss"),
     *(
         "LogTermsLoss",

@@ -48,7 +48,7 @@ def test_targets_of_make(target):
     "make finds each target and what it needs; test_notebooks.py executes the notebooks of `train` and `data`, small."
     done = subprocess.run(["make", "-n", target], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    for notebook in re.findall(r"papermill (\S+)", done.stdout):
+    for notebook in re.findall(r"papermill (?:--\S+ )*(\S+)", done.stdout):
         assert (ROOT / notebook).exists()
 
 

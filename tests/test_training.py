@@ -395,7 +395,9 @@ def test_a_data_set_of_ones_own(where, datasets, finished):
     assert all(torch.equal(a[k], b[k]) for k in a)
     with pytest.raises(ValueError, match="image_size=64: the images of .* have 32 px"):
         train(replace(own, image_size=64, run="other-size"), **where)
-    with pytest.raises(ValueError, match="decides face_model, n_images, data_seed, without, near, far: leave them out"):
+    with pytest.raises(
+        ValueError, match="decides setting, face_model, n_images, data_seed, without, near, far: leave them out"
+    ):
         replace(own, face_model="ict")
     with pytest.raises(ValueError, match="unknown effect hairs; the effects are skins"):
         TrainConfig(without="hairs")
