@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['CRITERIA', 'Norm', 'Translation', 'WEIGHT', 'SEEN', 'REDRAWS', 'BALANCES', 'Parameter', 'flat_parameters',
-           'Criterion', 'inputs_of', 'questions', 'some_images', 'judge', 'part_means', 'CompositeLoss',
-           'require_prediction', 'from_flat_cameras', 'Draw', 'share_seen', 'joined', 'MultiviewReprojectionLoss',
-           'redraw', 'ReprojectionLoss', 'GeometricAlignmentLoss', 'PixelAlignmentLoss', 'MultiTermLoss',
-           'HomographyLoss', 'HomoscedasticLoss', 'LogTermsLoss', 'mixed_predictions', 'compares_images',
-           'Disentangled', 'LogMultiviewReprojectionLoss', 'loss_parameters', 'criterion_of']
+           'Criterion', 'questions', 'some_images', 'judge', 'part_means', 'CompositeLoss', 'require_prediction',
+           'from_flat_cameras', 'Draw', 'share_seen', 'joined', 'MultiviewReprojectionLoss', 'redraw',
+           'ReprojectionLoss', 'GeometricAlignmentLoss', 'PixelAlignmentLoss', 'MultiTermLoss', 'HomographyLoss',
+           'HomoscedasticLoss', 'LogTermsLoss', 'mixed_predictions', 'compares_images', 'Disentangled',
+           'LogMultiviewReprojectionLoss', 'loss_parameters', 'criterion_of']
 
 # %% ../../nbs/02_losses/03_criteria.ipynb #27b88763
 import inspect
@@ -144,15 +144,17 @@ class Criterion(nn.Module):
             ValueError: shapes that do not fit, values that are not finite, or no intrinsics where the loss needs
                 them.
         """
-        b = inputs_of(self, x_hat, q_hat, t_hat, x, q, t, K, weight)
+        return self.of_inputs(self.inputs(x_hat, q_hat, t_hat, x, q, t, K, weight), alpha_id_hat, K)
+
+    def inputs(self, x_hat, q_hat, t_hat, x, q, t, K, weight) -> Inputs:
+        "Return the inputs in one form, with intrinsics if the loss needs them."
+        K = (self.K if K is None else K) if self.needs_K else None
+        return collect_inputs(x_hat, q_hat, t_hat, x, q, t, K, weight, self.needs_K)
+
+    def of_inputs(self, b, alpha_id_hat=None, K=None):
+        "Return the loss of inputs in one form; `K` are the intrinsics that the caller gave, or None."
         hidden, drawn = self.examine(b, self.draw(b))
         return reduce_images(*self.compare(b, drawn, hidden, alpha_id_hat), self.reduction, b.batch)
-
-
-def inputs_of(criterion, x_hat, q_hat, t_hat, x, q, t, K, weight) -> Inputs:
-    "Return the inputs of a criterion in one form, with intrinsics if it needs them."
-    K = (criterion.K if K is None else K) if criterion.needs_K else None
-    return collect_inputs(x_hat, q_hat, t_hat, x, q, t, K, weight, criterion.needs_K)
 
 # %% ../../nbs/02_losses/03_criteria.ipynb #ba9e4cf3
 def questions(
@@ -207,10 +209,6 @@ class CompositeLoss(Criterion):
     part_names = "shape", "rotation", "translation"
     reduce_mean = None
 
-    def inputs(self, x_hat, q_hat, t_hat, x, q, t, K, weight):
-        "Return the inputs in one form."
-        return inputs_of(self, x_hat, q_hat, t_hat, x, q, t, K, weight)
-
     def image_parts(self, b, alpha_id_hat=None, K=None):
         "Return the parts `(P, B)` in every image, weights `(B,)` of images or None, and the numbers of these parts."
         raise NotImplementedError
@@ -228,28 +226,8 @@ class CompositeLoss(Criterion):
         values, weight, _ = self.image_parts(b, alpha_id_hat, K)
         return reduce_images(values, weight)
 
-    def forward(self, x_hat, q_hat, t_hat, x, q, t, alpha_id_hat=None, *, K=None, weight=None):
-        """Return the loss of a batch.
-
-        Args:
-            x_hat: (B, N, 3) or (N, 3) predicted points, in the predicted world, any unit of length.
-            q_hat: (B, 4) predicted rotations, camera-to-world, w first.
-            t_hat: (B, 3) predicted camera positions, unit of `x_hat`.
-            x: (B, N, 3) true points, in the true world.
-            q: (B, 4) true rotations, camera-to-world, w first.
-            t: (B, 3) true camera positions.
-            alpha_id_hat: (B, M) predicted coefficients of a 3DMM, for losses that regularise them.
-            K: (3, 3) or (B, 3, 3) intrinsics, pixels; default: those of the constructor.
-            weight: (B,) weights of images or (B, N) of points; default: all alike.
-
-        Returns:
-            Scalar tensor in the unit of the loss; with `reduction="none"` one value per image.
-
-        Raises:
-            ValueError: shapes that do not fit, values that are not finite, or no intrinsics where the loss needs
-                them.
-        """
-        b = self.inputs(x_hat, q_hat, t_hat, x, q, t, K, weight)
+    def of_inputs(self, b, alpha_id_hat=None, K=None):
+        "Return the loss of inputs in one form."
         values, weight, which = self.image_parts(b, alpha_id_hat, K)
         floor = self.floor(b, which)
         if self.reduction != "mean":
@@ -501,7 +479,7 @@ class MultiTermLoss(CompositeLoss, name="multi_term"):
         "Return the weighted sum of the terms, without the regulariser."
         return parts[0] + self.alpha * parts[1] + self.beta * parts[2]
 
-    forward = Criterion.forward
+    of_inputs = Criterion.of_inputs  # with the regulariser, which is not one of the parts
 
     def compare(self, b, drawn, hidden, alpha_id_hat=None):
         "Return the loss of every image, and the weights of images."

@@ -150,7 +150,7 @@ def read_faces(
 # %% ../../nbs/06_training/07_run.ipynb #507fa669
 @dataclass(eq=False)
 class Learner:
-    "What changes while a network is trained."
+    "Hold what changes while a network is trained."
 
     model: Reconstructor
     criterion: torch.nn.Module  # may have weights of its own
