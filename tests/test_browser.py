@@ -176,7 +176,7 @@ def test_notebook(page, lab, name, parameters, sliders, meshes, pictures):
         return scenes.count() == meshes
 
     until(meshes_shown, f"{meshes} meshes are there")
-    assert bool(woken) == pictures
+    assert woken or not pictures
     for scene in scenes.all():
         until(lambda: is_drawn(pixels(scene)), "a mesh is drawn", 30)
     for label in sliders:
