@@ -58,7 +58,8 @@ def test_clone_and_install(tmp_path):
     subprocess.run(["git", "clone", "-q", "--depth", "1", f"file://{ROOT}", tmp_path / "mrl"], check=True)
     done = subprocess.run(["make", "-n", "train"], capture_output=True, text=True, cwd=tmp_path / "mrl")
     (papermill,) = (shlex.split(line) for line in done.stdout.splitlines() if "papermill" in line)
-    assert (tmp_path / "mrl" / papermill[1]).exists() and papermill[-2:] == ["loss", "mrl"]
+    notebook = next(word for word in papermill if word.endswith(".ipynb"))
+    assert (tmp_path / "mrl" / notebook).exists() and papermill[-2:] == ["loss", "mrl"]
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target"]
     subprocess.run([*pip, tmp_path / "site", f"git+file://{tmp_path / 'mrl'}"], check=True)
     code = "import mrl; print(mrl.__file__)\n" + blocks("python")[0]
