@@ -28,13 +28,26 @@ DIRECTIONS = ("world-to-camera", "camera-to-world")
 
 
 def camera_pose(
-    R: Tensor,  # (..., 3, 3) rotation, or (..., 4) quaternion, w first
-    t: Tensor,  # (..., 3) translation
-    axes: str = "opencv",  # one of AXES
+    R: Tensor,
+    t: Tensor,
+    axes: str = "opencv",
     *,
-    direction: str,  # one of DIRECTIONS: what R and t do to a point
-) -> tuple[Tensor, Tensor]:  # R (..., 3, 3) camera-to-world, t (..., 3) camera position
-    "Return a pose in the convention of this library; raise ValueError for an unknown convention."
+    direction: str,
+) -> tuple[Tensor, Tensor]:
+    """Return a pose in the convention of this library: camera-to-world, camera axes of OpenCV.
+
+    Args:
+        R: (..., 3, 3) rotation, or (..., 4) quaternion, w first.
+        t: (..., 3) translation.
+        axes: camera axes of the given pose: "opencv", "opengl", "blender" or "pytorch3d" (whose R acts on row vectors).
+        direction: what R and t do to a point: "camera-to-world" or "world-to-camera".
+
+    Returns:
+        Rotation (..., 3, 3), camera-to-world, and camera position (..., 3) in the world, in the unit of `t`.
+
+    Raises:
+        ValueError: an unknown convention, or shapes that do not fit.
+    """
     if axes not in AXES:
         raise ValueError(f"axes: expected one of {', '.join(AXES)}, got {axes!r}")
     if direction not in DIRECTIONS:
@@ -54,10 +67,24 @@ LAYOUTS = ("columns", "rows", "interleaved")
 
 
 def rotation_6d_to_matrix(
-    d6: Tensor,  # (..., 6)
-    layout: str = "columns",  # one of LAYOUTS
-) -> Tensor:  # (..., 3, 3)
-    "Return the rotation of six numbers by Gram-Schmidt; raise ValueError for an unknown layout."
+    d6: Tensor,
+    layout: str = "columns",
+) -> Tensor:
+    """Return the rotation of six numbers by Gram-Schmidt.
+
+    Args:
+        d6: (..., 6) two vectors that are not parallel.
+        layout: where the vectors stand: "columns" or "rows" of the matrix,
+                one after the other, or "interleaved" columns, the first two columns read row by row.
+
+    Returns:
+        (..., 3, 3) rotation matrices.
+
+    Raises:
+        ValueError: an unknown layout, or not a floating-point tensor of shape (..., 6).
+
+    Source: Zhou et al. 2019, arXiv 1812.07035.
+    """
     check_shape("d6", d6, 6)
     if layout not in LAYOUTS:
         raise ValueError(f"layout: expected one of {', '.join(LAYOUTS)}, got {layout!r}")
@@ -69,10 +96,21 @@ def rotation_6d_to_matrix(
 
 # %% ../../nbs/01_geometry/08_conventions.ipynb #f32289e5
 def euler_to_matrix(
-    angles: Tensor,  # (..., 3) radians
-    order: str,  # three of x, y, z: axes of the turns, the leftmost factor first
-) -> Tensor:  # (..., 3, 3)
-    "Return `R_a(angles[0]) R_b(angles[1]) R_c(angles[2])` for the order `abc`; raise ValueError for another order."
+    angles: Tensor,
+    order: str,
+) -> Tensor:
+    """Return the matrix `R_a(angles[0]) R_b(angles[1]) R_c(angles[2])` for the order `abc`.
+
+    Args:
+        angles: (..., 3) radians.
+        order: three of x, y, z, such as "zyx": the axes of the three factors, the leftmost first.
+
+    Returns:
+        (..., 3, 3) rotation matrices.
+
+    Raises:
+        ValueError: another order, or not a floating-point tensor of shape (..., 3).
+    """
     check_shape("angles", angles, 3)
     if len(order) != 3 or not set(order) <= set("xyz"):
         raise ValueError(f"order: expected three of x, y, z, such as 'zyx', got {order!r}")
@@ -88,14 +126,31 @@ FOCAL = 20.0  # focal length of weak-perspective cameras over the size of the im
 
 
 def weak_perspective(
-    s: Tensor,  # (...) scale, pixels per unit of x, positive
-    R: Tensor,  # (..., 3, 3) rotation, or (..., 4) quaternion, world-to-camera
-    uv: Tensor,  # (..., 2) pixel of the origin
-    size: int | tuple,  # side of a square image, or (width, height), pixels
-    axes: str = "opencv",  # axes of R, one of AXES
-    focal: float | None = None,  # pixels; None: FOCAL times the larger side
-) -> tuple[Tensor, Tensor, Tensor]:  # R (..., 3, 3) camera-to-world, t (..., 3), K (3, 3)
-    "Return a pinhole camera that draws what a weak-perspective camera draws; for criteria with `similarity=True`."
+    s: Tensor,
+    R: Tensor,
+    uv: Tensor,
+    size: int | tuple,
+    axes: str = "opencv",
+    focal: float | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a distant pinhole camera whose image is that of a weak-perspective camera.
+
+    Give its pose to a criterion with `similarity=True`.
+
+    Args:
+        s: (...) scale, pixels per unit of length, positive.
+        R: (..., 3, 3) rotation, or (..., 4) quaternion, w first, world-to-camera.
+        uv: (..., 2) pixel of the world's origin.
+        size: side of a square image, or (width, height), pixels.
+        axes: camera axes of R: "opencv", "opengl", "blender" or "pytorch3d".
+        focal: focal length, pixels; None: 20 times the larger side.
+
+    Returns:
+        Rotation (..., 3, 3), camera-to-world, camera position (..., 3) in the world, and intrinsics (3, 3), pixels.
+
+    Raises:
+        ValueError: unknown axes, or shapes that do not fit.
+    """
     width, height = size if isinstance(size, (tuple, list)) else (size, size)
     focal = FOCAL * max(width, height) if focal is None else focal
     shift = [(uv[..., 0] - width / 2) / s, (uv[..., 1] - height / 2) / s, focal / s]
