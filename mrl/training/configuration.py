@@ -131,9 +131,7 @@ class TrainConfig:
     logarithms: bool = False  # add the logarithms of the parts of a disentangled loss
     balance: str = ""  # what combines the parts of a disentangled loss (mrl.losses.BALANCES); "": their weighted sum
     part_weights: str = ""  # of the parts of a disentangled loss in their sum, comma-separated; "": equal
-    reading: str = (
-        "camera-to-world"  # convention of the poses (geometric_alignment); the authors' code reads world-to-camera
-    )
+    reading: str = "camera-to-world"  # convention of the poses (geometric_alignment); or world-to-camera
     alpha: float = 100.0  # weight of the rotation term (multi_term; homoscedastic: initial)
     beta: float = 0.1  # weight of the translation term, per unit (multi_term; homoscedastic: initial)
     gamma: float = 0.0  # weight of ||alpha_id||^2 (multi_term)
@@ -143,9 +141,7 @@ class TrainConfig:
     focal: float = within(1.0, 1e-6, 1e6)  # factor on the focal lengths that the loss is given
     face_model: str = "anny"  # anny, ict, bfm, flame, sfm, or a path: a model's file, a folder of scans, a population
     data: str = ""  # folder of a finished data set; "": one is rendered from image_size and the parameters in RENDERED
-    setting: str = one_of(
-        "study", ("study", "photo")
-    )  # study, or photo: expressions, wide poses (mrl.data.configuration.PHOTO)
+    setting: str = one_of("study", ("study", "photo"))  # or photo: expressions, wide poses (mrl.data.configuration)
     n_images: int = within(20_000, 1, 10**8)  # images to render
     image_size: int = within(64, 32, 1024)  # side of the images, px, a multiple of 32
     data_seed: int = within(0, 0, 2**31)  # seed of the data set
@@ -158,9 +154,7 @@ class TrainConfig:
     encoder: str = one_of("vgg16", ("vgg16", "efficientnet_lite0"))  # vgg16 (the paper) or efficientnet_lite0
     width: float = within(0.25, 0.01, 4)  # share of VGG16's channels; 1.0 is the paper's encoder
     batch_norm: bool = True  # batch normalisation in the encoder
-    weights: str = one_of(
-        "none", ("none", "imagenet")
-    )  # initial weights of the encoder: none or imagenet (vgg16: width 1.0, internet)
+    weights: str = one_of("none", ("none", "imagenet"))  # initial ones of the encoder (imagenet: internet, width 1.0)
     vertices: int = within(2500, 3, 10**6)  # vertices that the loss sees, spread evenly; metrics use all
     steps: int = within(2250, 1, 10**9)  # optimiser steps
     batch_size: int = within(64, 2, 10**6)  # images per step
