@@ -394,6 +394,16 @@ def test_links_lead_somewhere(path):
     assert not re.findall(rf"(?<!\[)`(?:{names})`(?!\])", text)
 
 
+def test_the_overview_lists_every_notebook():
+    "It also has a glossary, of at most 20 terms."
+    cells = json.loads((ROOT / "nbs/00_overview.ipynb").read_text())["cells"]
+    text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    listed = set(re.findall(r"\]\(([^)#\s]+\.ipynb)", text.partition("## All notebooks")[2])) | {"00_overview.ipynb"}
+    assert {str(p.relative_to(ROOT / "nbs")) for p in NOTEBOOKS} - listed == set()
+    glossary = text.partition("## Glossary")[2].partition("##")[0]
+    assert 10 <= len(re.findall(r"^\| ", glossary, re.M)) - 1 <= 20
+
+
 @pytest.mark.parametrize("path", [ROOT / "README.md", ROOT / "data/README.md", ROOT / "results/README.md"], ids=str)
 def test_links_of_the_readme_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text()):
