@@ -166,7 +166,7 @@ BINS = {"within 30": (0, 30), "30 to 50": (30, 50), "over 50": (50, 180)}  # |ya
 
 
 def _one_face(run, picture, exif, face, found, **options):
-    "Return the row of one face, and its predicted shape with the box given; a dict with `problem` if that fails."
+    "Return the row of one face, and the shape of its identity, predicted with the box given."
     mean, marks = run.morphable.mean, run.morphable.landmarks
     size, side = picture.shape[1::-1], max(face.box[2] - face.box[0], face.box[3] - face.box[1])
     focal = focal_length(size, side, None, exif)[0]
@@ -178,7 +178,7 @@ def _one_face(run, picture, exif, face, found, **options):
     row["size"] = side
     if own is not None:
         row["own"] = photograph_errors(face, reconstruct(run, picture, focal, own, **options), mean)
-    return row, given.x
+    return row, run.morphable.shape(given.alpha_id)
 
 
 def cropped_portrait(

@@ -38,7 +38,8 @@ class Reconstruction:
     crop: np.ndarray  # (size, size, 3) uint8, what the network saw last
     K_crop: torch.Tensor  # (3, 3) its intrinsics
     focal_from: str  # "given", "EXIF" or how it was guessed
-    alpha_id: torch.Tensor  # (M,) coefficients, standard deviations
+    alpha_id: torch.Tensor  # (M,) coefficients of identity, standard deviations
+    alpha_exp: torch.Tensor  # (E,) activations of expressions; E = 0 for a face model without them
     points: np.ndarray | None = None  # (468, 3) of Face Mesh, pixels; None if it sees no face in the box
     refined: Refined | None = None  # what `refine=True` found, with standard deviations
     warnings: tuple = ()  # sentences: why this prediction may be wrong
@@ -112,6 +113,14 @@ def _points_in(picture, box):
     return points if certainty > LEAST else None
 
 
+def _refined(face, run):
+    "Return a Reconstruction whose pose and shape, with expression if the network knows any, fit its points."
+    expressions = run.network.expressions if run.morphable.expression_names else None
+    better = refine_pose_and_shape(run.morphable, face.points, face.K, face.q, face.t, expressions=expressions)
+    names = ("x", "q", "t", "alpha_id", "alpha_exp")
+    return replace(face, **{name: getattr(better, name) for name in names}, refined=better)
+
+
 def _in_box(run, picture, focal, exif, doubt, box, points, looks, refine):
     "Return the Reconstruction of the face in a box."
     size = picture.shape[1::-1]
@@ -129,11 +138,11 @@ def _in_box(run, picture, focal, exif, doubt, box, points, looks, refine):
         K_crop,
         source,
         out.alpha_id_hat,
+        out.alpha_exp_hat,
         points,
     )
     if refine and points is not None:
-        better = refine_pose_and_shape(run.morphable, points, K, face.q, face.t)
-        face = replace(face, x=better.x, q=better.q, t=better.t, alpha_id=better.alpha_id, refined=better)
+        face = _refined(face, run)
     return replace(face, warnings=_warnings(face, size))
 
 

@@ -32,8 +32,9 @@ class Refined:
     x: torch.Tensor  # (N, 3) vertices, mm
     q: torch.Tensor  # (4,) camera-to-world rotation
     t: torch.Tensor  # (3,) camera position, mm
-    alpha_id: torch.Tensor  # (M,) coefficients
-    sd: torch.Tensor  # (M,) posterior standard deviation of each coefficient
+    alpha_id: torch.Tensor  # (M,) coefficients of identity
+    alpha_exp: torch.Tensor  # (E,) activations of expressions; E = 0 for a model without them
+    sd: torch.Tensor  # (M,) posterior standard deviation of each coefficient of identity
     distance_sd: float  # of the logarithm of the distance, for the focal length that was taken
     residual: float  # weighted root mean square of the points, mm
 
@@ -58,6 +59,51 @@ def _linearised(x, basis, R, o, K):
     moves = np.concatenate([skew, np.broadcast_to(np.eye(3), skew.shape), shapes], 2)
     return uv, to_pixels @ moves
 
+# %% ../../nbs/08_photo/03_refinement.ipynb #b2632bb5
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    "Hold what does not change from step to step, in float64: points and their vertices in the model, and the prior."
+
+    uv: np.ndarray  # (n, 2) points, pixels
+    K: np.ndarray  # (3, 3)
+    scatter: np.ndarray  # (n,) of the points, mm
+    mean: np.ndarray  # (n, 3) vertices of the mean face
+    basis: np.ndarray  # (M + E, n, 3) changes of them by identity and expressions
+    expected: np.ndarray  # (M + E,) mean of the prior
+    sd: np.ndarray  # (M + E,) its standard deviation
+    log_depth: float  # mean of the prior of the logarithm of the distance
+
+    def normal_equations(self, R, o, alpha):
+        "Return H (6 + M + E, 6 + M + E) and g of one step, the derivative of the log distance, and the residual in mm."
+        seen, J = _linearised(self.mean + np.tensordot(alpha, self.basis, 1), self.basis, R, o, self.K)
+        r, A = (self.uv - seen).reshape(-1), J.reshape(seen.size, -1)
+        sigma = np.repeat(np.hypot(self.scatter, NOISE) * self.K[0, 0] / o[2], 2)
+        size = np.repeat(np.linalg.norm((r / sigma).reshape(-1, 2), axis=1), 2)
+        w = EFFECTIVE / (sigma**2 * (1 + np.square(size / 2)))  # Cauchy's weights: gross errors count little
+        radial = np.zeros(A.shape[1])
+        radial[3:6] = o / (o @ o)
+        stiffness = np.r_[np.full(3, 1e-6), np.zeros(3), self.sd**-2]
+        H = (A.T * w) @ A + np.diag(stiffness) + np.outer(radial, radial) / DEPTH_SD**2
+        g = (A.T * w) @ r - radial * (np.log(np.linalg.norm(o)) - self.log_depth) / DEPTH_SD**2
+        g[6:] -= (alpha - self.expected) / self.sd**2
+        return H, g, radial, float(np.sqrt((w * r**2).sum() / w.sum()) * o[2] / self.K[0, 0])
+
+# %% ../../nbs/08_photo/03_refinement.ipynb #840c07c1
+def _problem(morphable, points, K, log_depth, expressions):
+    "Return the `_Problem` of one face. ValueError for a face model of other vertices."
+    chosen, vertices, scatter, n_vertices = point_vertices()
+    if len(morphable.mean) != n_vertices:
+        raise ValueError(
+            f"refine: expected a face model of {n_vertices} vertices, got {len(morphable.mean)}; leave it out"
+        )
+    array = lambda v: v.double().cpu().numpy()
+    mean, basis = array(morphable.mean[vertices]), array(morphable.basis[:, vertices])
+    expected, sd = np.zeros(len(basis)), np.ones(len(basis))
+    if expressions is not None:
+        basis = np.concatenate([basis, array(morphable.expression_basis[:, vertices])])
+        expected, sd = np.r_[expected, array(expressions[0])], np.r_[sd, array(expressions[1])]
+    return _Problem(points[chosen, :2], np.asarray(K, np.float64), scatter, mean, basis, expected, sd, log_depth)
+
 
 def refine_pose_and_shape(
     morphable,  # MorphableModel whose vertices `data/detector/face.json` knows
@@ -67,47 +113,27 @@ def refine_pose_and_shape(
     t,  # (3,) camera position to start from, mm
     steps=20,
     depth=None,  # mm at which the head is expected; default: that of `t`
+    expressions=None,  # (2, E) mean and standard deviation of activations; default: a neutral face
 ):  # Refined
     "Return pose and shape that fit the points of a detector. ValueError for a face model of other vertices."
     from scipy.spatial.transform import Rotation
 
-    chosen, vertices, scatter, n_vertices = point_vertices()
-    if len(morphable.mean) != n_vertices:
-        raise ValueError(
-            f"refine: expected a face model of {n_vertices} vertices, got {len(morphable.mean)}; leave it out"
-        )
-    uv, K = points[chosen, :2], np.asarray(K, np.float64)
-    mean, basis = morphable.mean[vertices].double().numpy(), morphable.basis[:, vertices].double().numpy()
     R = quaternion_to_matrix(q.double()).T.numpy()
-    o, alpha = -R @ t.double().numpy(), np.zeros(len(basis))
-    start = np.log(depth or np.linalg.norm(o))
+    o = -R @ t.double().numpy()
+    problem = _problem(morphable, points, K, np.log(depth or np.linalg.norm(o)), expressions)
+    alpha = problem.expected
     for _ in range(steps):
-        seen, J = _linearised(mean + np.tensordot(alpha, basis, 1), basis, R, o, K)
-        r = (uv - seen).reshape(-1)
-        sigma = np.repeat(np.hypot(scatter, NOISE) * K[0, 0] / o[2], 2)
-        size = np.repeat(np.linalg.norm((r / sigma).reshape(-1, 2), axis=1), 2)
-        w = EFFECTIVE / (sigma**2 * (1 + np.square(size / 2)))  # Cauchy's weights: gross errors count little
-        A = J.reshape(len(r), -1)
-        radial = np.zeros(A.shape[1])
-        radial[3:6] = o / (o @ o)
-        prior = (
-            np.diag(np.r_[np.full(3, 1e-6), np.zeros(3), np.ones(len(alpha))]) + np.outer(radial, radial) / DEPTH_SD**2
-        )
-        H = (A.T * w) @ A + prior
-        g = (A.T * w) @ r - radial * (np.log(np.linalg.norm(o)) - start) / DEPTH_SD**2
-        g[6:] -= alpha
+        H, g, *_ = problem.normal_equations(R, o, alpha)
         step = np.linalg.solve(H, g)
         R, o, alpha = Rotation.from_rotvec(step[:3]).as_matrix() @ R, o + step[3:6], alpha + step[6:]
         if np.abs(step).max() < 1e-4:
             break
+    H, _, radial, residual = problem.normal_equations(R, o, alpha)
     covariance = np.linalg.inv(H)
-    alpha_id = torch.from_numpy(alpha).to(morphable.mean)
-    return Refined(
-        morphable.shape(alpha_id),
-        matrix_to_quaternion(torch.from_numpy(R.T)).to(morphable.mean),
-        torch.from_numpy(-R.T @ o).to(morphable.mean),
-        alpha_id,
-        torch.from_numpy(np.sqrt(np.diag(covariance)[6:])).to(morphable.mean),
-        float(np.sqrt(radial @ covariance @ radial)),
-        float(np.sqrt((w * r**2).sum() / w.sum()) * o[2] / K[0, 0]),
-    )
+    tensor = lambda v: torch.from_numpy(v).to(morphable.mean)
+    M = len(morphable.basis)
+    alpha_id, alpha_exp = tensor(alpha[:M]), tensor(alpha[M:])
+    x = morphable.shape(alpha_id, None if expressions is None else alpha_exp)
+    sd, distance_sd = tensor(np.sqrt(np.diag(covariance)[6 : 6 + M])), float(np.sqrt(radial @ covariance @ radial))
+    camera = matrix_to_quaternion(torch.from_numpy(R.T)).to(morphable.mean), tensor(-R.T @ o)
+    return Refined(x, *camera, alpha_id, alpha_exp, sd, distance_sd, residual)
