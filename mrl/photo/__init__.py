@@ -11,6 +11,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "reconstruction": ("Reconstruction", "reconstruct", "reconstruct_faces"),
         "evaluation": ("errors_on_photographs", "read_annotations"),
         "texture": ("project_texture", "write_textured"),
-        "files": ("export_now", "save_prediction"),
+        "files": ("export_now", "reconstruct_folder", "save_prediction"),
     },
 )
