@@ -368,6 +368,6 @@ def test_notebook(run, scene, tmp_path, monkeypatch):
         for c in json.loads((tmp_path / "out.ipynb").read_text())["cells"]
         for o in c.get("outputs", [])
     ]
-    assert sum("application/vnd.plotly.v1+json" in o for o in outputs) == 2
+    assert sum("application/vnd.plotly.v1+json" in o for o in outputs) == 3
     assert (tmp_path / "me.obj").is_file()
     assert json.loads((tmp_path / "me.landmarks.json").read_text()) == run.morphable.landmarks

@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "reconstruction": ("Reconstruction", "reconstruct", "reconstruct_faces"),
         "evaluation": ("errors_on_photographs", "read_annotations"),
         "texture": ("project_texture", "write_textured"),
+        "card": ("model_card",),
         "files": ("export_now", "reconstruct_folder", "save_prediction"),
     },
 )

@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = lazy_names(
             "overlay_figure",
             "present",
             "slider_figure",
+            "textured_figure",
         ),
         "explorers": ("Explorer", "face_explorer", "virtual_camera_explorer"),
         "display": ("markdown_table", "store_pictures"),
