@@ -79,6 +79,8 @@ def conflicts(config):
         (c.setting == "photo" and depth, "setting='photo' decides near and far: leave them out"),
         (c.setting == "photo" and c.face_model != "anny", "setting='photo' goes with face_model='anny'"),
         (c.image_size % 32, f"image_size must be a multiple of 32, got {c.image_size}"),
+        (c.map_size & (c.map_size - 1), f"map_size must be a power of two, got {c.map_size}"),
+        (c.map_size != TrainConfig.map_size and c.geometry != "uv", "map_size goes with geometry='uv'"),
         (c.weights != "none" and c.width != 1 and not light, 'weights="imagenet" goes with width 1.0'),
         (few, f"batch_size: expected at most n_images={c.n_images}, got {c.batch_size}"),
         (decided, f"data={c.data!r} decides {', '.join(RENDERED)}: leave them out"),
@@ -152,6 +154,8 @@ class TrainConfig:
     n_components: int = within(64, 1, 10_000)  # coefficients of the 3DMM (all, if the face model has fewer)
     augment: str = ""  # changes of the training batches, comma-separated: mirror, photometric, photo
     encoder: str = one_of("vgg16", ("vgg16", "efficientnet_lite0"))  # vgg16 (the paper) or efficientnet_lite0
+    geometry: str = one_of("model", ("model", "vertices", "uv"))  # head of the shape: 3DMM, vertices, position map
+    map_size: int = within(64, 8, 256)  # side of the position map, px, a power of two (uv)
     width: float = within(0.25, 0.01, 4)  # share of VGG16's channels; 1.0 is the paper's encoder
     batch_norm: bool = True  # batch normalisation in the encoder
     weights: str = one_of("none", ("none", "imagenet"))  # initial ones of the encoder (imagenet: internet, width 1.0)

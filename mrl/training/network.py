@@ -16,6 +16,7 @@ from torch import nn
 
 from ..geometry.camera import crop_to_pose, matmul
 from ..geometry.rotation import normalize_quaternion
+from .heads import HEADS
 
 # %% ../../nbs/06_training/01_network.ipynb #0062751d
 LAYOUT_D = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
@@ -163,6 +164,9 @@ class Reconstructor(nn.Module):
         bf16: run the convolutions in bfloat16.
         encoder: "vgg16" or "efficientnet_lite0".
         expressions: (2, E) mean and standard deviation of the activations over the training images; None: 0 and 1.
+        geometry: head of the shape, a name of `mrl.training.heads.HEADS`: "model", "vertices" or "uv".
+        places: (N, k, 2) of the vertices in the position map, `mrl.training.heads.texture_places` ("uv").
+        map_size: side of the position map, pixels ("uv").
 
     Source: the encoder and the regression of coefficients and pose are those of Ramon et al. 2019, arXiv 1908.09001.
     """
@@ -179,11 +183,15 @@ class Reconstructor(nn.Module):
         bf16=False,
         encoder="vgg16",
         expressions=None,
+        geometry="model",
+        places=None,
+        map_size=64,
     ):
         super().__init__()
         E = len(morphable.expression_basis)
         self.encoder = make_encoder(encoder, size, width, batch_norm, weights)
-        self.heads = nn.Linear(self.encoder.n_features, len(morphable.basis) + 7 + E)
+        self.geometry = HEADS[geometry](morphable, self.encoder.n_features, places, map_size)
+        self.heads = nn.Linear(self.encoder.n_features, self.geometry.n_inputs + 7 + E)
         nn.init.zeros_(self.heads.weight)
         nn.init.zeros_(self.heads.bias)
         self.register_buffer("mean", morphable.mean)
@@ -205,6 +213,8 @@ class Reconstructor(nn.Module):
             "batch_norm": batch_norm,
             "n_components": len(morphable.basis),
             "encoder": encoder,
+            "geometry": geometry,
+            "map_size": map_size,
         }
 
     def forward(self, images, K):
@@ -227,15 +237,17 @@ class Reconstructor(nn.Module):
             )
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
             images = images.to(memory_format=torch.channels_last).float() / 255
-            out = self.heads(self.encoder((images - self.pixel_mean) / self.pixel_sd))
+            features = self.encoder((images - self.pixel_mean) / self.pixel_sd)
+            out = self.heads(features)
         if not out.detach().abs().amax() < 1e15:  # false for NaN, too
             raise FloatingPointError("the network's output is not finite, or beyond 1e15")
-        sizes = [len(self.basis), 4, 3, len(self.expression_basis)]
-        alpha_id, q, t_crop, alpha_exp = out.float().split(sizes, -1)
+        sizes = [self.geometry.n_inputs, 4, 3, len(self.expression_basis)]
+        inputs, q, t_crop, alpha_exp = out.float().split(sizes, -1)
         alpha_exp = self.expressions[0] + self.expressions[1] * alpha_exp
         q_crop = normalize_quaternion(q + self.frontal)
         q_hat, t_hat = crop_to_pose(q_crop, self.t_crop_mean + self.t_crop_sd * t_crop, K, self.size)
-        x_hat = self.mean + matmul(alpha_id, self.basis).unflatten(-1, self.mean.shape)
+        offset, alpha_id = self.geometry(inputs, features.float(), self.basis)
+        x_hat = self.mean + offset.unflatten(-1, self.mean.shape)
         if len(self.expression_basis):
             x_hat = x_hat + matmul(alpha_exp, self.expression_basis).unflatten(-1, self.mean.shape)
         if not torch.isfinite(x_hat.detach().sum() + t_hat.detach().sum()):

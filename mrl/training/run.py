@@ -230,6 +230,9 @@ def load_network(
     tensors, about = load_tensors(path, "mrl.checkpoint", ("t_crop_mean", "t_crop_sd"))
     built = {"size": config.image_size, "width": config.width, "batch_norm": config.batch_norm}
     built |= about.get("network", {})
+    if built.get("geometry", "model") != config.geometry:
+        found = built.get("geometry", "model")
+        raise ValueError(f"{path}: expected a network with geometry={config.geometry!r} (config.json), got {found!r}")
     faces = {"mean": morphable.mean, "basis": morphable.basis.flatten(1)}  # a kept checkpoint leaves these out
     if morphable.expression_names:
         faces["expression_basis"] = morphable.expression_basis.flatten(1)
@@ -238,7 +241,8 @@ def load_network(
     if n != len(morphable.basis) or tensors["basis"].shape != faces["basis"].shape:
         raise ValueError(f"{path.parent}: checkpoint and morphable.safetensors belong to different face models")
     statistics = tensors["t_crop_mean"], tensors["t_crop_sd"]
-    network = Reconstructor(morphable, *statistics, expressions=tensors.get("expressions"), **built)
+    extra = {"expressions": tensors.get("expressions"), "places": tensors.get("geometry.places")}
+    network = Reconstructor(morphable, *statistics, **extra, **built)
     try:
         network.load_state_dict(tensors)
     except RuntimeError as e:
