@@ -200,7 +200,7 @@ def test_study_of_somebody_else(tmp_path, monkeypatch):
         for line in "".join(o.get("data", {}).get("text/markdown", "")).split("\n")
     ]
     assert any(
-        re.match(r"- Not in these runs: <s>\*\*Pixels first, shape last\.\*\*.* \(1\.00 mm against .*</s>$", line)
+        re.match(r"- Not in these runs: <s>\*\*The shape error falls last\.\*\*.* \(1\.00 mm against .*</s>$", line)
         for line in said
     )
     assert any(line.startswith("- **The deck's pattern appears.**") for line in said)
