@@ -55,7 +55,8 @@ def _on_photographs(record):
     return [about, "", *_table(["yaw (deg)", "box", "faces", *_COLUMNS.values()], rows)]
 
 # %% ../../nbs/08_photo/08_card.ipynb #acd7e963
-_LIMITS = """- It was trained on rendered faces alone. Beards, hats, hands over the face, children and make-up are rare or missing there.
+_LIMITS = """- It was trained on rendered faces alone. Beards, hats, hands over the face and children are rare
+  or missing there.
 - One picture shows neither the size of a head nor its distance. Both follow from the focal length.
   It is guessed where EXIF does not state it.
 - The parameters of the generator say nothing about people, and errors by group of people are unknown.
