@@ -12,7 +12,7 @@ config = ConfigParser(delimiters=["="])
 config.read(here / "settings.ini", encoding="utf-8")
 settings = config["DEFAULT"]
 EXTRAS = ("dev", "cluster", "docs", "study", "build", "photo-train")
-SHARED = ("data", "results/study/long/mrl-disentangled-3-log-0")  # to mrl/share, which is mrl.io.files.ROOT in a wheel
+SHARED = ("data", "results/photo")  # to mrl/share, which is mrl.io.files.ROOT in a wheel
 
 
 class build_with_data(build_py):

@@ -101,7 +101,7 @@ population = mrl.load_population()
 config = mrl.DataConfig(n_images=1, size=256, yaw=5.0, pitch=5.0, roll=5.0, margin=2.0)
 label = {k: v[0] for k, v in plan_labels(config, population).items()}
 face = mrl.reconstruct(
-    mrl.Run.load("study/long/mrl-disentangled-3-log-0"), render_image(config, 0, label), box=(64, 64, 192, 192)
+    mrl.Run.load("photo"), render_image(config, 0, label), box=(64, 64, 192, 192)
 )
 tiny = mrl.TrainConfig(run="two-steps", n_images=64, image_size=32, n_components=4, width=0.06, steps=2, batch_size=8)
 folder = mrl.train(tiny, progress=False)
@@ -130,7 +130,7 @@ def clean_environment(**more):  # dict
 def build_wheel(folder):
     "Build the wheel from a copy of what it is made from, since a build leaves files behind; return its path."
     source = folder / "source"
-    for name in ("mrl", "data", "results/study/long/mrl-disentangled-3-log-0"):
+    for name in ("mrl", "data", "results/photo"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("settings.ini", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)

@@ -20,6 +20,7 @@ from mrl.io.files import ROOT
 from mrl.io.meshes import write_mesh
 from mrl.io.pictures import read_picture
 from mrl.photo.camera import box_of, crop_of_box
+from mrl.photo.card import model_card
 from mrl.photo.detection import detect_face, detect_faces
 from mrl.photo.files import export_now
 from mrl.photo.reconstruction import look, reconstruct
@@ -339,6 +340,16 @@ def test_now(run, scene, tmp_path):
     (tmp_path / "bad.txt").write_text("\n")
     with pytest.raises(ValueError, match="bad.txt: no pictures listed"):
         export_now(run, tmp_path / "bad.txt", tmp_path, out, progress=False)
+
+
+def test_the_card_of_the_network_that_ships_is_made_from_its_files():
+    records = {
+        title: json.loads((ROOT / f"results/photographs/photo-from-30-px{suffix}.json").read_text())
+        for title, suffix in (("network alone", ""), ("refined", "-refined"))
+    }
+    found = Run.load("photo", ROOT)
+    assert (found.folder / "README.md").read_text() == model_card(found, records)
+    assert sum(path.stat().st_size for path in found.folder.iterdir()) < 30e6
 
 
 @pytest.mark.slow
