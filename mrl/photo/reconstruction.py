@@ -114,9 +114,8 @@ def _points_in(picture, box):
 
 
 def _refined(face, run):
-    "Return a Reconstruction whose pose and shape, with expression if the network knows any, fit its points."
-    expressions = run.network.expressions if run.morphable.expression_names else None
-    better = refine_pose_and_shape(run.morphable, face.points, face.K, face.q, face.t, expressions=expressions)
+    "Return a Reconstruction whose pose and shape, with expression if the face model has any, fit its points."
+    better = refine_pose_and_shape(run.morphable, face.points, face.K, face.q, face.t)
     names = ("x", "q", "t", "alpha_id", "alpha_exp")
     return replace(face, **{name: getattr(better, name) for name in names}, refined=better)
 
