@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -225,6 +226,20 @@ def test_kinds_of_pictures(tmp_path):
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:400])
     with pytest.raises(ValueError, match="cut.jpg: cannot be read as a picture"):
         read_picture(tmp_path / "cut.jpg")
+
+
+def test_heic(tmp_path, monkeypatch):
+    "An iPhone's format, with pillow-heif; without it the message says what to install."
+    heif = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
+    heif.register_heif_opener()
+    pixels = np.zeros((64, 96, 3), np.uint8)
+    pixels[:, :48] = 200
+    Image.fromarray(pixels).save(tmp_path / "a.heic", quality=100)
+    assert np.abs(read_picture(tmp_path / "a.heic").pixels[:, [20, 70]].astype(int) - [[[200] * 3, [0] * 3]]).max() < 9
+    (tmp_path / "b.heic").write_bytes(b"nothing")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ValueError, match="b.heic: .*pip install pillow-heif"):
+        read_picture(tmp_path / "b.heic")
 
 
 @pytest.mark.parametrize(

@@ -82,8 +82,19 @@ def _upright(image):  # Pillow image, bool
     return image.transpose(Transpose[turn]) if turn else image, 2 <= stored <= 8
 
 
+def _remedy(path):
+    "Return what helps if Pillow cannot read a picture, by its suffix; let it read HEIC if pillow-heif is installed."
+    if path.suffix.lower() in (".heic", ".heif"):
+        try:
+            from pillow_heif import register_heif_opener
+        except ImportError:
+            return "; pip install pillow-heif, or save it as JPEG"
+        register_heif_opener()
+    return "; save it as JPEG" if path.suffix.lower() in (".heic", ".heif", ".dng", ".cr2", ".nef") else ""
+
+
 def read_picture(
-    path,  # of any format that Pillow reads
+    path,  # of any format that Pillow reads; HEIC, if pillow-heif is installed
 ):  # Picture
     "Read a picture upright. FileNotFoundError or ValueError names the file and what is wrong with it."
     from PIL import Image
@@ -91,6 +102,7 @@ def read_picture(
     path = expand(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file (a picture is expected)")
+    remedy = _remedy(path)
     try:
         with Image.open(path) as image:
             tags = _exif_tags(image)
@@ -99,7 +111,6 @@ def read_picture(
                 raise ValueError(f"pixels of kind {image.mode}; save it with 8 bits per channel")
             pixels = np.array(image.convert("RGB"))
     except (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError) as e:
-        remedy = "; save it as JPEG" if path.suffix.lower() in (".heic", ".heif", ".dng", ".cr2", ".nef") else ""
         raise ValueError(f"{path}: cannot be read as a picture ({e}){remedy}") from None
     focal, doubt = _focal_length(tags, *pixels.shape[1::-1])
     return Picture(pixels, focal, turned, doubt)
