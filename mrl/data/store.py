@@ -262,7 +262,7 @@ def _recorded(folder, about):  # dict name -> hash
             )
     return begun["sha256"]
 
-
+# %% ../../nbs/05_data/03_store.ipynb #4401e86c
 def _complete(folder, asked, labels, about, work):
     "Make the files that are not on record, or not as they are on record."
     n, size = asked["config"]["n_images"], asked["config"]["size"]

@@ -64,7 +64,7 @@ def _wait_for_lock(path, check):  # descriptor
         told = True
         time.sleep(0.5)
 
-
+# %% ../../nbs/11_io/07_processes.ipynb #4d0fa666
 @contextmanager
 def sole_owner(
     path,  # of the lock file, in the folder that is owned, which is created if it is missing

@@ -33,7 +33,7 @@ def _row(path, line, header, cells):  # dict
         raise ValueError(f"{path}: line {line}: expected text, got a zero byte; is the file damaged?")
     return {name: cell for name, cell in zip(header, cells) if cell}
 
-
+# %% ../../nbs/11_io/04_tables.ipynb #c2973223
 def read_csv(
     path,  # text with a header, separated by commas, semicolons or tabs
 ):  # list of column names, list of dicts: column -> text that is not empty

@@ -351,7 +351,7 @@ def _vertex_marks(subject, mesh):
         raise ValueError(f"{who}: {why}: annotation of another scan or subject?")
     return marks
 
-
+# %% ../../nbs/09_scans/01_micc.ipynb #07d898b2
 def annotated_scan(
     subject,  # Subject with the authors' vertices
     read=read_mesh,  # path -> Mesh
@@ -420,7 +420,7 @@ def _authors_marks(subject, scan, mesh):
         ),
     )
 
-
+# %% ../../nbs/09_scans/01_micc.ipynb #2642259b
 def scan_landmarks(
     subject,  # Subject
     scan,  # name of SCANS

@@ -229,7 +229,7 @@ def frustum_lines(
     lines = transform_points(pose_matrix(q.float(), t.float()), corners.expand(len(q), 6, 3))[:, path]
     return torch.cat([lines, torch.full((len(q), 1, 3), torch.nan)], 1).flatten(0, 1).numpy().round()
 
-
+# %% ../../nbs/10_show/01_plots.ipynb #0d4aba7d
 def camera_figure(
     vertices,
     triangles,  # (N, 3) mm, (T, 3): the face in the middle

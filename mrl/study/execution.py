@@ -17,7 +17,6 @@ from ..io.files import HOME, ROOT, read_json
 from ..io.processes import sole_owner, worker_options
 from ..io.progress import Progress
 from ..training.configuration import RENDERED, TrainConfig
-from ..training.preparation import dataset_of
 from ..training.run import claim_run
 
 # %% ../../nbs/07_study/02_execution.ipynb #2735eb4b
@@ -74,12 +73,14 @@ def run_study(
 
 def render_datasets(runs, home):
     "Render the data sets that runs (dict name -> parameters) are trained on, each once."
+    from mrl.training.preparation import dataset_of  # workers import this module, and render nothing
+
     configs = [TrainConfig(run=run, **p) for run, p in runs.items()]
     distinct = {tuple(getattr(c, k) for k in ("data", "image_size", *RENDERED)): c for c in configs}
     for config in distinct.values():
         dataset_of(config, home / "datasets")
 
-
+# %% ../../nbs/07_study/02_execution.ipynb #72902c06
 def execute_in_parallel(runs, jobs, scheduler, home):
     "Yield what `execute_run` returns for runs (dict name -> parameters), in the order in which they end."
     from joblib import Parallel, delayed, parallel_config

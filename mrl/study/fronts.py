@@ -100,7 +100,7 @@ def add_layer(fig, col, axes, legend, runs, marker, base):
         shown = marker | (dict(symbol="circle") if legend.startswith("multi-term") else {})
         fig.add_scatter(x=[None], y=[None], mode="markers", marker=shown, name=legend, legendgroup=legend, row=1, col=1)
 
-
+# %% ../../nbs/07_study/04_fronts.ipynb #6790a60f
 def front_figure(
     study,  # from `load_study`
     limits=LIMITS,  # dict metric -> error beyond which a run is left out of the picture
