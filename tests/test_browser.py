@@ -192,7 +192,7 @@ def test_sliders(page, lab):
 
 
 @pytest.mark.parametrize(
-    ("name", "meshes", "pictures"), [("train", 2, True), ("face_diversity", 3, False), ("pose_robustness", 6, False)]
+    ("name", "meshes", "pictures"), [("train", 4, True), ("face_diversity", 3, False), ("pose_robustness", 6, False)]
 )
 def test_executed_notebook(page, lab, executed, name, meshes, pictures):
     "What papermill left, opened in JupyterLab: meshes are drawn from the outputs."

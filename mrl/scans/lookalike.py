@@ -15,6 +15,7 @@ from ..faces.landmarks import IBUG
 from ..faces.population import load_population, split_identities
 from ..io.files import ROOT, atomic_write, read_json, sha256, write_json
 from ..io.meshes import write_mesh
+from ..io.paths import expand
 from .micc import AUTHORS_LANDMARKS, SCANS
 
 # %% ../../nbs/09_scans/02_lookalike.ipynb #e7240a6b
@@ -395,7 +396,7 @@ def _files(folder):  # dict path relative to the folder -> hash
 
 def _cleared(folder):
     "Return the folder without an earlier look-alike; FileExistsError names a file there that is not of one."
-    folder, truth = Path(folder), Path(folder) / "truth.json"
+    folder, truth = expand(folder), expand(folder) / "truth.json"
     try:
         own = read_json(truth, ["what", "sha256"])["sha256"] if truth.is_file() else {}
     except ValueError:  # of an older version, or somebody's

@@ -115,7 +115,7 @@ def read_face(
     landmarks=None,  # JSON, name -> vertex or xyz; default <mesh>.landmarks.json, else landmarks.json here or above
 ):  # Face
     "A predicted mesh with its landmarks. FileNotFoundError or ValueError names the file."
-    mesh, path = read_mesh(path), Path(path)
+    mesh, path = read_mesh(path), expand(path)
     options = (
         [landmarks]
         if landmarks
@@ -125,7 +125,7 @@ def read_face(
             path.parent.parent / "landmarks.json",
         ]
     )
-    file = next((Path(f) for f in options if Path(f).is_file()), None)
+    file = next((expand(f) for f in options if expand(f).is_file()), None)
     if file is None:
         raise FileNotFoundError(f"{path}: no landmarks: none of {', '.join(map(str, options))} is there")
     return named_face(mesh, _read_landmarks(file, mesh))

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..geometry.registration import apply_similarity
 from ..io.files import sha256, write_json
+from ..io.paths import expand
 from ..io.processes import sole_owner
 from ..io.tables import read_csv, write_csv
 from .methods import asked_pairs
@@ -319,8 +320,8 @@ def own_report(
 ):
     "Be the only process that writes an evaluation; ValueError if the folder holds rows that this one will not have."
     planned = {(str(c.name), p.name, m) for c in cases for p, m, _ in asked_pairs(protocols, methods)}
-    with sole_owner(Path(folder) / "report.lock"):
-        path = Path(folder) / "errors.csv"
+    with sole_owner(expand(folder) / "report.lock"):
+        path = expand(folder) / "errors.csv"
         _, rows = read_csv(path) if path.exists() else ([], [])
         lost = [r for r in rows if (r.get("subject"), r.get("protocol"), r.get("method")) not in planned]
         if lost:
@@ -342,15 +343,15 @@ def write_report(
     "Write `errors.csv`, a row per subject, protocol and method, and `summary.json`, both atomically."
     from mrl.training.run import commit
 
-    write_csv(Path(folder) / "errors.csv", rows)
+    write_csv(expand(folder) / "errors.csv", rows)
     write_json(
-        Path(folder) / "summary.json",
+        expand(folder) / "summary.json",
         record
         | {
             "commit": commit(),
             "summary": summarise(rows),
             "protocols": [asdict(p) | {"steps": dict(describe(p))} for p in protocols],
-            "sha256": {name: sha256(f) for name, f in files.items() if Path(f).is_file()},
+            "sha256": {name: sha256(f) for name, f in files.items() if expand(f).is_file()},
             "versions": {name: version(name) for name in ("numpy", "libigl", "opencv-python-headless")},
         },
     )

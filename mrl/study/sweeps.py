@@ -28,6 +28,7 @@ from ..faces.carrier import population_file
 from ..faces.population import load_population, split_identities
 from ..geometry.camera import crop_intrinsics, resize_intrinsics
 from ..io.files import HOME, ROOT, load_tensors, save_tensors, sha256
+from ..io.paths import expand
 from ..io.processes import sole_owner
 from ..stats.intervals import medians
 from ..training.configuration import TrainConfig
@@ -416,7 +417,7 @@ def held_out(
 def swept_images(config, name, sweeps, people, asked, home, progress):  # FaceImages
     "Render the pictures of sweeps under a folder name that depends on what is asked, or read them."
     key = hashlib.sha256(repr([config, asked]).encode()).hexdigest()[:8]
-    folder = Path(home) / "datasets" / f"{name}-{config.size}px-{key}"
+    folder = expand(home) / "datasets" / f"{name}-{config.size}px-{key}"
     return FaceImages(build_sweeps(folder, config, sweeps, people, progress=progress), "all")
 
 
@@ -474,7 +475,7 @@ def sweep_run(
     progress=True,
 ):  # tensors and about, as `load_errors` returns them; tensors of controls are "<control>.<sweep>"
     "Return errors of a run under every sweep, read or measured; FileNotFoundError or ValueError if neither can be."
-    path, ours = (Path(top) / "results" / name / f"{run.strip('/')}.safetensors" for top in (home, ROOT))
+    path, ours = (expand(top) / "results" / name / f"{run.strip('/')}.safetensors" for top in (home, ROOT))
     kept = next((load_errors(p) for p in (path, ours) if p.exists()), None)
     weights = weights_of(run, home)
     if kept is None and weights is None:
@@ -524,7 +525,7 @@ def other_seeds(loss, name, measured, home):  # list of (tensors, about)
     "Return errors that are kept of a loss with other seeds than those of `measured`, on the same pictures."
     have, stem = {about["run"].strip("/") for _, about in measured}, loss.strip("/")
     kept = {}  # by run; those of the user come before the repository's
-    for top in (ROOT / "results" / name, Path(home) / "results" / name):
+    for top in (ROOT / "results" / name, expand(home) / "results" / name):
         for path in sorted(top.glob(f"{stem}-*.safetensors")):
             kept[str(path.relative_to(top).with_suffix(""))] = path
     found = [load_errors(path) for run, path in kept.items() if run not in have and loss_name(run) == stem]
