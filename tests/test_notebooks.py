@@ -200,7 +200,7 @@ def test_study_of_somebody_else(tmp_path, monkeypatch):
         for line in "".join(o.get("data", {}).get("text/markdown", "")).split("\n")
     ]
     assert any(
-        re.match(r"- Not in these runs: <s>\*\*Pixels first, shape last\.\*\*.* \(1\.00 mm against .*</s>$", line)
+        re.match(r"- Not in these runs: <s>\*\*The shape error falls last\.\*\*.* \(1\.00 mm against .*</s>$", line)
         for line in said
     )
     assert any(line.startswith("- **The deck's pattern appears.**") for line in said)
@@ -392,6 +392,16 @@ def test_links_lead_somewhere(path):
         assert target.startswith("http") or (path.parent / target).exists(), target
     names = "|".join(p.stem for p in NOTEBOOKS)
     assert not re.findall(rf"(?<!\[)`(?:{names})`(?!\])", text)
+
+
+def test_the_overview_lists_every_notebook():
+    "It also has a glossary, of at most 20 terms."
+    cells = json.loads((ROOT / "nbs/00_overview.ipynb").read_text())["cells"]
+    text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    listed = set(re.findall(r"\]\(([^)#\s]+\.ipynb)", text.partition("## All notebooks")[2])) | {"00_overview.ipynb"}
+    assert {str(p.relative_to(ROOT / "nbs")) for p in NOTEBOOKS} - listed == set()
+    glossary = text.partition("## Glossary")[2].partition("##")[0]
+    assert 10 <= len(re.findall(r"^\| ", glossary, re.M)) - 1 <= 20
 
 
 @pytest.mark.parametrize("path", [ROOT / "README.md", ROOT / "data/README.md", ROOT / "results/README.md"], ids=str)

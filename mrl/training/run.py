@@ -230,6 +230,9 @@ def load_network(
     tensors, about = load_tensors(path, "mrl.checkpoint", ("t_crop_mean", "t_crop_sd"))
     built = {"size": config.image_size, "width": config.width, "batch_norm": config.batch_norm}
     built |= about.get("network", {})
+    if built.get("geometry", "model") != config.geometry:
+        found = built.get("geometry", "model")
+        raise ValueError(f"{path}: expected a network with geometry={config.geometry!r} (config.json), got {found!r}")
     faces = {"mean": morphable.mean, "basis": morphable.basis.flatten(1)}  # a kept checkpoint leaves these out
     if morphable.expression_names:
         faces["expression_basis"] = morphable.expression_basis.flatten(1)
@@ -238,7 +241,8 @@ def load_network(
     if n != len(morphable.basis) or tensors["basis"].shape != faces["basis"].shape:
         raise ValueError(f"{path.parent}: checkpoint and morphable.safetensors belong to different face models")
     statistics = tensors["t_crop_mean"], tensors["t_crop_sd"]
-    network = Reconstructor(morphable, *statistics, expressions=tensors.get("expressions"), **built)
+    extra = {"expressions": tensors.get("expressions"), "places": tensors.get("geometry.places")}
+    network = Reconstructor(morphable, *statistics, **extra, **built)
     try:
         network.load_state_dict(tensors)
     except RuntimeError as e:
@@ -248,21 +252,37 @@ def load_network(
 # %% ../../nbs/06_training/07_run.ipynb #5e1d0a77
 @dataclass(frozen=True, eq=False)
 class Run:
-    "A trained network and what belongs to it. `Run.load` reads one."
+    """A trained network and what belongs to it. `Run.load` reads one.
 
-    network: Reconstructor  # in evaluation mode
-    morphable: MorphableModel  # whose coefficients the network predicts
-    config: TrainConfig  # what the network was trained with
-    record: dict = field(default_factory=dict)  # config.json: configuration, commit, versions, device, data
-    folder: Path | None = None  # None if it was not read from a folder
+    Args:
+        network: Reconstructor in evaluation mode.
+        morphable: MorphableModel whose coefficients the network predicts.
+        config: TrainConfig with which the network was trained.
+        record: content of config.json: configuration, commit, versions, device, data.
+        folder: folder of the run; None if it was not read from one.
+    """
+
+    network: Reconstructor
+    morphable: MorphableModel
+    config: TrainConfig
+    record: dict = field(default_factory=dict)
+    folder: Path | None = None
 
     @classmethod
-    def load(
-        cls,
-        name,  # folder, or its place in results/: "study/long/mrl-0"
-        home=HOME,  # whose results/ is searched first
-    ):  # Run
-        "Read a run on the CPU. Errors name the file that is missing, damaged or of another run."
+    def load(cls, name, home=HOME):
+        """Read a run on the CPU.
+
+        Args:
+            name: folder, or its place in results/, such as "study/long/mrl-0".
+            home: folder whose results/ is searched first.
+
+        Returns:
+            Run.
+
+        Raises:
+            FileNotFoundError: there is no such run, or a file is missing; the message names it.
+            ValueError: a file is damaged or of another run; the message names it.
+        """
         folder = run_folder(name, home)
         record = read_json(folder / "config.json", ["config"])
         config = TrainConfig(**record["config"])
