@@ -81,7 +81,7 @@ def _upright(image):  # Pillow image, bool
     turn = dict(enumerate(_TURNS, 2)).get(left)
     return image.transpose(Transpose[turn]) if turn else image, 2 <= stored <= 8
 
-
+# %% ../../nbs/11_io/03_pictures.ipynb #c58ca4f7
 def _remedy(path):
     "Return what helps if Pillow cannot read a picture, by its suffix; let it read HEIC if pillow-heif is installed."
     if path.suffix.lower() in (".heic", ".heif"):
