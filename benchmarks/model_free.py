@@ -3,7 +3,7 @@
     python benchmarks/model_free.py [--steps 600] [--seeds 0 1]
 
 The encoder of a run of the study stays as it is. So all heads see the same features, and a run takes minutes on a core.
-Each run is written to results/model_free/ at once, with configuration, seed, data and commit. Finished runs are skipped.
+Each run is written to results/model_free/ at once, with configuration, seed, data and commit. Finished runs stay.
 """
 
 import argparse
