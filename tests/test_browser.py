@@ -111,7 +111,7 @@ def answers(url):
         return False
 
 
-def until(condition, what, seconds=180):
+def until(condition, what, seconds=300):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"not within {seconds} s: {what}"
