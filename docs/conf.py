@@ -5,6 +5,7 @@ import sys
 from configparser import ConfigParser
 from pathlib import Path
 
+import kaleido.scopes
 import plotly.offline
 
 HERE = Path(__file__).parent
@@ -24,19 +25,32 @@ nb_custom_formats = {".ipynb": "notebooks.read_notebook"}
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
 myst_linkify_fuzzy_links = False
+# MathJax 2 comes with kaleido, so that the site needs no other server; its components are loaded from the same folder
+MATHJAX = Path(kaleido.scopes.__file__).parents[1] / "executable/etc/mathjax"
+mathjax_path = "mathjax/MathJax.js"
+mathjax2_config = {
+    "jax": ["input/TeX", "output/SVG"],
+    "extensions": ["tex2jax.js"],
+    "tex2jax": {"processClass": "math|tex2jax_process"},
+    "TeX": {"extensions": ["AMSmath.js", "AMSsymbols.js"]},
+    "showMathMenu": False,
+    "messageStyle": "none",
+}
 autodoc_member_order = "bysource"
 napoleon_google_docstring, napoleon_numpy_docstring, napoleon_use_rtype = True, False, False
 suppress_warnings = ["myst.header", "mystnb.unknown_mime_type", "myst.xref_missing", "toc.not_included"]
 
 
 def write_generated(app):
-    "Write Plotly's script, once for all pages, the pages of public names, and a copy of the notebooks."
+    "Write the scripts of Plotly and MathJax, once for all pages, the pages of public names, and the notebooks."
     from notebooks import reference_pages
 
     skip = shutil.ignore_patterns(".ipynb_checkpoints", "*.yml")
     shutil.rmtree(HERE / "nbs", ignore_errors=True)
     shutil.copytree(HERE.parent / "nbs", HERE / "nbs", ignore=skip)
     (HERE / "_static/plotly.min.js").write_text(plotly.offline.get_plotlyjs(), encoding="utf-8")
+    unused = shutil.ignore_patterns("localization", "CommonHTML", "NativeMML", "PreviewHTML", "config", "latest.js")
+    shutil.copytree(MATHJAX, HERE / "_static/mathjax", ignore=unused, dirs_exist_ok=True)
     for name, text in reference_pages().items():
         path = HERE / "reference" / f"{name}.md"
         path.parent.mkdir(exist_ok=True)
@@ -47,6 +61,7 @@ def write_generated(app):
 def add_plotly(app, page, template, context, doctree):
     "Load Plotly's script on pages with figures."
     if "plotly-figure" in (context.get("body") or ""):
+        app.add_js_file(None, body="window.PlotlyConfig = {MathJaxConfig: 'local'}", priority=90)  # formulas stay
         app.add_js_file("plotly.min.js", priority=100)
 
 

@@ -50,7 +50,7 @@ def test_reference_has_every_public_name(site):
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium, chromium-browser or google-chrome on the PATH")
 def test_in_a_browser(site):
-    "A page draws its figures, and the search finds a notebook; MathJax, which comes from the internet, is left out."
+    "Without the internet a page draws its formulas and figures, and the search finds a notebook."
     playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need the package playwright")
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=site)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, playwright.sync_playwright() as p:
@@ -63,6 +63,7 @@ def test_in_a_browser(site):
         page.on("pageerror", lambda e: errors.append(str(e)))
         page.route(lambda u: not u.startswith(url), lambda route: route.fulfill(body=""))
         page.goto(f"{url}/nbs/00_overview.html")
+        page.locator(".MathJax_SVG svg").first.wait_for()
         page.locator(".plotly-figure .main-svg").first.wait_for()
         page.goto(f"{url}/search.html?q=relative_pose")
         page.locator("#search-results li a").first.wait_for()

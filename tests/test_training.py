@@ -250,7 +250,8 @@ def test_a_checkpoint_says_how_its_network_is_built(finished, tmp_path):
         (tmp_path / p.name).write_bytes(p.read_bytes())
     (tmp_path / "SHA256SUMS").unlink()
     tensors, about = load_tensors(tmp_path / "checkpoint.safetensors", "mrl.checkpoint")
-    assert about["network"] == {"encoder": "vgg16", "size": 32, "width": 0.06, "batch_norm": True, "n_components": 8}
+    built = {"encoder": "vgg16", "size": 32, "width": 0.06, "batch_norm": True, "n_components": 8}
+    assert about["network"] == built | {"geometry": "model", "map_size": 64}
     record = read_json(tmp_path / "config.json")
     other = record["config"] | {"image_size": 64, "width": 0.5, "batch_norm": False, "n_components": 3}
     write_json(tmp_path / "config.json", record | {"config": other})

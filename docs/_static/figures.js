@@ -4,7 +4,9 @@ window.addEventListener("load", () => {
     const figure = JSON.parse(target.querySelector("script").textContent);
     if (isIntersecting && !target.drawn) {
       const box = target.appendChild(document.createElement("div"));
-      Plotly.newPlot(box, figure.data, figure.layout);
+      const scale = Math.max(0.6, Math.min(1, target.clientWidth / (figure.layout.width || 1)));  // wider ones scroll
+      const size = { width: scale * figure.layout.width, height: scale * (figure.layout.height || 450) };
+      Plotly.newPlot(box, figure.data, figure.layout.width ? { ...figure.layout, ...size } : figure.layout);
       target.drawn = box;
     } else if (!isIntersecting && target.drawn) {
       Plotly.purge(target.drawn);

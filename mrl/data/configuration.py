@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass, field, fields
 
 from ..faces.sources import FACE_MODELS
-from ..io.parameters import check_fields
+from ..io.parameters import check_fields, document_fields
 
 # %% ../../nbs/05_data/01_configuration.ipynb #30c5473b
 def in_range(default, low, high):  # dataclass field
@@ -69,9 +69,14 @@ def _effect_names(without):  # str
 SETTINGS = ("study", "photo")
 
 
+@document_fields
 @dataclass(frozen=True)
 class DataConfig(CropConfig):
-    "Describe a rendered data set; with the population, its skins and the renderer's version it decides every byte."
+    """Describe a rendered data set.
+
+    With the population, its skins and the renderer's version it decides every byte. ValueError names a field of
+    another type, outside its range, or one that excludes another.
+    """
 
     yaw: float = in_range(60.0, 0, 180)  # degrees to either side of the line of sight
     pitch: float = in_range(25.0, 0, 90)  # degrees, likewise

@@ -15,46 +15,72 @@ import torch
 from ..io.files import load_tensors, save_tensors
 
 # %% ../../nbs/03_faces/02_morphable.ipynb #cd8d6d73
+def _check_shapes(model):
+    "Raise ValueError unless the tensors of a `MorphableModel` fit each other."
+    N, M, E = len(model.mean), len(model.basis), len(model.expression_names)
+    if model.mean.shape != (N, 3) or model.basis.shape != (M, N, 3):
+        raise ValueError(
+            f"mean (N, 3) and basis (M, N, 3) expected, got {tuple(model.mean.shape)} and {tuple(model.basis.shape)}"
+        )
+    if model.expression_basis.shape != (E, N, 3):
+        raise ValueError(f"expression_basis {(E, N, 3)} expected, got {tuple(model.expression_basis.shape)}")
+    if model.triangles.numel() and not 0 <= int(model.triangles.min()) <= int(model.triangles.max()) < N:
+        raise ValueError(f"triangles name vertices outside 0..{N - 1}")
+
+# %% ../../nbs/03_faces/02_morphable.ipynb #e70b6982
 @dataclass(frozen=True)
 class MorphableModel:
     """A linear 3D morphable model `x = mean + alpha_id @ basis + alpha_exp @ expression_basis`.
 
     Shapes are in the head frame, in `units`. Coefficients of identity count standard deviations (Blanz and Vetter,
     SIGGRAPH 1999), those of expressions are activations from 0 to 1. Most models have no expressions.
+
+    Args:
+        mean: (N, 3) vertices of the mean face.
+        basis: (M, N, 3) change of shape per standard deviation of each coefficient.
+        triangles: (T, 3) vertex indices, counter-clockwise seen from outside.
+        variance_ratio: (M,) share of the population's variance along each component.
+        landmarks: dict name -> vertex index.
+        name: name of the model.
+        licence: licence of the model.
+        units: unit of length of the vertices.
+        expression_basis: (E, N, 3) change of shape of each expression, fully active; None: no expressions.
+        expression_names: E names.
+
+    Raises:
+        ValueError: shapes that do not fit, or triangles with vertices that do not exist.
     """
 
-    mean: torch.Tensor  # (N, 3)
-    basis: torch.Tensor  # (M, N, 3) change of shape per standard deviation of each coefficient
-    triangles: torch.Tensor  # (T, 3) vertex indices, counter-clockwise seen from outside
-    variance_ratio: torch.Tensor  # (M,) share of the population's variance along each component
-    landmarks: dict = field(default_factory=dict)  # name -> vertex index
+    mean: torch.Tensor
+    basis: torch.Tensor
+    triangles: torch.Tensor
+    variance_ratio: torch.Tensor
+    landmarks: dict = field(default_factory=dict)
     name: str = "unnamed"
     licence: str = "unknown"
     units: str = "mm"
-    expression_basis: torch.Tensor | None = None  # (E, N, 3) change of shape of each expression, fully active
-    expression_names: tuple = ()  # E names
+    expression_basis: torch.Tensor | None = None
+    expression_names: tuple = ()
 
     def __post_init__(self):
-        M, N = self.basis.shape[0], self.mean.shape[0]
-        if self.mean.shape != (N, 3) or self.basis.shape != (M, N, 3):
-            raise ValueError(
-                f"mean (N, 3) and basis (M, N, 3) expected, got {tuple(self.mean.shape)} and {tuple(self.basis.shape)}"
-            )
         if self.expression_basis is None or not len(self.expression_basis):
-            object.__setattr__(self, "expression_basis", self.mean.new_zeros(0, N, 3))
+            object.__setattr__(self, "expression_basis", self.mean.new_zeros(0, *self.mean.shape))
         object.__setattr__(self, "expression_names", tuple(self.expression_names))
-        E = len(self.expression_names)
-        if self.expression_basis.shape != (E, N, 3):
-            raise ValueError(f"expression_basis {(E, N, 3)} expected, got {tuple(self.expression_basis.shape)}")
-        if self.triangles.numel() and not 0 <= int(self.triangles.min()) <= int(self.triangles.max()) < N:
-            raise ValueError(f"triangles name vertices outside 0..{N - 1}")
+        _check_shapes(self)
 
-    def shape(
-        self,
-        alpha_id,  # (..., M) coefficients in standard deviations
-        alpha_exp=None,  # (..., E) activations of the expressions; None: a neutral face
-    ):  # (..., N, 3) vertices
-        "Return the vertices of the faces with these coefficients; differentiable, any batch shape."
+    def shape(self, alpha_id, alpha_exp=None):
+        """Return the vertices of the faces with these coefficients; differentiable.
+
+        Args:
+            alpha_id: (..., M) coefficients of identity, standard deviations.
+            alpha_exp: (..., E) activations of the expressions; None: a neutral face.
+
+        Returns:
+            (..., N, 3) vertices in the head frame, in `units`.
+
+        Raises:
+            ValueError: another number of coefficients than the model has.
+        """
         if alpha_id.shape[-1] != len(self.basis):
             raise ValueError(f"alpha_id (..., {len(self.basis)}) expected, got {tuple(alpha_id.shape)}")
         offset = alpha_id @ self.basis.flatten(1).to(alpha_id)
@@ -62,23 +88,48 @@ class MorphableModel:
             offset = offset + alpha_exp @ self.expression_basis.flatten(1).to(alpha_exp)
         return self.mean.to(offset) + offset.unflatten(-1, self.mean.shape)
 
-    def coefficients(
-        self,
-        x,  # (..., N, 3) shapes in correspondence, head frame
-    ):  # (..., M + E) coefficients: identity in standard deviations, then activations of the expressions
-        "Return the least-squares coefficients of shapes: the orthogonal projection onto the model's span."
+    def coefficients(self, x):
+        """Return the least-squares coefficients of shapes: the orthogonal projection onto the model's span.
+
+        Args:
+            x: (..., N, 3) shapes in correspondence, head frame, in `units`.
+
+        Returns:
+            (..., M + E): coefficients of identity in standard deviations, then activations of the expressions.
+
+        Raises:
+            ValueError: another number of vertices than the model has.
+        """
         if x.shape[-2:] != self.mean.shape:
             raise ValueError(f"x (..., {len(self.mean)}, 3) expected, got {tuple(x.shape)}")
         B = torch.cat([self.basis, self.expression_basis]).flatten(1).to(x)
         return torch.linalg.solve(B @ B.T, ((x - self.mean.to(x)).flatten(-2) @ B.T).unsqueeze(-1)).squeeze(-1)
 
     def project(self, x):
-        "Return the model's closest face to each shape `x (..., N, 3)`: the best that an encoder could predict."
+        """Return the model's closest face to each shape: the best that an encoder could predict.
+
+        Args:
+            x: (..., N, 3) shapes in correspondence, head frame, in `units`.
+
+        Returns:
+            (..., N, 3) vertices.
+
+        Raises:
+            ValueError: another number of vertices than the model has.
+        """
         alpha = self.coefficients(x)
         return self.shape(*alpha.split([len(self.basis), len(self.expression_basis)], -1))
 
     def to(self, *args, **kwargs):
-        "Return the same model with `mean` and `basis` on another device or in another floating type."
+        """Return the same model on another device or in another floating-point type.
+
+        Args:
+            args: as in `torch.Tensor.to`, applied to the mean and to both bases.
+            kwargs: likewise.
+
+        Returns:
+            MorphableModel.
+        """
         arrays = ("mean", "basis", "expression_basis")
         return replace(self, **{k: getattr(self, k).to(*args, **kwargs) for k in arrays})
 
@@ -142,12 +193,25 @@ def principal_components(
 
 # %% ../../nbs/03_faces/02_morphable.ipynb #2e03b9f8
 def fit_morphable_model(
-    scans,  # (S, N, 3) shapes in correspondence, rigidly aligned
-    n_components,  # M
-    triangles,  # (T, 3)
-    **kwargs,  # landmarks, name, licence, units of the model
-):  # MorphableModel
-    "Return the PCA of scans in correspondence."
+    scans,
+    n_components,
+    triangles,
+    **kwargs,
+):
+    """Return the PCA of scans in correspondence as a model.
+
+    Args:
+        scans: (S, N, 3) shapes in correspondence, rigidly aligned.
+        n_components: M, number of components.
+        triangles: (T, 3) vertex indices, counter-clockwise seen from outside.
+        kwargs: other fields of the model: landmarks, name, licence, units.
+
+    Returns:
+        MorphableModel.
+
+    Raises:
+        ValueError: not scans of that shape, values that are not finite, or more components than the scans have.
+    """
     if scans.ndim != 3 or scans.shape[-1] != 3:
         raise ValueError(f"scans (S, N, 3) expected, got {tuple(scans.shape)}")
     if not torch.isfinite(scans).all():
@@ -160,10 +224,18 @@ def fit_morphable_model(
 
 # %% ../../nbs/03_faces/02_morphable.ipynb #ef11b36b
 def save_morphable_model(
-    path,  # .safetensors
-    model,  # MorphableModel
+    path,
+    model,
 ):
-    "Write a morphable model to one safetensors file, atomically."
+    """Write a morphable model to one safetensors file, atomically.
+
+    Args:
+        path: name of the file, with the suffix .safetensors.
+        model: MorphableModel.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     tensors = {k: getattr(model, k) for k in ("mean", "basis", "triangles", "variance_ratio")}
     about = {k: getattr(model, k) for k in ("landmarks", "name", "licence", "units")}
     if model.expression_names:
@@ -173,7 +245,18 @@ def save_morphable_model(
 
 
 def load_morphable_model(path):
-    "Read a morphable model; a missing, truncated or foreign file raises an error that names it."
+    """Read a morphable model that `save_morphable_model` wrote.
+
+    Args:
+        path: name of the file.
+
+    Returns:
+        MorphableModel on the CPU.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is truncated or of another kind; the message names it.
+    """
     names = ("mean", "basis", "triangles", "variance_ratio")
     tensors, metadata = load_tensors(path, "mrl.morphable", names)
     try:

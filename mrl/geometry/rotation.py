@@ -195,7 +195,7 @@ def unchecked_matrix_to_quaternion(
     q = unit_quaternion(torch.take_along_dim(rows, largest[..., None, None], -2)[..., 0, :])
     return torch.where(q[..., :1] < 0, -q, q)
 
-
+# %% ../../nbs/01_geometry/01_rotation.ipynb #8bdba680
 def matrix_to_quaternion(
     R: Tensor,  # (..., 3, 3) rotation matrix
 ) -> Tensor:  # (..., 4) unit quaternion with w >= 0
@@ -214,9 +214,19 @@ def _sinc(
 
 
 def axis_angle_to_quaternion(
-    axis_angle: Tensor,  # (..., 3) axis times angle in radians
-) -> Tensor:  # (..., 4) unit quaternion
-    "Quaternion of the rotation by `|axis_angle|` about `axis_angle`; smooth at zero."
+    axis_angle: Tensor,
+) -> Tensor:
+    """Return the unit quaternion of the rotation by `|axis_angle|` about `axis_angle`, smooth at zero.
+
+    Args:
+        axis_angle: (..., 3) axis times angle, radians.
+
+    Returns:
+        (..., 4) unit quaternions, w first.
+
+    Raises:
+        ValueError: not a floating-point tensor of shape (..., 3).
+    """
     check_shape("axis_angle", axis_angle, 3)
     square = (axis_angle / 2).square().sum(-1, keepdim=True)
     return torch.cat([1 - square / 2 * _sinc(square / 4) ** 2, _sinc(square) * axis_angle / 2], -1)

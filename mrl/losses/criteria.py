@@ -110,19 +110,54 @@ class Criterion(nn.Module):
         CRITERIA[name] = cls
 
     def draw(self, b):
-        "Return what the comparison needs besides its inputs, such as virtual cameras."
+        """Return what the comparison needs besides its inputs, such as virtual cameras.
+
+        Args:
+            b: Inputs.
+
+        Returns:
+            An object that `examine` and `compare` take as `drawn`, or None.
+        """
 
     def examine(self, b, drawn):
-        "Check all values with one read; return whether true points may be hidden, and what was drawn."
+        """Check all values with one read.
+
+        Args:
+            b: Inputs.
+            drawn: what `draw` returned.
+
+        Returns:
+            Whether true points may be hidden from a virtual camera, and `drawn`, mended if need be.
+
+        Raises:
+            ValueError: values that are not finite, or true poses that do not see the true points.
+        """
         judge(self, b, check_values(b, self.validate, asked=questions(self, b)))
         return False, drawn
 
     def compare(self, b, drawn, hidden, alpha_id_hat=None):
-        "Return the loss `(B,)` of every image and the weights `(B,)` of images, or None."
+        """Return the loss of every image and the weights of images.
+
+        Args:
+            b: Inputs.
+            drawn: what `examine` returned.
+            hidden: whether true points may be hidden from a virtual camera.
+            alpha_id_hat: (B, M) predicted coefficients of a 3DMM, or None.
+
+        Returns:
+            Losses (B,), and weights (B,) or None for equal weights.
+        """
         raise NotImplementedError
 
     def smallest(self, b):
-        "Return the loss of differences that are rounding errors, see `smallest_error`."
+        """Return the loss of differences that are rounding errors, see `smallest_error`.
+
+        Args:
+            b: Inputs.
+
+        Returns:
+            Scalar tensor.
+        """
         return torch.tensor(torch.finfo(b.x.dtype).tiny, dtype=b.x.dtype)
 
     def forward(self, x_hat, q_hat, t_hat, x, q, t, alpha_id_hat=None, *, K=None, weight=None):
@@ -149,12 +184,38 @@ class Criterion(nn.Module):
         return self.of_inputs(self.inputs(x_hat, q_hat, t_hat, x, q, t, K, weight), alpha_id_hat, K)
 
     def inputs(self, x_hat, q_hat, t_hat, x, q, t, K, weight) -> Inputs:
-        "Return the inputs in one form, with intrinsics if the loss needs them."
+        """Return the inputs in one form, with intrinsics if the loss needs them.
+
+        Args:
+            x_hat: (B, N, 3) or (N, 3) predicted points, in the predicted world, any unit of length.
+            q_hat: (B, 4) predicted rotations, camera-to-world, w first.
+            t_hat: (B, 3) predicted camera positions, unit of `x_hat`.
+            x: (B, N, 3) true points, in the true world.
+            q: (B, 4) true rotations, camera-to-world, w first.
+            t: (B, 3) true camera positions.
+            K: (3, 3) or (B, 3, 3) intrinsics, pixels; default: those of the criterion.
+            weight: (B,) weights of images or (B, N) of points, or None.
+
+        Returns:
+            Inputs.
+
+        Raises:
+            ValueError: shapes that do not fit, or no intrinsics although the loss needs them.
+        """
         K = (self.K if K is None else K) if self.needs_K else None
         return collect_inputs(x_hat, q_hat, t_hat, x, q, t, K, weight, self.needs_K)
 
     def of_inputs(self, b, alpha_id_hat=None, K=None):
-        "Return the loss of inputs in one form; `K` are the intrinsics that the caller gave, or None."
+        """Return the loss of inputs in one form.
+
+        Args:
+            b: Inputs.
+            alpha_id_hat: (B, M) predicted coefficients of a 3DMM, or None.
+            K: intrinsics that the caller gave, or None.
+
+        Returns:
+            Scalar tensor, or (B,) with `reduction="none"`.
+        """
         hidden, drawn = self.examine(b, self.draw(b))
         return reduce_images(*self.compare(b, drawn, hidden, alpha_id_hat), self.reduction, b.batch)
 
@@ -212,18 +273,65 @@ class CompositeLoss(Criterion):
     reduce_mean = None
 
     def image_parts(self, b, alpha_id_hat=None, K=None):
-        "Return the parts `(P, B)` in every image, weights `(B,)` of images or None, and the numbers of these parts."
+        """Return the parts in every image.
+
+        Args:
+            b: Inputs.
+            alpha_id_hat: (B, M) predicted coefficients of a 3DMM, or None.
+            K: intrinsics that the caller gave, or None.
+
+        Returns:
+            Parts (P, B), weights (B,) of images or None, and the list of the P numbers of these parts.
+
+        Raises:
+            ValueError: nothing is predicted, or values that are not finite.
+        """
         raise NotImplementedError
 
     def floor(self, b, which):
-        "Return the smallest values `(P,)` of the parts that are no rounding, or None."
+        """Return the smallest values of the parts that are no rounding errors.
+
+        Args:
+            b: Inputs.
+            which: the numbers of the P parts.
+
+        Returns:
+            (P,), or None if the combination takes no logarithms.
+        """
 
     def combine(self, parts, which=None, floor=None):
-        "Return the loss of the values `(P,)` of the parts, or `(B,)` of `(P, B)`; `which` are left if some are not."
+        """Return the loss of the values of the parts.
+
+        Args:
+            parts: (P,) means over the batch, or (P, B) in every image.
+            which: the numbers of the P parts; None: all.
+            floor: what the method `floor` returned.
+
+        Returns:
+            Scalar tensor, or (B,).
+        """
         raise NotImplementedError
 
     def parts(self, x_hat, q_hat, t_hat, x, q, t, alpha_id_hat=None, *, K=None, weight=None):
-        "Return the values `(P,)` of the parts that are predicted, means over the batch."
+        """Return the parts that are predicted, means over the batch.
+
+        Args:
+            x_hat: (B, N, 3) or (N, 3) predicted points, in the predicted world, any unit of length.
+            q_hat: (B, 4) predicted rotations, camera-to-world, w first.
+            t_hat: (B, 3) predicted camera positions, unit of `x_hat`.
+            x: (B, N, 3) true points, in the true world.
+            q: (B, 4) true rotations, camera-to-world, w first.
+            t: (B, 3) true camera positions.
+            alpha_id_hat: (B, M) predicted coefficients of a 3DMM, or None.
+            K: (3, 3) or (B, 3, 3) intrinsics, pixels; default: those of the criterion.
+            weight: (B,) weights of images or (B, N) of points, or None.
+
+        Returns:
+            (P,).
+
+        Raises:
+            ValueError: as `forward`.
+        """
         b = self.inputs(x_hat, q_hat, t_hat, x, q, t, K, weight)
         values, weight, _ = self.image_parts(b, alpha_id_hat, K)
         return reduce_images(values, weight)
@@ -261,10 +369,26 @@ def from_flat_cameras(
         float, Parameter("factor on the distance to the face, of all but the true camera", range=(0.2, 1e3))
     ] = 1.0,
     norm: Norm = "l1",
-    share_cameras=None,  # source -> source, see `criterion_of`
-    **context,  # other arguments of the constructor
-):  # a criterion
-    "Make a criterion with virtual cameras from flat parameters."
+    share_cameras=None,
+    **context,
+):
+    """Make a criterion with virtual cameras from flat parameters.
+
+    Args:
+        views: V, virtual cameras per image.
+        cameras: their source, a name of `VIRTUAL_CAMERAS`.
+        max_angle: largest angle from the true camera, degrees, of uniform cameras.
+        camera_distance: factor on the distance to the face, of all cameras but the true one.
+        norm: of the differences: "l1", "squared", "l2" or "huber".
+        share_cameras: a function source -> source, see `criterion_of`, or None.
+        context: other arguments of the constructor.
+
+    Returns:
+        A criterion of the class.
+
+    Raises:
+        ValueError: an unknown source or a value outside its range.
+    """
     source = virtual_cameras(cameras, math.radians(max_angle), camera_distance)
     if share_cameras is not None:
         source = share_cameras(source)
@@ -300,22 +424,39 @@ REDRAWS = 8
 
 
 class MultiviewReprojectionLoss(Criterion, name="mrl"):
-    "Multiview Reprojection Loss in pixels (Ramon et al. 2019), with virtual cameras drawn anew at every call."
+    """Multiview Reprojection Loss in pixels, with virtual cameras drawn anew at every call.
+
+    Args:
+        K: (3, 3) or (B, 3, 3) intrinsics of the images, pixels; None: they come with every call.
+        views: V, virtual cameras per image.
+        cameras: their source, a name of `VIRTUAL_CAMERAS` ("true+batch": the true camera and those of other images
+            of the batch), or a function (x, q, t, K, views, generator) -> K_v, q_v, t_v.
+        norm: of the differences: "l1", "squared", "l2" or "huber"; see `mrl.losses.functional.difference`.
+        generator: torch.Generator of the cameras, on the CPU; None: a count of the calls, on the device.
+        similarity: bring the prediction to the true depth, for weak perspective.
+        reduction: "mean" over images, "sum", or "none" for one value per image.
+        validate: True checks all values, "async" checks them without waiting for the device, False checks shapes only.
+
+    Raises:
+        ValueError: an unknown source, norm or reduction, or fewer than one view.
+
+    Source: Ramon et al. 2019, arXiv 1908.09001; norm "squared" is that of the authors' code.
+    """
 
     from_flat = classmethod(from_flat_cameras)
     needs_K = True
 
     def __init__(
         self,
-        K=None,  # (3, 3) or (B, 3, 3) intrinsics of the images, pixels; may instead come with every call
-        views=2,  # V, virtual cameras per image
-        cameras="true+batch",  # one of VIRTUAL_CAMERAS, or a function (x, q, t, K, views, generator) -> K_v, q_v, t_v
-        norm="l1",  # "l1" (the deck), "squared" (the authors' code), "l2" or "huber"
-        generator=None,  # torch.Generator of the cameras, on the CPU; None: a count of the calls, on the device
+        K=None,
+        views=2,
+        cameras="true+batch",
+        norm="l1",
+        generator=None,
         *,
-        similarity=False,  # bring the prediction to the true depth, for weak perspective
-        reduction="mean",  # "mean", "sum" or "none"
-        validate=True,  # True, "async" or False, see `check_values`
+        similarity=False,
+        reduction="mean",
+        validate=True,
     ):
         super().__init__(K, reduction=reduction, validate=validate)
         if views < 1:
@@ -376,7 +517,16 @@ def redraw(criterion: MultiviewReprojectionLoss, b: Inputs, drawn: Draw) -> Draw
 
 # %% ../../nbs/02_losses/03_criteria.ipynb #e9f840f5
 class ReprojectionLoss(Criterion, name="reprojection"):
-    "Single-view reprojection in the true camera, pixels; see `reprojection`."
+    """Reprojection error in the true camera, pixels; see `reprojection`.
+
+    Args:
+        K: (3, 3) or (B, 3, 3) intrinsics of the images, pixels; None: they come with every call.
+        norm: of the differences: "l1", "squared", "l2" or "huber"; see `mrl.losses.functional.difference`.
+        reduction: "mean" over images, "sum", or "none" for one value per image.
+        validate: True checks all values, "async" checks them without waiting for the device, False checks shapes only.
+
+    Source: Ramon et al. 2019, arXiv 1908.09001, with one view.
+    """
 
     needs_K = True
 
@@ -404,7 +554,16 @@ class ReprojectionLoss(Criterion, name="reprojection"):
 
 # %% ../../nbs/02_losses/03_criteria.ipynb #7cdc04d2
 class GeometricAlignmentLoss(Criterion, name="geometric_alignment"):
-    "Camera-frame distance in the unit of `x`; see `geometric_alignment`."
+    """Distance of true and predicted points in their camera frames, in the unit of `x`; see `geometric_alignment`.
+
+    Args:
+        norm: of the differences: "l1", "squared", "l2" or "huber"; see `mrl.losses.functional.difference`.
+        reading: convention in which `q` and `t` are read: "camera-to-world", or "world-to-camera" (the authors' code).
+        reduction: "mean" over images, "sum", or "none" for one value per image.
+        validate: True checks all values, "async" checks them without waiting for the device, False checks shapes only.
+
+    Source: Ramon et al. 2019, arXiv 1908.09001.
+    """
 
     def __init__(
         self,
@@ -430,7 +589,15 @@ class GeometricAlignmentLoss(Criterion, name="geometric_alignment"):
 
 # %% ../../nbs/02_losses/03_criteria.ipynb #54f9dc13
 class PixelAlignmentLoss(Criterion, name="pixel_alignment"):
-    "Camera-frame distance in pixels; see `pixel_alignment`."
+    """Distance of true and predicted points in their camera frames, scaled to pixels; see `pixel_alignment`.
+
+    Args:
+        K: (3, 3) or (B, 3, 3) intrinsics of the images, pixels; None: they come with every call.
+        depth_weight: weight of differences along the optical axis.
+        norm: of the differences: "l1", "squared", "l2" or "huber"; see `mrl.losses.functional.difference`.
+        reduction: "mean" over images, "sum", or "none" for one value per image.
+        validate: True checks all values, "async" checks them without waiting for the device, False checks shapes only.
+    """
 
     needs_K = True
 
@@ -454,7 +621,19 @@ class PixelAlignmentLoss(Criterion, name="pixel_alignment"):
 
 # %% ../../nbs/02_losses/03_criteria.ipynb #de657646
 class MultiTermLoss(CompositeLoss, name="multi_term"):
-    "`L_x + alpha L_q + beta L_t + gamma ||alpha_id||^2`; see `multi_term`."
+    """Weighted sum `L_x + alpha L_q + beta L_t + gamma ||alpha_id||^2`; see `multi_term`.
+
+    Args:
+        alpha: weight of the rotation term, in the unit of `x`.
+        beta: weight of the translation term, without unit.
+        gamma: weight of the squared coefficients of the 3DMM, in the unit of `x`.
+        norm: of the differences: "l1", "squared", "l2" or "huber"; see `mrl.losses.functional.difference`.
+        translation: frame in which camera positions are compared: "world" or "camera".
+        reduction: "mean" over images, "sum", or "none" for one value per image.
+        validate: True checks all values, "async" checks them without waiting for the device, False checks shapes only.
+
+    Source: the baseline of Ramon et al. 2019, arXiv 1908.09001.
+    """
 
     gauge_invariant = False
 
@@ -523,9 +702,22 @@ class HomographyLoss(Criterion, name="homography"):
 
 # %% ../../nbs/02_losses/03_criteria.ipynb #477aec25
 class HomoscedasticLoss(CompositeLoss, name="homoscedastic"):
-    """Multi-term loss with learned weights (Kendall and Cipolla 2017, Eq. 7); see `terms`.
+    """Multi-term loss with learned weights; see `terms`.
 
     Give its parameter `log_scale` to the optimiser, without weight decay.
+
+    Args:
+        alpha: initial weight of the rotation term, in the unit of `x`.
+        beta: initial weight of the translation term, without unit.
+        norm: of the differences: "l1", "squared", "l2" or "huber"; see `mrl.losses.functional.difference`.
+        translation: frame in which camera positions are compared: "world" or "camera".
+        reduction: "mean" over images, "sum", or "none" for one value per image.
+        validate: True checks all values, "async" checks them without waiting for the device, False checks shapes only.
+
+    Raises:
+        ValueError: an initial weight that is not positive.
+
+    Source: Kendall and Cipolla 2017, arXiv 1704.00390, Eq. 7.
     """
 
     gauge_invariant = False
@@ -560,8 +752,14 @@ class HomoscedasticLoss(CompositeLoss, name="homoscedastic"):
 class LogTermsLoss(CompositeLoss, name="log_terms"):
     """`log L_x + log L_q + log L_t`: the homoscedastic loss with the best weights at every step; see `terms`.
 
-    What is not predicted is left out. In distributed training, pass a function that averages a tensor over all
-    processes as `reduce_mean`.
+    What is not predicted is left out.
+
+    Args:
+        norm: of the differences: "l1", "squared", "l2" or "huber"; see `mrl.losses.functional.difference`.
+        translation: frame in which camera positions are compared: "world" or "camera".
+        reduce_mean: in distributed training, a function that averages a tensor over all processes.
+        reduction: "mean" over images, "sum", or "none" for one value per image.
+        validate: True checks all values, "async" checks them without waiting for the device, False checks shapes only.
     """
 
     gauge_invariant = False
@@ -717,24 +915,40 @@ class Disentangled(CompositeLoss):
     """The sum of a criterion's values for shape, rotation and translation, each with the truth of the others.
 
     What is not predicted (None, or the truth itself) is left out.
+
+    Args:
+        criterion: a gauge-invariant criterion.
+        parts: 2 for shape and pose, 3 for shape, rotation, and translation in the camera frame.
+        logarithms: add the logarithms of the parts.
+        balance: what combines the parts, a name of `BALANCES`; empty: the weighted sum.
+        part_weights: weights of the parts in the sum, comma-separated; empty: all 1.
+        reduce_mean: in distributed training, a function that averages a tensor over all processes.
+        shared_cameras: draw virtual cameras once for all parts.
+        reduction: "mean" over images, "sum", or "none" for one value per image.
+        validate: True checks all values, "async" checks them without waiting for the device, False checks shapes only.
+
+    Raises:
+        ValueError: a criterion that is not gauge-invariant, or arguments that exclude each other.
+
+    Source: Simonelli et al. 2019, arXiv 1905.12365, for a loss of 3D boxes.
     """
 
     gauge_invariant = False
 
     def __init__(
         self,
-        criterion,  # a gauge-invariant criterion
+        criterion,
         parts: Annotated[
             int, Parameter("2: shape, pose; 3: shape, rotation, translation in the camera frame", range=(2, 3))
         ] = 3,
         logarithms: Annotated[bool, Parameter("add the logarithms of the parts")] = False,
         balance: Annotated[str, Parameter("what combines the parts, a name of BALANCES; empty: the weighted sum")] = "",
         part_weights: Annotated[str, Parameter("weights of the parts in the sum, comma-separated; empty: 1")] = "",
-        reduce_mean=None,  # in distributed training, a function that averages a tensor over all processes
+        reduce_mean=None,
         *,
-        shared_cameras=False,  # draw virtual cameras once for all parts
-        reduction="mean",  # "mean", "sum" or "none"
-        validate=True,  # True, "async" or False, see `check_values`
+        shared_cameras=False,
+        reduction="mean",
+        validate=True,
     ):
         super().__init__(reduction=reduction, validate=validate)
         if not getattr(criterion, "gauge_invariant", True):
@@ -790,6 +1004,18 @@ class LogMultiviewReprojectionLoss(Disentangled, name="log_mrl"):
     """Disentangled log-MRL: the sum of the logarithms of MRL for shape, rotation and translation.
 
     Each part has the truth of the others, in the same virtual cameras. At the truth it is the logarithm of rounding.
+
+    Args:
+        K: (3, 3) or (B, 3, 3) intrinsics of the images, pixels; None: they come with every call.
+        views: V, virtual cameras per image.
+        cameras: their source, a name of `VIRTUAL_CAMERAS` ("true+batch": the true camera and those of other images
+            of the batch), or a function (x, q, t, K, views, generator) -> K_v, q_v, t_v.
+        norm: of the differences: "l1", "squared", "l2" or "huber"; see `mrl.losses.functional.difference`.
+        generator: torch.Generator of the cameras, on the CPU; None: a count of the calls, on the device.
+        reduce_mean: in distributed training, a function that averages a tensor over all processes.
+        similarity: bring the prediction to the true depth, for weak perspective.
+        reduction: "mean" over images, "sum", or "none" for one value per image.
+        validate: True checks all values, "async" checks them without waiting for the device, False checks shapes only.
     """
 
     at_truth = -math.inf
@@ -797,14 +1023,14 @@ class LogMultiviewReprojectionLoss(Disentangled, name="log_mrl"):
 
     def __init__(
         self,
-        K=None,  # this and the next four as in `MultiviewReprojectionLoss`
+        K=None,
         views=2,
         cameras="true+batch",
         norm="l1",
         generator=None,
-        reduce_mean=None,  # in distributed training, a function that averages a tensor over all processes
+        reduce_mean=None,
         *,
-        similarity=False,  # this and the next two as in `MultiviewReprojectionLoss`
+        similarity=False,
         reduction="mean",
         validate=True,
     ):

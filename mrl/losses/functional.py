@@ -424,23 +424,48 @@ def given_views(b: Inputs, K, q_v, t_v):  # Views, and what has to be finite
 
 # %% ../../nbs/02_losses/01_functional.ipynb #1d81d478
 def multiview_reprojection(
-    x_hat,  # (..., N, 3) predicted points, predicted world
-    q_hat,  # (..., 4) or (..., 3, 3) predicted rotation, camera-to-world
-    t_hat,  # (..., 3) predicted camera position
-    x,  # (..., N, 3) or (N, 3) true points, true world
-    q,  # (..., 4) or (..., 3, 3) true rotation, camera-to-world
-    t,  # (..., 3) true camera position
-    K,  # (3, 3), (..., 3, 3) or (..., V, 3, 3) intrinsics of the virtual cameras, pixels
-    q_v,  # (..., V, 4) virtual rotations, camera-to-world in the true world
-    t_v,  # (..., V, 3) virtual positions
-    norm="l1",  # "l1", "squared", "l2" or "huber", see `difference`
+    x_hat,
+    q_hat,
+    t_hat,
+    x,
+    q,
+    t,
+    K,
+    q_v,
+    t_v,
+    norm="l1",
     *,
-    weight=None,  # (...) of images or (..., N) of points; 0 ignores what may be NaN
-    reduction="mean",  # "mean", "sum" or "none" (one value per image), see `reduce_images`
-    similarity=False,  # bring the prediction to the true depth, for weak perspective
-    validate=True,  # True, "async" or False, see `check_values`
-):  # scalar, or (...): pixels, mean over views, points and both coordinates
-    "Return the Multiview Reprojection Loss with given virtual cameras (Ramon et al. 2019, arXiv 1908.09001)."
+    weight=None,
+    reduction="mean",
+    similarity=False,
+    validate=True,
+):
+    """Return the Multiview Reprojection Loss with given virtual cameras.
+
+    Args:
+        x_hat: (..., N, 3) predicted points, in the predicted world, any unit of length.
+        q_hat: (..., 4) or (..., 3, 3) predicted rotation, camera-to-world.
+        t_hat: (..., 3) predicted camera position, unit of `x_hat`.
+        x: (..., N, 3) or (N, 3) true points, in the true world.
+        q: (..., 4) or (..., 3, 3) true rotation, camera-to-world.
+        t: (..., 3) true camera position.
+        K: (3, 3), (..., 3, 3) or (..., V, 3, 3) intrinsics of the virtual cameras, pixels.
+        q_v: (..., V, 4) virtual rotations, camera-to-world in the true world.
+        t_v: (..., V, 3) virtual camera positions in the true world.
+        norm: of the differences: "l1", "squared", "l2" or "huber", see `difference`.
+        weight: (...) of images or (..., N) of points, or None; points of weight 0 may be NaN.
+        reduction: "mean" over images, "sum", or "none" for one value per image.
+        similarity: bring the prediction to the true depth, for weak perspective.
+        validate: True, "async" or False, see `check_values`.
+
+    Returns:
+        Pixels, the mean over views, points and both coordinates: a scalar, or (...) with `reduction="none"`.
+
+    Raises:
+        ValueError: shapes that do not fit, values that are not finite, or an unknown norm or reduction.
+
+    Source: Ramon et al. 2019, arXiv 1908.09001.
+    """
     b = collect_inputs(x_hat, q_hat, t_hat, x, q, t, weight=weight)
     views, more = given_views(b, K, q_v, t_v)
     hidden, _ = look_through(b, views, more, validate)

@@ -138,14 +138,30 @@ def _in_box(run, picture, focal, exif, doubt, box, points, looks, refine):
 
 
 def reconstruct(
-    run,  # mrl.training.run.Run
-    image,  # path, or (H, W, 3) uint8 RGB
-    focal=None,  # pixels; default: EXIF where a path is given and it says, else guessed, see `focal_length`
-    box=None,  # (left, top, right, bottom) of the face, hairline to below the chin, pixels; default: `detect_face`
-    looks=2,  # crops that the network sees, each after the first around what it predicted from the one before
-    refine=False,  # whether pose and shape are refined with the points of Face Mesh
-):  # Reconstruction
-    "Return the largest face in a picture. ValueError: no face found, not a box, not an image; files are named."
+    run,
+    image,
+    focal=None,
+    box=None,
+    looks=2,
+    refine=False,
+):
+    """Reconstruct the largest face in a picture.
+
+    Args:
+        run: Run of the network.
+        image: path, or (H, W, 3) uint8 RGB.
+        focal: focal length, pixels; None: from EXIF if a path is given and EXIF has it, else guessed, see
+            `focal_length`.
+        box: (left, top, right, bottom) of the face from the hairline to below the chin, pixels; None: `detect_face`.
+        looks: number of crops that the network sees; each after the first is cut around the last prediction.
+        refine: refine pose and shape with the points of Face Mesh.
+
+    Returns:
+        Reconstruction.
+
+    Raises:
+        ValueError: no face found, not a box, or not an image; the message names the file.
+    """
     picture, exif, doubt, name = _open(image)
     try:
         if box is None:

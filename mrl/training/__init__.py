@@ -5,6 +5,7 @@ from mrl import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
+        "heads": ("HEADS", "texture_places"),
         "network": ("Prediction", "Reconstructor"),
         "metrics": ("METRICS", "control_predictions", "image_metrics", "summarize"),
         "configuration": ("TrainConfig", "config_from"),

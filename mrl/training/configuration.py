@@ -10,7 +10,7 @@ __all__ = ['AUGMENTATIONS', 'RENDERED', 'within', 'one_of', 'limits', 'wrong_los
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from ..io.parameters import check_fields, check_parameters
+from ..io.parameters import check_fields, check_parameters, document_fields
 from ..losses import CRITERIA, criterion_of, flat_parameters, loss_parameters
 
 # %% ../../nbs/06_training/03_configuration.ipynb #4698019d
@@ -79,6 +79,8 @@ def conflicts(config):
         (c.setting == "photo" and depth, "setting='photo' decides near and far: leave them out"),
         (c.setting == "photo" and c.face_model != "anny", "setting='photo' goes with face_model='anny'"),
         (c.image_size % 32, f"image_size must be a multiple of 32, got {c.image_size}"),
+        (c.map_size & (c.map_size - 1), f"map_size must be a power of two, got {c.map_size}"),
+        (c.map_size != TrainConfig.map_size and c.geometry != "uv", "map_size goes with geometry='uv'"),
         (c.weights != "none" and c.width != 1 and not light, 'weights="imagenet" goes with width 1.0'),
         (few, f"batch_size: expected at most n_images={c.n_images}, got {c.batch_size}"),
         (decided, f"data={c.data!r} decides {', '.join(RENDERED)}: leave them out"),
@@ -111,33 +113,37 @@ def check_config(config):
         object.__setattr__(config, "without", DataConfig(**rendered).without)
 
 # %% ../../nbs/06_training/03_configuration.ipynb #e4cdd9d4
+@document_fields
 @dataclass(frozen=True)
 class TrainConfig:
-    "Everything that decides a training run. Defaults are what `make train` does on two CPU cores."
+    """Everything that decides a training run. Defaults are what `make train` does on two CPU cores.
+
+    ValueError names a parameter of another type, outside its range, or one that excludes another.
+    """
 
     run: str = ""  # name of the folder in results/; "" names it after loss, face model and seed
     loss: str = "mrl"  # a name of mrl.losses.CRITERIA: mrl, log_mrl, reprojection, ... (02_losses/03_criteria)
     views: int = 2  # virtual cameras per image (mrl)
-    cameras: str = "true+batch"  # where they come from (mrl): true+batch, batch, uniform or true+uniform
+    cameras: str = "true+batch"  # source of the virtual cameras (mrl): true+batch, batch, uniform or true+uniform
     max_angle: float = 180.0  # degrees from the true camera (mrl with uniform cameras)
     camera_distance: float = 1.0  # factor on the distance of virtual cameras to the face, except the true one (mrl)
-    norm: str = "l1"  # l1 (the deck), squared (the authors' code), l2 or huber
+    norm: str = "l1"  # of the differences: l1 (the paper), squared (the authors' code), l2 or huber
     disentangled: bool = False  # sum the loss over parts, each with the truth of the others (mrl.losses.Disentangled)
     parts: int = 2  # of a disentangled loss: 2 shape and pose, 3 shape, rotation and translation
     logarithms: bool = False  # add the logarithms of the parts of a disentangled loss
     balance: str = ""  # what combines the parts of a disentangled loss (mrl.losses.BALANCES); "": their weighted sum
     part_weights: str = ""  # of the parts of a disentangled loss in their sum, comma-separated; "": equal
-    reading: str = "camera-to-world"  # of poses (geometric_alignment); the authors' code reads world-to-camera
+    reading: str = "camera-to-world"  # convention of the poses (geometric_alignment); or world-to-camera
     alpha: float = 100.0  # weight of the rotation term (multi_term; homoscedastic: initial)
     beta: float = 0.1  # weight of the translation term, per unit (multi_term; homoscedastic: initial)
     gamma: float = 0.0  # weight of ||alpha_id||^2 (multi_term)
     translation: str = "world"  # frame of the translation term: world or camera (multi_term, homoscedastic, log_terms)
-    depth_weight: float = 1.0  # of differences along the optical axis (pixel_alignment)
+    depth_weight: float = 1.0  # weight of differences along the optical axis (pixel_alignment)
     unit: float = within(1.0, 1e-6, 1e6)  # mm per unit of length of the geometry that the loss is given (1000: metres)
     focal: float = within(1.0, 1e-6, 1e6)  # factor on the focal lengths that the loss is given
     face_model: str = "anny"  # anny, ict, bfm, flame, sfm, or a path: a model's file, a folder of scans, a population
     data: str = ""  # folder of a finished data set; "": one is rendered from image_size and the parameters in RENDERED
-    setting: str = one_of("study", ("study", "photo"))  # photo: expressions, wide poses (mrl.data.configuration.PHOTO)
+    setting: str = one_of("study", ("study", "photo"))  # or photo: expressions, wide poses (mrl.data.configuration)
     n_images: int = within(20_000, 1, 10**8)  # images to render
     image_size: int = within(64, 32, 1024)  # side of the images, px, a multiple of 32
     data_seed: int = within(0, 0, 2**31)  # seed of the data set
@@ -147,14 +153,16 @@ class TrainConfig:
     leave_out: str = ""  # people left out of training, by a label: age>55; they stay in validation and test
     n_components: int = within(64, 1, 10_000)  # coefficients of the 3DMM (all, if the face model has fewer)
     augment: str = ""  # changes of the training batches, comma-separated: mirror, photometric, photo
-    encoder: str = one_of("vgg16", ("vgg16", "efficientnet_lite0"))  # vgg16 is the deck's
-    width: float = within(0.25, 0.01, 4)  # share of VGG16's channels; 1.0 is the deck's encoder
+    encoder: str = one_of("vgg16", ("vgg16", "efficientnet_lite0"))  # vgg16 (the paper) or efficientnet_lite0
+    geometry: str = one_of("model", ("model", "vertices", "uv"))  # head of the shape: 3DMM, vertices, position map
+    map_size: int = within(64, 8, 256)  # side of the position map, px, a power of two (uv)
+    width: float = within(0.25, 0.01, 4)  # share of VGG16's channels; 1.0 is the paper's encoder
     batch_norm: bool = True  # batch normalisation in the encoder
-    weights: str = one_of("none", ("none", "imagenet"))  # initial ones; imagenet: vgg16 needs width 1.0 and internet
-    vertices: int = within(2500, 3, 10**6)  # of the loss, spread evenly (all, if there are fewer); metrics use all
+    weights: str = one_of("none", ("none", "imagenet"))  # initial ones of the encoder (imagenet: internet, width 1.0)
+    vertices: int = within(2500, 3, 10**6)  # vertices that the loss sees, spread evenly; metrics use all
     steps: int = within(2250, 1, 10**9)  # optimiser steps
     batch_size: int = within(64, 2, 10**6)  # images per step
-    optimiser: str = one_of("adamw", ("adamw", "sgd"))  # sgd: with a momentum of 0.9
+    optimiser: str = one_of("adamw", ("adamw", "sgd"))  # adamw, or sgd with a momentum of 0.9
     lr: float = within(1e-3, 1e-12, 1e38)  # peak learning rate, warmed up and decayed by a cosine
     weight_decay: float = within(1e-2, 0, 1e3)  # of the network
     clip: float = within(0.0, 0, 1e38)  # gradients are scaled down to this norm; 0: never

@@ -16,6 +16,7 @@ from torch import nn
 
 from ..geometry.camera import crop_to_pose, matmul
 from ..geometry.rotation import normalize_quaternion
+from .heads import HEADS
 
 # %% ../../nbs/06_training/01_network.ipynb #0062751d
 LAYOUT_D = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
@@ -132,35 +133,65 @@ def make_encoder(name, size, width, batch_norm, weights):
 
 # %% ../../nbs/06_training/01_network.ipynb #0d4bb171
 class Prediction(NamedTuple):
-    "The prediction of a `Reconstructor`. Every criterion takes its first three fields."
+    """The prediction of a `Reconstructor`. Every criterion takes its first three fields.
 
-    x_hat: torch.Tensor  # (B, N, 3) vertices, head frame, mm
-    q_hat: torch.Tensor  # (B, 4) camera-to-world rotation
-    t_hat: torch.Tensor  # (B, 3) camera position, head frame, mm
-    alpha_id_hat: torch.Tensor  # (B, M) coefficients of identity, standard deviations
-    alpha_exp_hat: torch.Tensor | None = None  # (B, E) activations of expressions, 0 none to 1 full
+    Args:
+        x_hat: (B, N, 3) vertices, head frame, mm.
+        q_hat: (B, 4) rotation, camera-to-world, w first.
+        t_hat: (B, 3) camera position, head frame, mm.
+        alpha_id_hat: (B, M) coefficients of identity, standard deviations.
+        alpha_exp_hat: (B, E) activations of expressions, 0 none to 1 full; None: of a network without expressions.
+    """
+
+    x_hat: torch.Tensor
+    q_hat: torch.Tensor
+    t_hat: torch.Tensor
+    alpha_id_hat: torch.Tensor
+    alpha_exp_hat: torch.Tensor | None = None
 
 # %% ../../nbs/06_training/01_network.ipynb #e01158ab
 class Reconstructor(nn.Module):
-    "A network from images of faces and their intrinsics to a `Prediction`: encoder, heads and morphable model."
+    """A network from images of faces and their intrinsics to a `Prediction`: encoder, heads and morphable model.
+
+    Args:
+        morphable: MorphableModel whose coefficients the network predicts.
+        t_crop_mean: (3,) mean of `t_crop` over the training images.
+        t_crop_sd: (3,) its standard deviation.
+        size: side of the images, pixels, a multiple of 32.
+        width: share of VGG16's channels.
+        batch_norm: batch normalisation in the encoder.
+        weights: initial weights of the encoder: None (random) or "imagenet".
+        bf16: run the convolutions in bfloat16.
+        encoder: "vgg16" or "efficientnet_lite0".
+        expressions: (2, E) mean and standard deviation of the activations over the training images; None: 0 and 1.
+        geometry: head of the shape, a name of `mrl.training.heads.HEADS`: "model", "vertices" or "uv".
+        places: (N, k, 2) of the vertices in the position map, `mrl.training.heads.texture_places` ("uv").
+        map_size: side of the position map, pixels ("uv").
+
+    Source: the encoder and the regression of coefficients and pose are those of Ramon et al. 2019, arXiv 1908.09001.
+    """
 
     def __init__(
         self,
-        morphable,  # MorphableModel
-        t_crop_mean,  # (3,) mean of `t_crop` over the training images
-        t_crop_sd,  # (3,) its standard deviation
+        morphable,
+        t_crop_mean,
+        t_crop_sd,
         size=64,
         width=0.25,
         batch_norm=True,
-        weights=None,  # of the encoder: None or "imagenet"
-        bf16=False,  # run the convolutions in bfloat16
-        encoder="vgg16",  # or efficientnet_lite0
-        expressions=None,  # (2, E) mean and standard deviation of the activations over the training images
+        weights=None,
+        bf16=False,
+        encoder="vgg16",
+        expressions=None,
+        geometry="model",
+        places=None,
+        map_size=64,
     ):
         super().__init__()
         E = len(morphable.expression_basis)
         self.encoder = make_encoder(encoder, size, width, batch_norm, weights)
-        self.heads = nn.Linear(self.encoder.n_features, len(morphable.basis) + 7 + E)
+        self.geometry = HEADS[geometry](morphable, self.encoder.n_features, places, map_size)
+        self.heads = nn.Linear(self.encoder.n_features, self.geometry.n_inputs + 7 + E)
         nn.init.zeros_(self.heads.weight)
         nn.init.zeros_(self.heads.bias)
         self.register_buffer("mean", morphable.mean)
@@ -182,29 +213,41 @@ class Reconstructor(nn.Module):
             "batch_norm": batch_norm,
             "n_components": len(morphable.basis),
             "encoder": encoder,
+            "geometry": geometry,
+            "map_size": map_size,
         }
 
-    def forward(
-        self,
-        images,  # (B, 3, size, size) uint8
-        K,  # (B, 3, 3) intrinsics, pixels of these images
-    ):  # Prediction
-        "Predict faces and cameras. ValueError for images of another size or type, FloatingPointError if not finite."
+    def forward(self, images, K):
+        """Predict faces and cameras.
+
+        Args:
+            images: (B, 3, size, size) uint8, RGB.
+            K: (B, 3, 3) intrinsics, pixels of these images.
+
+        Returns:
+            Prediction.
+
+        Raises:
+            ValueError: images of another size or type.
+            FloatingPointError: the prediction is not finite.
+        """
         if images.dtype != torch.uint8 or images.shape[1:] != (3, self.size, self.size):
             raise ValueError(
                 f"images (B, 3, {self.size}, {self.size}) uint8 expected, got {tuple(images.shape)} {images.dtype}"
             )
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
             images = images.to(memory_format=torch.channels_last).float() / 255
-            out = self.heads(self.encoder((images - self.pixel_mean) / self.pixel_sd))
+            features = self.encoder((images - self.pixel_mean) / self.pixel_sd)
+            out = self.heads(features)
         if not out.detach().abs().amax() < 1e15:  # false for NaN, too
             raise FloatingPointError("the network's output is not finite, or beyond 1e15")
-        sizes = [len(self.basis), 4, 3, len(self.expression_basis)]
-        alpha_id, q, t_crop, alpha_exp = out.float().split(sizes, -1)
+        sizes = [self.geometry.n_inputs, 4, 3, len(self.expression_basis)]
+        inputs, q, t_crop, alpha_exp = out.float().split(sizes, -1)
         alpha_exp = self.expressions[0] + self.expressions[1] * alpha_exp
         q_crop = normalize_quaternion(q + self.frontal)
         q_hat, t_hat = crop_to_pose(q_crop, self.t_crop_mean + self.t_crop_sd * t_crop, K, self.size)
-        x_hat = self.mean + matmul(alpha_id, self.basis).unflatten(-1, self.mean.shape)
+        offset, alpha_id = self.geometry(inputs, features.float(), self.basis)
+        x_hat = self.mean + offset.unflatten(-1, self.mean.shape)
         if len(self.expression_basis):
             x_hat = x_hat + matmul(alpha_exp, self.expression_basis).unflatten(-1, self.mean.shape)
         if not torch.isfinite(x_hat.detach().sum() + t_hat.detach().sum()):
