@@ -406,7 +406,12 @@ def draws(cell):
         return False
     last = ([None] + ast.parse(text).body)[-1]
     names = {getattr(n, "id", None) or getattr(n, "attr", "") for n in ast.walk(last)} if last else set()
-    return isinstance(last, ast.Expr) and any(n in ("show", "markdown_table") or n.endswith("_figure") for n in names)
+    is_check = isinstance(last, ast.Expr) and re.match(r"test_|raises|close", ast.unparse(last))
+    return (
+        isinstance(last, ast.Expr)
+        and not is_check
+        and any(n in ("show", "markdown_table") or n.endswith("_figure") for n in names)
+    )
 
 
 NOT_EXECUTED = {  # they need data that is not here, or hours; `photo` shows the reader's own photograph
