@@ -5,7 +5,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from execution import EXECUTED, execute
 from hypothesis import settings
+
+from mrl.io.processes import sole_owner
 
 # Notebooks that tests execute draw no pictures of their figures, 3 s each, unless a test deletes this variable.
 os.environ["IN_TEST"] = "1"
@@ -36,10 +39,30 @@ def optional_data():
 
 
 @pytest.fixture(scope="session")
-def datasets(tmp_path_factory):
-    "A folder for data sets that tests only read: what several of them need is rendered once, whoever is first."
+def shared(tmp_path_factory):
+    "A folder that the workers of pytest share."
     folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:  # the folder above is that of all workers; a second builder waits
-        folder = folder.parent
-    (folder / "datasets").mkdir(exist_ok=True)
-    return folder / "datasets"
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def datasets(shared):
+    "A folder for data sets that tests only read: what several of them need is rendered once, whoever is first."
+    (shared / "datasets").mkdir(exist_ok=True)
+    return shared / "datasets"
+
+
+@pytest.fixture(scope="session")
+def executed(shared, datasets):
+    "A function that returns the home of a notebook of EXECUTED, with out.ipynb, which is executed once for all tests."
+
+    def find(name):
+        home = shared / "executed" / name
+        home.mkdir(parents=True, exist_ok=True)
+        with sole_owner(shared / "executed" / f"{name}.lock"):  # the other worker waits
+            if not (home / "out.ipynb").exists():
+                (home / "datasets").symlink_to(datasets)
+                execute(name, home, *EXECUTED[name])
+        return home
+
+    return find

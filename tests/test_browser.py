@@ -28,15 +28,6 @@ FLAGS = (
     "--disable-component-update --disable-sync "
     "--use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader"
 )  # the last line draws WebGL without a GPU
-TWO = "study/long/mrl-0,study/long/camera-alpha1000-beta1-gamma0-0"
-NOTEBOOKS = [  # name, parameters, sliders to move, meshes in space, whether figures have pictures as well
-    ("10_show/02_explorers", {}, ["depth (mm)", "shape 1 (sd)"], 3, False),
-    ("pose_robustness", {"run": TWO, "poses": "60,90"}, [], 6, True),
-    ("face_diversity", {"run": TWO, "explore": True}, ["shape 1 (sd)"], 5, False),
-]
-WITH_PICTURES = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None, "id": "pictures"} | {
-    "source": 'import os\nos.environ.pop("IN_TEST")'  # see conftest.py
-}
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need the package playwright")
 pytestmark = [
@@ -127,22 +118,24 @@ def until(condition, what, seconds=180):
         time.sleep(0.2)
 
 
-def run_all(page, lab, name, parameters, pictures):
-    "Open a copy of a notebook with these parameters, without the cell that exports modules, and run it from the menu."
+def open_notebook(page, lab, name, notebook):
+    "Open a copy of a notebook in JupyterLab, and nothing else."
     url, folder = lab
+    path = folder / f"{name}.ipynb"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(notebook))
+    page.goto(f"{url}/lab/tree/{name}.ipynb?reset")
+    page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for()
+
+
+def run_all(page, lab, name):
+    "Open a copy of a notebook, without the cell that exports modules, and run it from the menu."
     notebook = json.loads((ROOT / "nbs" / f"{name}.ipynb").read_text())
     notebook["cells"] = [c for c in notebook["cells"] if "nbdev_export()" not in "".join(c["source"])]
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
             cell["outputs"] = []  # what is seen afterwards is what was run
-        if "parameters" in cell["metadata"].get("tags", []):
-            cell["source"] = ["".join(cell["source"]), "".join(f"\n{k} = {v!r}" for k, v in parameters.items())]
-    notebook["cells"] = [WITH_PICTURES] * pictures + notebook["cells"]
-    path = folder / f"{name}.ipynb"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(notebook))
-    page.goto(f"{url}/lab/tree/{name}.ipynb?reset")  # and nothing else
-    page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for()
+    open_notebook(page, lab, name, notebook)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
 
@@ -165,20 +158,26 @@ def is_drawn(image):
     return len(colours) > 500 and counts.max() < 0.99 * counts.sum()
 
 
-@pytest.mark.parametrize(("name", "parameters", "sliders", "meshes", "pictures"), NOTEBOOKS)
-def test_notebook(page, lab, name, parameters, sliders, meshes, pictures):
-    run_all(page, lab, name, parameters, pictures)
+def wait_for_meshes(page, meshes, pictures=False):
+    "Wait until so many meshes are drawn; a figure with a stored picture becomes one to turn under the mouse."
     scenes, woken = page.locator(".gl-container canvas"), []
 
-    def meshes_shown():  # a figure with a stored picture becomes one to turn under the mouse; pictures arrive late
+    def shown():  # pictures arrive late
         for picture in page.locator(".plot-img").all():
             woken.append(picture.dispatch_event("mouseenter", timeout=5_000))
         return scenes.count() == meshes
 
-    until(meshes_shown, f"{meshes} meshes are there")
+    until(shown, f"{meshes} meshes are there")
     assert woken or not pictures
     for scene in scenes.all():
         until(lambda: is_drawn(pixels(scene)), "a mesh is drawn", 30)
+
+
+def test_sliders(page, lab):
+    "A notebook of explorers, run in JupyterLab: sliders change numbers and meshes."
+    name, sliders = "10_show/02_explorers", ["depth (mm)", "shape 1 (sd)"]
+    run_all(page, lab, name)
+    wait_for_meshes(page, 3)
     for label in sliders:
         slider = page.locator(".widget-slider").filter(has=page.get_by_text(label, exact=True))
         output = page.locator(".jp-OutputArea-output").filter(has=slider)
@@ -189,7 +188,16 @@ def test_notebook(page, lab, name, parameters, sliders, meshes, pictures):
         until(lambda: readout.all_text_contents() != text, f"{label} changes the readout", 30)
         until(lambda: (pixels(mesh) != picture).any(), f"{label} changes the mesh", 30)
         assert is_drawn(pixels(mesh))
-        output.screenshot(path=page.folder / f"{name}-{label.split()[0]}.png")
+        output.screenshot(path=page.folder / f"{Path(name).name}-{label.split()[0]}.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "meshes", "pictures"), [("train", 4, True), ("face_diversity", 3, False), ("pose_robustness", 6, False)]
+)
+def test_executed_notebook(page, lab, executed, name, meshes, pictures):
+    "What papermill left, opened in JupyterLab: meshes are drawn from the outputs."
+    open_notebook(page, lab, name, json.loads((executed(name) / "out.ipynb").read_text()))
+    wait_for_meshes(page, meshes, pictures)
 
 
 def test_file_without_server(page, tmp_path):

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from test_gallery import Figure
 
 from mrl.data.photographs import read_cameras
+from mrl.data.store import open_dataset, verify_dataset
 from mrl.faces.carrier import population_file
 from mrl.faces.population import load_population
 from mrl.faces.sources import find_face_model, read_face_model
@@ -12,14 +14,27 @@ from mrl.io.files import find_home, load_tensors, read_json, sha256, write_json
 from mrl.io.films import read_film_frame
 from mrl.io.meshes import read_mesh, write_mesh
 from mrl.io.pictures import read_picture
-from mrl.io.tables import read_csv, write_csv
-from mrl.scans.methods import folder_predictions
+from mrl.io.tables import read_csv, read_numbers, write_csv
+from mrl.scans.methods import folder_predictions, read_face
 from mrl.scans.micc import read_micc
+from mrl.show.plots import present
+from mrl.study.execution import load_study
+from mrl.study.sweeps import load_errors
+from mrl.training.run import Run, read_faces, read_history
 
 READERS = {
     "cameras": read_cameras,
+    "data set": open_dataset,
+    "data set, checked": verify_dataset,
+    "errors": load_errors,
+    "face": lambda path: read_face(f"{path}.obj"),
     "face model": read_face_model,
+    "faces": read_faces,
     "film": lambda path: read_film_frame(path, 1),
+    "history": read_history,
+    "numbers": read_numbers,
+    "run": Run.load,
+    "study": lambda path: load_study(results_dir=path),
     "find face model": lambda path: find_face_model("ict", path),
     "json": read_json,
     "mesh": lambda path: read_mesh(f"{path}.obj"),
@@ -58,6 +73,11 @@ def test_writers_write_to_the_home_folder(home):
     write_mesh("~/a/b.obj", np.eye(3), np.array([[0, 1, 2]]))
     assert sorted(p.name for p in (home / "a").iterdir()) == ["b.csv", "b.json", "b.obj"]
     assert not list((home.parent / "work").iterdir())
+
+
+def test_a_gallery_is_in_the_home_folder(home):
+    present(Figure(), "errors", "~/gallery")
+    assert (home / "gallery/errors.html").exists() and not list((home.parent / "work").iterdir())
 
 
 def test_the_home_of_results_is_expanded(home):

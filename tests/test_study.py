@@ -1,6 +1,7 @@
 """The study's runner: what is missing is run, what is there is kept, one failure does not stop the rest."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,79 +28,94 @@ TINY = dict(
 )
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory, datasets):
-    "Two runs that exist, and one that was not begun."
-    home = tmp_path_factory.mktemp("home")
-    (home / "datasets").symlink_to(datasets)
-    runs = {"study/rivals/mrl": TINY, "study/rivals/other": TINY | dict(loss="geometric_alignment")}
-    run_study(runs, jobs=2, home=home)
-    return home, runs
+RUNS = {
+    "study/rivals/mrl": TINY,
+    "study/long/mrl-0": TINY | dict(seed=5, steps=60),
+    "study/x/diverges": TINY | dict(lr=1e30),
+}
 
 
 def seen(home, run):
     return {p.name: p.stat().st_mtime_ns for p in (home / "results" / run).iterdir()}
 
 
-@pytest.mark.slow
-def test_a_failure_is_named_and_the_others_are_run(home):
-    "What is complete is left alone, what is missing is run, what diverges is reported."
-    home, runs = home
-    before = {run: seen(home, run) for run in runs}
-    more = {"study/x/diverges": TINY | dict(lr=1e30), "study/long/mrl-0": TINY | dict(seed=5)}
-    with pytest.raises(RuntimeError, match=r"1 of 4 runs failed.*\nstudy/x/diverges: .*diverged"):
-        run_study(runs | more, jobs=1, home=home)
-    assert {run: seen(home, run) for run in runs} == before
-    study = load_study(results_dir=home / "results")
-    assert set(study) == {"rivals/mrl", "rivals/other", "long/mrl-0"}
-    values, images = seeds_by_people(study, ["mrl"], "shape")
-    assert values["mrl"].shape == (1, len(images)) and (values["mrl"] @ images)[0] / images.sum() == pytest.approx(
-        study["long/mrl-0"]["metrics"]["test"]["shape"]["mean"], rel=1e-5
-    )
-    assert study["long/mrl-0"]["config"] == study["rivals/mrl"]["config"] | {"seed": 5, "run": "study/long/mrl-0"}
-
-
-def test_another_configuration_under_a_name_is_refused(home):
-    home, runs = home
-    with pytest.raises(ValueError, match="holds another run .*lr"):
-        run_study({"study/rivals/mrl": TINY | dict(lr=0.5)}, home=home)
-
-
-@pytest.mark.slow
-def test_a_killed_study_goes_on(home):
-    "Killed with all its processes at some checkpoint, and started again."
-    home, _ = home
-    run, parameters = "study/x/killed", TINY | dict(steps=100)
+def study_killed_in(run, runs, home):
+    "Start a study, kill it with all its processes at the first checkpoint of a run; return the run's evaluations."
+    code = f"from mrl.study.execution import *\nrun_study({runs!r}, jobs=1, home={str(home)!r})"
     process = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            f"from mrl.study.execution import *\nrun_study({{{run!r}: {parameters!r}}}, jobs=1, home={str(home)!r})",
-        ],
+        [sys.executable, "-c", code],
         cwd=ROOT,
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     folder = home / "results" / run
-    deadline = time.time() + 60
-    while not (folder / "state.pt").exists() and time.time() < deadline:
+    deadline = time.time() + 300
+    while not (folder / "state.pt").exists() and process.poll() is None and time.time() < deadline:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)  # the kernel notices that its parent is gone
     process.wait()
     time.sleep(3)
-    assert (folder / "state.pt").exists() and not is_complete(run, parameters, home / "results")
-    done = len(read_history(folder))
-    run_study({run: parameters}, jobs=1, home=home)
-    assert is_complete(run, parameters, home / "results") and 0 < done < 50
-    assert [r["step"] for r in read_history(folder)] == list(range(2, 101, 2))
+    assert (folder / "state.pt").exists() and not is_complete(run, runs[run], home / "results")
+    return read_history(folder)
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory, datasets):
+    "A study that was killed: its first run is complete, the second has begun, the third has not."
+    home = tmp_path_factory.mktemp("home")
+    (home / "datasets").symlink_to(datasets)
+    done = study_killed_in("study/long/mrl-0", RUNS, home)
+    return home, seen(home, "study/rivals/mrl"), len(done)
+
+
+@pytest.fixture(scope="module")
+def resumed(killed):
+    "The killed study, started again, two runs at a time; what it said at the end."
+    home, *_ = killed
+    with pytest.raises(RuntimeError) as said:
+        run_study(RUNS, jobs=2, home=home)
+    return home, str(said.value)
 
 
 @pytest.mark.slow
-def test_the_same_call_spreads_over_a_dask_cluster(home, datasets, tmp_path):
+def test_a_killed_study_goes_on(killed, resumed):
+    "What is complete is left alone, and what had begun resumes at its last checkpoint."
+    home, complete, done = killed
+    assert seen(home, "study/rivals/mrl") == complete and 0 < done < 30
+    run = "study/long/mrl-0"
+    assert is_complete(run, RUNS[run], home / "results")
+    history = read_history(home / "results" / run)
+    assert [r["step"] for r in history] == list(range(2, 61, 2))
+
+
+@pytest.mark.slow
+def test_a_failure_is_named_and_the_others_are_run(resumed):
+    "What diverges is reported; the rest can be read."
+    home, said = resumed
+    assert re.search(r"1 of 3 runs failed.*\nstudy/x/diverges: .*diverged", said)
+    study = load_study(results_dir=home / "results")
+    assert set(study) == {"rivals/mrl", "long/mrl-0"}
+    values, images = seeds_by_people(study, ["mrl"], "shape")
+    assert values["mrl"].shape == (1, len(images)) and (values["mrl"] @ images)[0] / images.sum() == pytest.approx(
+        study["long/mrl-0"]["metrics"]["test"]["shape"]["mean"], rel=1e-5
+    )
+    changes = {"seed": 5, "steps": 60, "run": "study/long/mrl-0"}
+    assert study["long/mrl-0"]["config"] == study["rivals/mrl"]["config"] | changes
+
+
+@pytest.mark.slow
+def test_another_configuration_under_a_name_is_refused(killed):
+    home, *_ = killed
+    with pytest.raises(ValueError, match="holds another run .*lr"):
+        run_study({"study/rivals/mrl": TINY | dict(lr=0.5)}, home=home)
+
+
+@pytest.mark.slow
+def test_the_same_call_spreads_over_a_dask_cluster(killed, datasets, tmp_path):
     from distributed import Client, LocalCluster
 
-    home, _ = home
+    home, *_ = killed
     (tmp_path / "datasets").symlink_to(datasets)
     runs = {f"study/dask/{loss}": TINY | dict(loss=loss) for loss in ("mrl", "reprojection")}
     kept = dict(os.environ)

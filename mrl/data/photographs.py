@@ -305,7 +305,7 @@ class _Claim:
             return f"the picture was made {resized} after it was calibrated: a focal length {words} as long"
         return reading.turn
 
-
+# %% ../../nbs/05_data/07_photographs.ipynb #b0e0ebf7
 def _claim(row, K, width, height, landmarks, head_to_scan=None):  # _Claim
     "Return the camera of a row as it is written; ValueError if it is no rigid pose."
     unit = row.get("units", "mm")
@@ -340,7 +340,7 @@ def _likeliest(costs, prior):
     tied = [i for i, reading in enumerate(READINGS) if reading.turn and i != best and total[i] < total[best] + 1]
     return 0 if READINGS[best].turn and tied else best
 
-
+# %% ../../nbs/05_data/07_photographs.ipynb #25469866
 def _judge(claims):  # list of str, empty for a camera that is right as written
     "Return what speaks against each camera of a file, all of them taken together."
     costs = np.array([[_costs(claim, reading) for claim in claims] for reading in READINGS])  # (R, n, 2)
@@ -427,7 +427,7 @@ def _read_row(row, root, population, seen):  # Path, identity, _Claim
     head_to_scan = None if population.head_to_scan is None else population.head_to_scan[identity]
     return file, identity, _claim(row, K, *image.size, landmarks, head_to_scan)
 
-
+# %% ../../nbs/05_data/07_photographs.ipynb #22b5bb84
 def read_photographs(
     source,  # see `read_cameras`
     population,  # mrl.faces.population.Population
@@ -479,9 +479,11 @@ def _crop_shard(photographs, size, k, labels):  # (n, size, size, 3) uint8
     "Return the crops of shard `k`."
     from PIL import Image
 
-    crops = []
+    crops, read = [], None
     for (path, K), K_crop in zip(photographs[k * SHARD :], labels["K"].double().numpy()):
-        crops.append(crop_photograph(Image.fromarray(read_picture(path).pixels), K, K_crop, size))
+        if path != read:  # the crops of a photograph follow each other
+            read, image = path, Image.fromarray(read_picture(path).pixels)
+        crops.append(crop_photograph(image, K, K_crop, size))
     return np.stack(crops)
 
 # %% ../../nbs/05_data/07_photographs.ipynb #3dae22ee
@@ -507,7 +509,7 @@ def _checked(source, population, on_error):  # list of Photograph; list of (file
         )
     return good, faults
 
-
+# %% ../../nbs/05_data/07_photographs.ipynb #d3c86638
 def import_photographs(
     folder,
     source,

@@ -23,6 +23,7 @@ from ..faces.carrier import population_file
 from ..faces.expressions import draw_expressions, expressions_file, load_expressions
 from ..faces.population import load_population
 from ..io.files import ROOT, read_json, sha256
+from ..io.paths import expand
 
 # %% ../../nbs/05_data/04_rendered.ipynb #bb3c691b
 def plan_labels(config, population):  # dict of tensors over the images
@@ -111,7 +112,7 @@ def as_recorded(
 ):  # `asked`, or a copy of it with the source hash that the folder records under `key`
     "Return the identity under which a folder that mrl 0.1.0 began is completed or found finished."
     try:
-        found = read_json(Path(folder) / "config.json").get(key)
+        found = read_json(expand(folder) / "config.json").get(key)
     except (OSError, ValueError, AttributeError):  # nothing there, or nothing that is ours: the store says so
         return asked
     known = isinstance(found, str) and SOURCE_HASHES.get(found) == asked[key]["version"]
@@ -174,4 +175,4 @@ def dataset_folder(config, root):
     usual = (config.near, config.far) in ((DataConfig.near, DataConfig.far), (PHOTO["near"], PHOTO["far"]))
     depth = [] if usual else [f"{config.near:g}-{config.far:g}mm"]
     images = f"{config.n_images}-{config.size}px-{config.seed}"
-    return Path(root) / "-".join(["faces", *setting, *model, images, *depth, *without])
+    return expand(root) / "-".join(["faces", *setting, *model, images, *depth, *without])

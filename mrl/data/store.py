@@ -31,7 +31,7 @@ SHARD = 256  # images per file
 
 def shard_path(folder, k):
     "Return the file of shard `k` of a data set."
-    return Path(folder) / f"images-{k:04d}.npy"
+    return expand(folder) / f"images-{k:04d}.npy"
 
 
 def _check_images(path, images, n, size):
@@ -262,7 +262,7 @@ def _recorded(folder, about):  # dict name -> hash
             )
     return begun["sha256"]
 
-
+# %% ../../nbs/05_data/03_store.ipynb #4401e86c
 def _complete(folder, asked, labels, about, work):
     "Make the files that are not on record, or not as they are on record."
     n, size = asked["config"]["n_images"], asked["config"]["size"]
@@ -301,7 +301,7 @@ class Shards(Sequence):
         folder,
         meta,  # record of the data set
     ):
-        self.folder, self.sha256 = Path(folder), meta["sha256"]
+        self.folder, self.sha256 = expand(folder), meta["sha256"]
         self.images = _open_shards(folder, meta["config"])
         self.checked = [False] * len(self.images)
 
@@ -336,7 +336,7 @@ def open_dataset(
 
     An error names what is missing, changed or cut short. Pixels are read and checked when they are used.
     """
-    folder = Path(folder)
+    folder = expand(folder)
     meta = _read_meta(folder, names)
     _check_labels(folder, meta)
     tensors, _ = load_tensors(folder / "labels.safetensors", "mrl.labels", labels)
@@ -345,7 +345,7 @@ def open_dataset(
 # %% ../../nbs/05_data/03_store.ipynb #72db0c87
 def verify_dataset(folder):
     "Compare every file of a data set with its hash; ValueError names those that differ, and the remedy."
-    folder = Path(folder)
+    folder = expand(folder)
     as_recorded = lambda name, digest: (folder / name).is_file() and sha256(folder / name) == digest
     wrong = [name for name, digest in _read_meta(folder)["sha256"].items() if not as_recorded(name, digest)]
     if wrong:

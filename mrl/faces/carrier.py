@@ -288,13 +288,13 @@ def population_file(
     try:
         source = find_face_model(face_model) if named else expand(face_model)
     except FileNotFoundError:
-        made = sorted(Path(folder).glob(f"{face_model}-{'[0-9a-f]' * 12}.safetensors"))
+        made = sorted(expand(folder).glob(f"{face_model}-{'[0-9a-f]' * 12}.safetensors"))
         if len(made) == 1:
             return made[0]  # the population has come here without its model
         raise
     if tensor_kind(source) == "mrl.faces":
         return source
-    path = Path(folder) / f"{face_model if named else source.stem}-{_version(source)}.safetensors"
+    path = expand(folder) / f"{face_model if named else source.stem}-{_version(source)}.safetensors"
     if not path.exists():
         _build_from(source, path)
     return path

@@ -15,6 +15,19 @@ import torch
 from ..io.files import load_tensors, save_tensors
 
 # %% ../../nbs/03_faces/02_morphable.ipynb #cd8d6d73
+def _check_shapes(model):
+    "Raise ValueError unless the tensors of a `MorphableModel` fit each other."
+    N, M, E = len(model.mean), len(model.basis), len(model.expression_names)
+    if model.mean.shape != (N, 3) or model.basis.shape != (M, N, 3):
+        raise ValueError(
+            f"mean (N, 3) and basis (M, N, 3) expected, got {tuple(model.mean.shape)} and {tuple(model.basis.shape)}"
+        )
+    if model.expression_basis.shape != (E, N, 3):
+        raise ValueError(f"expression_basis {(E, N, 3)} expected, got {tuple(model.expression_basis.shape)}")
+    if model.triangles.numel() and not 0 <= int(model.triangles.min()) <= int(model.triangles.max()) < N:
+        raise ValueError(f"triangles name vertices outside 0..{N - 1}")
+
+# %% ../../nbs/03_faces/02_morphable.ipynb #e70b6982
 @dataclass(frozen=True)
 class MorphableModel:
     """A linear 3D morphable model `x = mean + alpha_id @ basis + alpha_exp @ expression_basis`.
@@ -50,19 +63,10 @@ class MorphableModel:
     expression_names: tuple = ()
 
     def __post_init__(self):
-        M, N = self.basis.shape[0], self.mean.shape[0]
-        if self.mean.shape != (N, 3) or self.basis.shape != (M, N, 3):
-            raise ValueError(
-                f"mean (N, 3) and basis (M, N, 3) expected, got {tuple(self.mean.shape)} and {tuple(self.basis.shape)}"
-            )
         if self.expression_basis is None or not len(self.expression_basis):
-            object.__setattr__(self, "expression_basis", self.mean.new_zeros(0, N, 3))
+            object.__setattr__(self, "expression_basis", self.mean.new_zeros(0, *self.mean.shape))
         object.__setattr__(self, "expression_names", tuple(self.expression_names))
-        E = len(self.expression_names)
-        if self.expression_basis.shape != (E, N, 3):
-            raise ValueError(f"expression_basis {(E, N, 3)} expected, got {tuple(self.expression_basis.shape)}")
-        if self.triangles.numel() and not 0 <= int(self.triangles.min()) <= int(self.triangles.max()) < N:
-            raise ValueError(f"triangles name vertices outside 0..{N - 1}")
+        _check_shapes(self)
 
     def shape(self, alpha_id, alpha_exp=None):
         """Return the vertices of the faces with these coefficients; differentiable.

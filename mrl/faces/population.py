@@ -51,7 +51,7 @@ class Heads:
         "Return the vertices of heads."
         return _combine(self.mean, self._modes, self.coefficients[ids])
 
-
+# %% ../../nbs/03_faces/01_population.ipynb #c7546019
 def _combine(mean, modes, c):
     "Return mean (M, 3) + coefficients c (..., R) times modes (R, M, 3), float32."
     offset = c.astype(np.float64) @ modes.reshape(len(modes), -1)
@@ -60,7 +60,7 @@ def _combine(mean, modes, c):
 # %% ../../nbs/03_faces/01_population.ipynb #b76f83ed
 LABELS = ("gender", "age", "weight", "muscle", "african", "asian", "caucasian")
 
-
+# %% ../../nbs/03_faces/01_population.ipynb #a075cace
 @dataclass(frozen=True, eq=False)
 class Population(Heads):
     """Heads in correspondence, with their faces (N vertices, T triangles) and labels.

@@ -210,7 +210,7 @@ _UNIT = {
     "t is in millimetres and x in metres: t / 1000": 1e-3,
 }
 
-
+# %% ../../nbs/01_geometry/08_conventions.ipynb #b7090f8e
 def likeliest_mistake(
     x: Tensor,  # (B, N, 3) true points
     q: Tensor,  # (B, 4) true rotations, as given

@@ -78,7 +78,7 @@ def _partners(surface, points, boundary, normals):
     foot, triangle = foot[kept], triangle[kept]
     return kept, foot, surface.normals(foot, triangle) if normals else np.zeros_like(foot)
 
-
+# %% ../../nbs/01_geometry/07_icp.ipynb #4fd47c52
 def _find_pairs(T, moving, fixed, samples, which, boundary, normals):
     "Return the `Pairs` between the moving surface after `T` and the fixed one, from the points of one of them or both."
     found = []

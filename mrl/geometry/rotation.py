@@ -200,7 +200,7 @@ def unchecked_matrix_to_quaternion(
     q = unit_quaternion(torch.take_along_dim(rows, largest[..., None, None], -2)[..., 0, :])
     return torch.where(q[..., :1] < 0, -q, q)
 
-
+# %% ../../nbs/01_geometry/01_rotation.ipynb #8bdba680
 def matrix_to_quaternion(
     R: Tensor,  # (..., 3, 3) rotation matrix
 ) -> Tensor:  # (..., 4) unit quaternion with w >= 0

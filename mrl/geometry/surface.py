@@ -104,7 +104,7 @@ def _box_tree(vertices, triangles):
     tree.init(vertices, triangles)
     return tree
 
-
+# %% ../../nbs/01_geometry/06_surface.ipynb #e97a3c5b
 class Surface(TriangleMesh):
     "Find exact closest points on a triangle mesh; for a mesh from a file, `Surface.welded`."
 

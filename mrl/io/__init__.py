@@ -11,6 +11,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "parameters": ("check_fields", "check_parameters"),
         "paths": ("composed", "data_files", "existing", "expand"),
         "pictures": ("Picture", "read_picture"),
-        "tables": ("read_csv", "write_csv"),
+        "tables": ("read_csv", "read_numbers", "write_csv"),
     },
 )

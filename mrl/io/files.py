@@ -83,7 +83,7 @@ def atomic_write(
 # %% ../../nbs/11_io/01_files.ipynb #c1f41fba
 def temporaries(folder):  # list of Path
     "Return the temporary files of `atomic_write` in a folder, those of killed processes included."
-    return [p for p in Path(folder).glob("*.tmp") if re.search(r"\.[0-9a-f]{12}\.tmp$", p.name)]
+    return [p for p in expand(folder).glob("*.tmp") if re.search(r"\.[0-9a-f]{12}\.tmp$", p.name)]
 
 
 def remove_temporaries(folder):
@@ -107,14 +107,14 @@ SUMS = "SHA256SUMS"  # beside files: their hashes, as the command `sha256sum` wr
 
 def write_sums(folder, names):
     "Write the hashes of those files of a folder that exist; what is read later is compared with its hash."
-    with atomic_write(Path(folder) / SUMS) as tmp:
+    with atomic_write(expand(folder) / SUMS) as tmp:
         files = [Path(folder) / name for name in sorted(names) if (Path(folder) / name).is_file()]
         tmp.write_text("".join(f"{sha256(path)}  {path.name}\n" for path in files))
 
 
 def check_sum(path):
     "Raise ValueError if a file is listed in `SHA256SUMS` beside it with another hash."
-    path = Path(path)
+    path = expand(path)
     try:
         lines = (path.parent / SUMS).read_bytes().splitlines()
     except OSError:  # nothing is known about it

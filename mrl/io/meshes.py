@@ -181,7 +181,7 @@ def _read_obj(data):
     corners, sizes = _obj_corners(lines, corners, sizes), np.array(sizes, np.int64)
     return vertices, corners, sizes, *(lambda i, k=kind: _obj_place(lines, k, i) for kind in (b"v", b"f"))
 
-
+# %% ../../nbs/11_io/02_meshes.ipynb #c10c582d
 def _obj_place(lines, kind, i, after=None):
     "Return the name of the `i`-th line of a kind, or of the one that holds the `i`-th word beyond the first `after`."
     rows = [(line, row) for line, row in enumerate(map(bytes.split, lines), 1) if row[:1] == [kind]]
@@ -271,7 +271,7 @@ def _ply_line(words, elements):
     if len(set(names)) < len(names):
         raise ValueError
 
-
+# %% ../../nbs/11_io/02_meshes.ipynb #500dd7af
 def _ply_header(data):
     "Return the format's byte order, the elements, the place where the rows begin and the number of lines before it."
     if not (first := re.match(rb"ply[ \t]*(\r\n|\r|\n)", data)):
@@ -413,7 +413,7 @@ def _ply_binary_columns(elements, data, at, order):
         raise ValueError(f"expected the end of the file after {at} bytes, got {len(data) - at} more; is it damaged?")
     return columns
 
-
+# %% ../../nbs/11_io/02_meshes.ipynb #59628d26
 def _ply_columns(data):
     "Return {element: {property: (values, sizes or None)}} of a PLY file, and {element: its lines} if it is text."
     order, elements, at, line = _ply_header(data)
@@ -620,7 +620,7 @@ def write_mesh(
     if landmarks is not None:
         write_json(path.with_suffix(".landmarks.json"), {name: int(i) for name, i in landmarks.items()})
 
-
+# %% ../../nbs/11_io/02_meshes.ipynb #d567d526
 def _write_material(path, picture):
     "Write the material and the texture of the OBJ file `path`."
     from PIL import Image

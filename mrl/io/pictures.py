@@ -81,7 +81,7 @@ def _upright(image):  # Pillow image, bool
     turn = dict(enumerate(_TURNS, 2)).get(left)
     return image.transpose(Transpose[turn]) if turn else image, 2 <= stored <= 8
 
-
+# %% ../../nbs/11_io/03_pictures.ipynb #c58ca4f7
 def read_picture(
     path,  # of any format that Pillow reads
 ):  # Picture

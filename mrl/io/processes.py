@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .files import remove_temporaries, write_hint
+from .paths import expand
 from .progress import tell
 
 # %% ../../nbs/11_io/07_processes.ipynb #0897fac7
@@ -64,7 +65,7 @@ def _wait_for_lock(path, check):  # descriptor
         told = True
         time.sleep(0.5)
 
-
+# %% ../../nbs/11_io/07_processes.ipynb #4d0fa666
 @contextmanager
 def sole_owner(
     path,  # of the lock file, in the folder that is owned, which is created if it is missing
@@ -72,7 +73,7 @@ def sole_owner(
     check=lambda owner: None,  # called with the `about` of another owner; may raise instead of waiting
 ):
     "Be the only process that writes into a folder while the block runs; wait for another one that does."
-    path = Path(path)
+    path = expand(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:

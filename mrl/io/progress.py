@@ -57,7 +57,7 @@ def tell(text):
 # %% ../../nbs/11_io/08_progress.ipynb #a50bc950
 SECONDS = 5  # between two looks of the terminal's bar, also if nothing was counted meanwhile
 
-
+# %% ../../nbs/11_io/08_progress.ipynb #7017c069
 class Progress:
     """Show a stage of long work: how much is done, rate, values and time left. Use it in a `with` statement.
 

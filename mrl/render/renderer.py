@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..io.files import ROOT
+from ..io.paths import expand
 from .appearance import Appearance
 from .arrays import box_sums, cross, grid, mix, unit
 from .background import background
@@ -175,7 +176,7 @@ class Renderer:
 def _skins_folder(population, skins_dir):
     "Return the folder of the skin textures."
     beside, ours = Path(population.path).parent / "skins", ROOT / "data" / "skins"
-    folders = [Path(skins_dir)] if skins_dir else [beside, ours]
+    folders = [expand(skins_dir)] if skins_dir else [beside, ours]
     return next((f for f in folders if f.is_dir()), folders[-1])
 
 

@@ -26,7 +26,7 @@ NAMES = {
 }  # theirs -> ours
 CORNERS = {"inner": (20, 50), "outer": (70, 120)}  # mm between the eyes' corners
 
-
+# %% ../../nbs/09_scans/06_h3ds.ipynb #764842a6
 def h3ds_protocol(
     corner="inner",  # inner or outer: which corners of the eyes are annotated
 ):  # Protocol
@@ -62,6 +62,31 @@ def h3ds_protocol(
     )
 
 # %% ../../nbs/09_scans/06_h3ds.ipynb #110f2d3a
+def _eye_corner(file, eyes):
+    "Return which corners of the eyes two points (3,), mm, are, by their distance; ValueError names the file."
+    apart = float(np.linalg.norm(eyes[0] - eyes[1]))
+    for corner, (low, high) in CORNERS.items():
+        if low <= apart <= high:
+            return corner
+    expected = " or ".join(f"{low} to {high} mm ({k} corners)" for k, (low, high) in CORNERS.items())
+    raise ValueError(f"{file}: the eyes are {apart:.3g} apart, expected {expected}: another unit?")
+
+
+def _landmarks(data, name, mesh):  # dict our name -> (3,) mm
+    "Return the landmarks of a scene, from the vertices of its mesh."
+    file, said = data.helper.scene_landmarks(name), data.load_landmarks(name)
+    missing = [k for k in ("right_eye", "left_eye", *NAMES) if k not in said]
+    if missing:
+        raise ValueError(f"{file}: landmarks {', '.join(missing)} are missing")
+    bad = {k: i for k, i in said.items() if not 0 <= i < len(mesh.vertices)}
+    if bad:
+        raise ValueError(f"{file}: {bad} are no vertices of {mesh.path.name} (0 to {len(mesh.vertices) - 1})")
+    eyes = [mesh.vertices[said[k]] for k in ("right_eye", "left_eye")]
+    corner = _eye_corner(file, eyes)
+    marks = {f"right_eye_{corner}": eyes[0], f"left_eye_{corner}": eyes[1]}
+    return marks | {ours: mesh.vertices[said[theirs]] for theirs, ours in NAMES.items()}
+
+# %% ../../nbs/09_scans/06_h3ds.ipynb #e78f1aee
 class H3dsCase:
     "A scene of H3DS for `mrl.scans.methods.evaluate`. ValueError names scene and file."
 
@@ -82,33 +107,12 @@ class H3dsCase:
     def scan(self, protocol=None, name="full_head"):
         if self._face is None:
             mesh = read_mesh(self.path)
-            marks = self._marks(mesh)
+            marks = _landmarks(self.data, self.name, mesh)
             surface = Surface.welded(mesh.vertices, mesh.triangles)
-            self._face = Face(
-                surface, marks | {"lips_central": find_lips_central(surface.vertices[surface.used], marks)}, self.path
-            )
+            marks["lips_central"] = find_lips_central(surface.vertices[surface.used], marks)
+            self._face = Face(surface, marks, self.path)
             check_face(self._face)
         return self._face
-
-    def _marks(self, mesh):
-        "Our name -> (3,) of the scene's landmarks."
-        file, said = self.data.helper.scene_landmarks(self.name), self.data.load_landmarks(self.name)
-        if missing := [k for k in ("right_eye", "left_eye", *NAMES) if k not in said]:
-            raise ValueError(f"{file}: landmarks {', '.join(missing)} are missing")
-        if bad := {k: i for k, i in said.items() if not 0 <= i < len(mesh.vertices)}:
-            raise ValueError(f"{file}: {bad} are no vertices of {mesh.path.name} (0 to {len(mesh.vertices) - 1})")
-        eyes = [mesh.vertices[said[k]] for k in ("right_eye", "left_eye")]
-        apart = float(np.linalg.norm(eyes[0] - eyes[1]))
-        corner = next((k for k, (low, high) in CORNERS.items() if low <= apart <= high), None)
-        if corner is None:
-            raise ValueError(
-                f"{file}: the eyes are {apart:.3g} apart, expected "
-                f"{' or '.join(f'{low} to {high} mm ({k} corners)' for k, (low, high) in CORNERS.items())}: "
-                "another unit?"
-            )
-        return {f"right_eye_{corner}": eyes[0], f"left_eye_{corner}": eyes[1]} | {
-            ours: mesh.vertices[said[theirs]] for theirs, ours in NAMES.items()
-        }
 
     def forget(self):
         self._face = None
@@ -134,7 +138,7 @@ def eye_corner(cases):  # "inner" or "outer"
         return next(k for k in CORNERS if f"right_eye_{k}" in marks)
     raise ValueError(f"no scene can be read: {problems[0]}")
 
-
+# %% ../../nbs/09_scans/06_h3ds.ipynb #c9b963e5
 def read_h3ds(
     path,  # folder where the data set was unpacked
     config="config_v2",  # "config_v1" (23 scenes) or "config_v2" (59), or a .toml file in the form of these

@@ -15,6 +15,7 @@ from ..faces.landmarks import IBUG
 from ..faces.population import load_population, split_identities
 from ..io.files import ROOT, atomic_write, read_json, sha256, write_json
 from ..io.meshes import Mesh, write_mesh
+from ..io.paths import expand
 from .micc import AUTHORS_LANDMARKS, SCANS
 
 # %% ../../nbs/09_scans/02_lookalike.ipynb #e7240a6b
@@ -315,7 +316,7 @@ def _write_scans(rng, population, head, points, folder, ganfit, names, skin, num
         }
     return out
 
-
+# %% ../../nbs/09_scans/02_lookalike.ipynb #8cc0338e
 def _write_films(pictures, folder, number):
     "The three films of a subject; suffixes as they come."
     videos = folder / "Video"
@@ -350,6 +351,21 @@ def _skin(rng, population):
     return np.array(Image.open(rng.choice(sorted(folder.glob("*.jpg")))).convert("RGB").reduce(4))
 
 # %% ../../nbs/09_scans/02_lookalike.ipynb #170f0d1d
+def _write_person(folder, number, identity, seed, population, renderer, places, frames, size, spacing):
+    "Write films and scans of one person; return its entry in truth.json, without `annotated`."
+    rng, head = np.random.default_rng([seed, number]), population.heads(identity)
+    corner, weights = places
+    points = np.einsum("nij,ni->nj", head[corner].astype(np.float64), weights)
+    home, away = folder / "micc" / f"subject_{number:02d}", folder / "ganfit" / f"subject_{number:02d}"
+    names = [scan for scan in SCANS if (number, scan) != (30, "frontal2")]
+    scans = _write_scans(rng, population, head, points, home, away, names, _skin(rng, population), number, spacing)
+    labels = {k: v[identity] for k, v in population.labels.items()}
+    pictures, K, q, t, frontal = _film(rng, renderer, head, labels, frames, size)
+    _write_films(pictures, home, number)
+    camera = {"K": K.tolist(), "q": q[frontal].tolist(), "t": t[frontal].tolist()}
+    return {"identity": identity, "annotated": "frontal1", "scans": scans, "frame": frontal + 1, **camera}
+
+# %% ../../nbs/09_scans/02_lookalike.ipynb #e4e32aa4
 def build_lookalike(
     folder,  # where to: micc/, annotations/, ganfit/ and truth.json in it
     subjects=4,  # how many people, 1 to 53
@@ -371,29 +387,13 @@ def build_lookalike(
     population, folder = population or load_population(), _cleared(folder)
     numbers = sorted([1, 30, 28, *(n for n in range(2, 54) if n not in (28, 30))][:subjects])
     people = np.random.default_rng(seed).choice(split_identities(len(population))["test"], len(numbers), replace=False)
-    (corner, weights), renderer, out, named = _landmarks(population), Renderer(population), {}, {}
+    places, renderer, out = _landmarks(population), Renderer(population), {}
     for number, identity in zip(numbers, people.tolist()):
-        rng, head = np.random.default_rng([seed, number]), population.heads(identity)
-        points = np.einsum("nij,ni->nj", head[corner].astype(np.float64), weights)
-        home, away = folder / "micc" / f"subject_{number:02d}", folder / "ganfit" / f"subject_{number:02d}"
-        names = [scan for scan in SCANS if (number, scan) != (30, "frontal2")]
-        scans = _write_scans(rng, population, head, points, home, away, names, _skin(rng, population), number, spacing)
-        pictures, K, q, t, frontal = _film(
-            rng, renderer, head, {k: v[identity] for k, v in population.labels.items()}, frames, size
-        )
-        _write_films(pictures, home, number)
-        named[number] = frontal + 1
-        last = number == max(n for n in numbers if n != 30) and number != 1
-        out[number] = {
-            "identity": identity,
-            "annotated": "frontal2" if last else "frontal1",
-            "scans": scans,
-            "frame": named[number],
-            "K": K.tolist(),
-            "q": q[frontal].tolist(),
-            "t": t[frontal].tolist(),
-        }
-    _write_annotations(folder / "annotations", out, named)
+        out[number] = _write_person(folder, number, identity, seed, population, renderer, places, frames, size, spacing)
+    last = max(n for n in numbers if n != 30)
+    if last != 1:
+        out[last]["annotated"] = "frontal2"
+    _write_annotations(folder / "annotations", out, {number: entry["frame"] for number, entry in out.items()})
     return _finish(folder, out, seed, population, missing)
 
 # %% ../../nbs/09_scans/02_lookalike.ipynb #c9041df6
@@ -411,7 +411,7 @@ def _files(folder):  # dict path relative to the folder -> hash
 
 def _cleared(folder):
     "Return the folder without an earlier look-alike; FileExistsError names a file there that is not of one."
-    folder, truth = Path(folder), Path(folder) / "truth.json"
+    folder, truth = expand(folder), expand(folder) / "truth.json"
     try:
         own = read_json(truth, ["what", "sha256"])["sha256"] if truth.is_file() else {}
     except ValueError:  # of an older version, or somebody's
@@ -430,7 +430,7 @@ def _cleared(folder):
         place.rmdir()
     return folder
 
-
+# %% ../../nbs/09_scans/02_lookalike.ipynb #de67261c
 def _finish(folder, subjects, seed, population, missing):
     "Leave out what is to be missing; write truth.json."
     import shutil

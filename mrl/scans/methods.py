@@ -24,6 +24,37 @@ from .micc import VIDEOS, annotated_scan, read_frame, read_frames, scan_landmark
 from .protocols import Face, Protocol, check_face, compare, landmark_scale, named_face, region
 
 # %% ../../nbs/09_scans/04_methods.ipynb #e5f64daa
+def _scan_names(case, protocol):
+    "Return the names of the scans of a `MiccCase` that a protocol compares with."
+    subject = case.subject
+    if protocol.scans == ("annotated",):
+        if protocol.annotation == "authors" and not subject.vertex_landmarks:
+            raise ValueError(f"subject {case.name}: the authors' annotation has no landmarks of it")
+        try:
+            return [case.annotated]
+        except ValueError:
+            if protocol.annotation == "authors":
+                raise
+            return ["frontal1"]
+    found = [s for s in protocol.scans if s in subject.scans]
+    if not found:
+        raise ValueError(f"subject {case.name}: none of the scans {', '.join(protocol.scans)} is there")
+    return found
+
+
+def _read_scan(case, protocol, name):
+    "Return a scan of a `MiccCase` as a `Face`, with the landmarks that a protocol wants."
+    subject = case.subject
+    if name not in subject.scans:
+        raise ValueError(f"subject {case.name}: scan {name} is missing")
+    mesh = case.mesh(subject.scans[name])
+    without = {"authors": dict(point_landmarks={}), "ganfit": dict(vertex_landmarks={}), "any": {}}
+    marks = scan_landmarks(replace(subject, **without[protocol.annotation]), name, mesh)
+    face = Face(case.surface(name), marks, mesh.path)
+    check_face(face)
+    return face
+
+# %% ../../nbs/09_scans/04_methods.ipynb #d2404aca
 class MiccCase:
     "A subject of MICC: scans as `Face`s, each file read once, and pictures. ValueError names subject and file."
 
@@ -34,60 +65,36 @@ class MiccCase:
         self.subject, self.name = subject, subject.number
         self.forget()
 
-    def _mesh(self, path):
+    def mesh(self, path):  # mrl.io.meshes.Mesh of a scan's file
         if path not in self._meshes:
             self._meshes[path] = read_mesh(path)
         return self._meshes[path]
 
+    def surface(self, name):  # Surface of a scan
+        if name not in self._surfaces:
+            mesh = self.mesh(self.subject.scans[name])
+            self._surfaces[name] = Surface.welded(mesh.vertices, mesh.triangles)
+        return self._surfaces[name]
+
     @cached_property
-    def _annotated(self):
-        return annotated_scan(self.subject, self._mesh)
+    def annotated(self):  # name of the scan that the authors' landmarks belong to
+        return annotated_scan(self.subject, self.mesh)
 
     def scans(self, protocol):  # names of the scans that a protocol compares with
-        if protocol.scans == ("annotated",):
-            if protocol.annotation == "authors" and not self.subject.vertex_landmarks:
-                raise ValueError(f"subject {self.name}: the authors' annotation has no landmarks of it")
-            try:
-                return [self._annotated]
-            except ValueError:
-                if protocol.annotation == "authors":
-                    raise
-                return ["frontal1"]
-        found = [s for s in protocol.scans if s in self.subject.scans]
-        if not found:
-            raise ValueError(f"subject {self.name}: none of the scans {', '.join(protocol.scans)} is there")
-        return found
+        return _scan_names(self, protocol)
 
     def scan(self, protocol, name):  # a scan with the landmarks that a protocol wants
         if (name, protocol.annotation) not in self._faces:
-            self._faces[name, protocol.annotation] = self._read(protocol, name)
+            self._faces[name, protocol.annotation] = _read_scan(self, protocol, name)
         return self._faces[name, protocol.annotation]
-
-    def _read(self, protocol, name):
-        if name not in self.subject.scans:
-            raise ValueError(f"subject {self.name}: scan {name} is missing")
-        path = self.subject.scans[name]
-        mesh = self._mesh(path)
-        if name not in self._surfaces:
-            self._surfaces[name] = Surface.welded(mesh.vertices, mesh.triangles)
-        without = {"authors": dict(point_landmarks={}), "ganfit": dict(vertex_landmarks={}), "any": {}}[
-            protocol.annotation
-        ]
-        marks = scan_landmarks(replace(self.subject, **without), name, mesh)
-        face = Face(self._surfaces[name], marks, path)
-        check_face(face)
-        return face
 
     def forget(self):  # scans take memory, and a data set has many
         self._meshes, self._surfaces, self._faces = {}, {}, {}
 
     def pictures(self, protocol, video):  # list of (image, focal length in pixels or None)
-        frames = (
-            [read_frame(self.subject)]
-            if protocol.frames is None
-            else [image for _, image in read_frames(self.subject, video, protocol.frames)]
-        )
-        return [(image, None) for image in frames]
+        if protocol.frames is None:
+            return [(read_frame(self.subject), None)]
+        return [(image, None) for _, image in read_frames(self.subject, video, protocol.frames)]
 
     def meshes(self, video):  # what a prediction may be called, without suffix
         names = list(dict.fromkeys([f"subject_{self.name:02d}", f"subject_{self.name}"]))
@@ -108,7 +115,7 @@ def read_face(
     landmarks=None,  # JSON, name -> vertex or xyz; default <mesh>.landmarks.json, else landmarks.json here or above
 ):  # Face
     "A predicted mesh with its landmarks. FileNotFoundError or ValueError names the file."
-    mesh, path = read_mesh(path), Path(path)
+    mesh, path = read_mesh(path), expand(path)
     options = (
         [landmarks]
         if landmarks
@@ -118,12 +125,12 @@ def read_face(
             path.parent.parent / "landmarks.json",
         ]
     )
-    file = next((Path(f) for f in options if Path(f).is_file()), None)
+    file = next((expand(f) for f in options if expand(f).is_file()), None)
     if file is None:
         raise FileNotFoundError(f"{path}: no landmarks: none of {', '.join(map(str, options))} is there")
     return named_face(mesh, _read_landmarks(file, mesh))
 
-
+# %% ../../nbs/09_scans/04_methods.ipynb #7d5a6450
 def _read_landmarks(file, mesh):
     "Name -> (3,) from a JSON file of vertices or points."
     from mrl.io.files import read_json
@@ -236,6 +243,23 @@ def _fit_step(x, motions, marks, at, foot, normal, kept, alpha_id, noise, clicks
     return np.linalg.lstsq(A, b, rcond=None)[0]
 
 # %% ../../nbs/09_scans/04_methods.ipynb #b21e6b31
+def _moved_by(step, centre):  # (4, 4)
+    "Return the motion of a step (6,), a rotation vector and a translation, about a centre (3,)."
+    from scipy.spatial.transform import Rotation
+
+    S = np.eye(4)
+    S[:3, :3] = Rotation.from_rotvec(step[:3]).as_matrix()
+    S[:3, 3] = centre + step[3:6] - S[:3, :3] @ centre
+    return S
+
+
+def _partners(surface, inside, x, farthest):  # (n,) rows of x, (n, 3) mm, (n, 3)
+    "Return which points inside of the region have a partner on a surface, the partners and their normals."
+    d, foot, triangle = surface.closest(x)
+    kept = np.flatnonzero(inside(x) & ~surface.on_boundary(foot, triangle) & (d < farthest))
+    return kept, foot[kept], surface.normals(foot[kept], triangle[kept])
+
+# %% ../../nbs/09_scans/04_methods.ipynb #b7e48a68
 def model_fit(
     morphable,  # MorphableModel, mm
     noise=0.5,  # mm: how far a scan's surface may be off; against a prior of one standard deviation per coefficient
@@ -245,8 +269,6 @@ def model_fit(
     """Fit the model to the scan, pose and coefficients together (Gauss-Newton, point to plane).
 
     It starts from the landmarks that both have."""
-    from scipy.spatial.transform import Rotation
-
     basis, mean = morphable.basis.double().numpy(), morphable.mean.double().numpy()
 
     def fit(case, protocol, scan):
@@ -256,27 +278,10 @@ def model_fit(
         T, alpha_id = register(mean[at], marks), np.zeros(len(basis))
         for k in range(rounds):
             x = apply_similarity(T, mean + np.tensordot(alpha_id, basis, 1))
-            d, foot, triangle = scan.surface.closest(x)
-            kept = np.flatnonzero(
-                inside(x) & ~scan.surface.on_boundary(foot, triangle) & (d < (5 if k > rounds // 2 else 10))
-            )
-            normal = scan.surface.normals(foot[kept], triangle[kept])
-            step = _fit_step(
-                x - centre,
-                basis @ T[:3, :3].T,
-                marks - centre,
-                at,
-                foot[kept] - centre,
-                normal,
-                kept,
-                alpha_id,
-                noise,
-                clicks,
-            )
-            S = np.eye(4)
-            S[:3, :3] = Rotation.from_rotvec(step[:3]).as_matrix()
-            S[:3, 3] = centre + step[3:6] - S[:3, :3] @ centre
-            T, alpha_id = S @ T, alpha_id + step[6:]
+            kept, foot, normal = _partners(scan.surface, inside, x, 5 if k > rounds // 2 else 10)
+            B, there = basis @ T[:3, :3].T, (marks - centre, at, foot - centre, normal)
+            step = _fit_step(x - centre, B, *there, kept, alpha_id, noise, clicks)
+            T, alpha_id = _moved_by(step, centre) @ T, alpha_id + step[6:]
         return model_face(morphable, alpha_id)
 
     return Method(fit, depends_on="scan")
@@ -343,6 +348,20 @@ class _Predictions:
         return face
 
 # %% ../../nbs/09_scans/04_methods.ipynb #c30227e5
+_ROW = ("subject", "protocol", "method", "video", "scan", "error", "scale", "coverage", "converged", "note", "problem")
+
+
+def _measured(case, scan_name, protocol, name, method, scale, predictions, problems):  # dict, empty if it failed
+    "Return what a row says of one method on one scan; what goes wrong joins `problems`."
+    scan = _tried(problems, case.scan, protocol, scan_name)
+    face = scan and _tried(problems, predictions, name, method, protocol, scan_name, scan)
+    found = face and _tried(problems, compare, protocol, face, scan, case.name, scale)
+    if not found:
+        return {}
+    values = {k: getattr(found, k) for k in ("error", "scale", "coverage", "converged")}
+    return {"scan": scan_name, **values, "note": face.note}
+
+# %% ../../nbs/09_scans/04_methods.ipynb #df93fc29
 def evaluate_case(
     case,  # MiccCase, or another data set's
     protocols,  # list of Protocol
@@ -355,36 +374,13 @@ def evaluate_case(
     Whatever goes wrong with a prediction is its problem, and not the others'."""
     rows, predictions = [], _Predictions(case, made)
     for protocol, name, method in asked_pairs(protocols, methods):
-        row, problems = (
-            {
-                "subject": case.name,
-                "protocol": protocol.name,
-                "method": name,
-                "video": method.video,
-                "scan": "",
-                "error": None,
-                "scale": None,
-                "coverage": None,
-                "converged": None,
-                "note": "",
-            },
-            [],
-        )
+        problems, scale = [], (scales or {}).get((protocol.name, name), 1.0)
+        row = dict.fromkeys(_ROW) | {"subject": case.name, "protocol": protocol.name, "method": name}
+        row |= {"video": method.video, "scan": "", "note": ""}
         for scan_name in _tried(problems, case.scans, protocol) or []:
-            scan = _tried(problems, case.scan, protocol, scan_name)
-            face = scan and _tried(problems, predictions, name, method, protocol, scan_name, scan)
-            found = face and _tried(
-                problems, compare, protocol, face, scan, case.name, (scales or {}).get((protocol.name, name), 1.0)
-            )
-            if found and (row["error"] is None or found.error < row["error"]):
-                row |= {
-                    "scan": scan_name,
-                    "error": found.error,
-                    "scale": found.scale,
-                    "coverage": found.coverage,
-                    "converged": found.converged,
-                    "note": face.note,
-                }
+            found = _measured(case, scan_name, protocol, name, method, scale, predictions, problems)
+            if found and (row["error"] is None or found["error"] < row["error"]):
+                row |= found
         rows.append(row | {"problem": "; ".join(dict.fromkeys(problems))})
     case.forget()
     return rows

@@ -249,7 +249,7 @@ def _folders(micc_dir):
     "Number -> folder of every subject in `micc_dir`; FileNotFoundError if there is none."
     found = _subject_folders(micc_dir)
     if not found:
-        near = next(Path(micc_dir).glob("*/subject_*"), None) if Path(micc_dir).is_dir() else None
+        near = next(expand(micc_dir).glob("*/subject_*"), None) if expand(micc_dir).is_dir() else None
         hint = f"; {near.parent} has some" if near else ""
         raise FileNotFoundError(
             f"{micc_dir}: no subject; folders subject_01, subject_02, ... with Model/ and Video/ are expected{hint}"
@@ -351,7 +351,7 @@ def _vertex_marks(subject, mesh):
         raise ValueError(f"{who}: {why}: annotation of another scan or subject?")
     return marks
 
-
+# %% ../../nbs/09_scans/01_micc.ipynb #07d898b2
 def annotated_scan(
     subject,  # Subject with the authors' vertices
     read=read_mesh,  # path -> Mesh
@@ -420,7 +420,7 @@ def _authors_marks(subject, scan, mesh):
         ),
     )
 
-
+# %% ../../nbs/09_scans/01_micc.ipynb #2642259b
 def scan_landmarks(
     subject,  # Subject
     scan,  # name of SCANS

@@ -34,6 +34,17 @@ _CHOICES = {
 FOUR = ("right_eye_inner", "left_eye_inner", "nose_base", "lips_central")
 
 
+def _check_choices(protocol):
+    "Raise ValueError for a field with another value than `_CHOICES` has, and for a median with weights by area."
+    for name, known in _CHOICES.items():
+        if getattr(protocol, name) not in known:
+            raise ValueError(
+                f"protocol {protocol.name}: {name} must be one of {', '.join(known)}; got {getattr(protocol, name)!r}"
+            )
+    if protocol.statistic == "median" and protocol.weights == "area":
+        raise ValueError(f"protocol {protocol.name}: a median has no weights by area")
+
+# %% ../../nbs/09_scans/03_protocols.ipynb #7354c024
 @dataclass(frozen=True)
 class Protocol:
     """A protocol of a comparison with scans: how a prediction is aligned, cropped and measured.
@@ -88,15 +99,9 @@ class Protocol:
     scans: tuple = ("annotated",)
 
     def __post_init__(self):
-        for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"protocol {self.name}: {name} must be one of {', '.join(known)}; got {getattr(self, name)!r}"
-                )
-        if self.statistic == "median" and self.weights == "area":
-            raise ValueError(f"protocol {self.name}: a median has no weights by area")
+        _check_choices(self)
 
-
+# %% ../../nbs/09_scans/03_protocols.ipynb #b2072505
 _SCAN = "which of the four scans is not said: the one that the authors' landmarks belong to, without them frontal1"
 _START = (
     "the start is not said: the four landmarks of the MRL authors, or those of GANFit's 68 where theirs are missing"
@@ -147,128 +152,134 @@ _RAMON = Protocol(
     annotation="authors",
     weights="area",
 )
+
+# %% ../../nbs/09_scans/03_protocols.ipynb #a53130b0
+_TRAN = Protocol(
+    "tran2017",
+    "Tran et al. 2017, arXiv 1612.04904; steps from issue 58 of anhttran/3dmm_cnn",
+    (
+        "scale is not mentioned: none is fitted",
+        "direction is not mentioned: from the vertices of the cropped scan, as it is the scan that is cropped",
+        _FRAMES,
+        _SCAN,
+        _START,
+        _TIP,
+        _ICP,
+        _RIM,
+    ),
+    direction="scan",
+)
+
+# %% ../../nbs/09_scans/03_protocols.ipynb #778525e4
+_GENOVA = Protocol(
+    "genova2018",
+    (
+        "Genova et al. 2018, arXiv 1806.06098; steps from Deng's account in issue 23 of "
+        "microsoft/Deep3DFaceReconstruction"
+    ),
+    (
+        (
+            "the global scale is between two face models there: here between predictions and scans, the "
+            "median over the evaluated subjects of the scale between landmarks, so that it depends on who is "
+            "evaluated and on where a mesh has its landmarks"
+        ),
+        "the region where both surfaces are is not defined: within 95 mm of the nose tip and not beyond a rim",
+        _FRAMES,
+        _SCAN,
+        _START,
+        _TIP,
+        _ICP,
+    ),
+    scale="global",
+    distance="plane",
+    weights="area",
+    statistic="mean",
+)
+
+# %% ../../nbs/09_scans/03_protocols.ipynb #351cca1b
+_DENG = Protocol(
+    "deng2019",
+    "Deng et al. 2019, arXiv 1903.08527; steps from issue 23 of microsoft/Deep3DFaceReconstruction",
+    (
+        "which vertices lie within 95 mm of the true nose tip is not said: the prediction's",
+        "where the forehead begins is not said: 30 mm above the inner corners of the eyes",
+        _FRAMES,
+        _SCAN,
+        _START,
+        _TIP,
+        _ICP,
+        _RIM,
+    ),
+    scale="icp",
+    distance="plane",
+    forehead=False,
+)
+
+# %% ../../nbs/09_scans/03_protocols.ipynb #1f1a2a57
+_GANFIT = Protocol(
+    "ganfit2019",
+    "Gecer et al. 2019, arXiv 1902.05978; steps from the README and micc_evaluation.py of barisgecer/GANFit",
+    (
+        "the five frames of a video are drawn at random there, evenly here",
+        (
+            "the original registers a template to the scan, starts ICP from its vertices in correspondence "
+            "and measures in the template's size: here the scan itself is measured, from landmarks, in its "
+            "own millimetres"
+        ),
+        "68 landmarks: here the nine of them that meshes of other topology can name",
+        "the original ends ICP when the mean distance changes by less than 0.001 mm",
+        "in both directions the original moves the surface that is measured, here the prediction moves",
+    ),
+    frames=5,
+    landmarks=LANDMARKS,
+    annotation="ganfit",
+    scale="icp",
+    icp="point",
+    pairs="measured",
+    trim=1.0,
+    centre="own_tips",
+    exceptions=((28, 60.0),),
+    overlap=False,
+    direction="both",
+    statistic="mean",
+    scans=("frontal1", "frontal2"),
+)
+
+# %% ../../nbs/09_scans/03_protocols.ipynb #a8b390f2
+_NOW = Protocol(
+    "now",
+    ("Sanyal et al. 2019, arXiv 1905.06817; steps from scan2mesh_computations.py of soubhiksanyal/now_evaluation"),
+    (
+        (
+            "made for NoW's pictures and scans: on MICC it needs GANFit's landmarks; the annotated frame and "
+            "frontal1 are taken"
+        ),
+        "the challenge pools the distances of all scans: here the median of each subject, then the mean",
+        "the original minimises with another algorithm, over all vertices of the cropped scan",
+        (
+            "NoW expects whole heads: where its ball reaches a scan's neck or hair, a face without them is "
+            "pulled there, and its coverage falls"
+        ),
+    ),
+    videos=VIDEOS[:1],
+    frames=None,
+    landmarks=NOW_LANDMARKS,
+    annotation="ganfit",
+    scale="icp",
+    icp="point",
+    pairs="measured",
+    trim=1.0,
+    centre="now",
+    overlap=False,
+    direction="scan",
+    statistic="median",
+    scans=("frontal1",),
+)
+
+# %% ../../nbs/09_scans/03_protocols.ipynb #8526c18c
 PROTOCOLS = {
     p.name: p
-    for p in (
-        _RAMON,
-        replace(_RAMON, name="ramon2019-scaled", scale="icp"),
-        Protocol(
-            "tran2017",
-            "Tran et al. 2017, arXiv 1612.04904; steps from issue 58 of anhttran/3dmm_cnn",
-            (
-                "scale is not mentioned: none is fitted",
-                "direction is not mentioned: from the vertices of the cropped scan, as it is the scan that is cropped",
-                _FRAMES,
-                _SCAN,
-                _START,
-                _TIP,
-                _ICP,
-                _RIM,
-            ),
-            direction="scan",
-        ),
-        Protocol(
-            "genova2018",
-            (
-                "Genova et al. 2018, arXiv 1806.06098; steps from Deng's account in issue 23 of "
-                "microsoft/Deep3DFaceReconstruction"
-            ),
-            (
-                (
-                    "the global scale is between two face models there: here between predictions and scans, the "
-                    "median over the evaluated subjects of the scale between landmarks, so that it depends on who is "
-                    "evaluated and on where a mesh has its landmarks"
-                ),
-                "the region where both surfaces are is not defined: within 95 mm of the nose tip and not beyond a rim",
-                _FRAMES,
-                _SCAN,
-                _START,
-                _TIP,
-                _ICP,
-            ),
-            scale="global",
-            distance="plane",
-            weights="area",
-            statistic="mean",
-        ),
-        Protocol(
-            "deng2019",
-            "Deng et al. 2019, arXiv 1903.08527; steps from issue 23 of microsoft/Deep3DFaceReconstruction",
-            (
-                "which vertices lie within 95 mm of the true nose tip is not said: the prediction's",
-                "where the forehead begins is not said: 30 mm above the inner corners of the eyes",
-                _FRAMES,
-                _SCAN,
-                _START,
-                _TIP,
-                _ICP,
-                _RIM,
-            ),
-            scale="icp",
-            distance="plane",
-            forehead=False,
-        ),
-        Protocol(
-            "ganfit2019",
-            "Gecer et al. 2019, arXiv 1902.05978; steps from the README and micc_evaluation.py of barisgecer/GANFit",
-            (
-                "the five frames of a video are drawn at random there, evenly here",
-                (
-                    "the original registers a template to the scan, starts ICP from its vertices in correspondence "
-                    "and measures in the template's size: here the scan itself is measured, from landmarks, in its "
-                    "own millimetres"
-                ),
-                "68 landmarks: here the nine of them that meshes of other topology can name",
-                "the original ends ICP when the mean distance changes by less than 0.001 mm",
-                "in both directions the original moves the surface that is measured, here the prediction moves",
-            ),
-            frames=5,
-            landmarks=LANDMARKS,
-            annotation="ganfit",
-            scale="icp",
-            icp="point",
-            pairs="measured",
-            trim=1.0,
-            centre="own_tips",
-            exceptions=((28, 60.0),),
-            overlap=False,
-            direction="both",
-            statistic="mean",
-            scans=("frontal1", "frontal2"),
-        ),
-        Protocol(
-            "now",
-            (
-                "Sanyal et al. 2019, arXiv 1905.06817; steps from scan2mesh_computations.py of "
-                "soubhiksanyal/now_evaluation"
-            ),
-            (
-                (
-                    "made for NoW's pictures and scans: on MICC it needs GANFit's landmarks; the annotated frame and "
-                    "frontal1 are taken"
-                ),
-                "the challenge pools the distances of all scans: here the median of each subject, then the mean",
-                "the original minimises with another algorithm, over all vertices of the cropped scan",
-                (
-                    "NoW expects whole heads: where its ball reaches a scan's neck or hair, a face without them is "
-                    "pulled there, and its coverage falls"
-                ),
-            ),
-            videos=VIDEOS[:1],
-            frames=None,
-            landmarks=NOW_LANDMARKS,
-            annotation="ganfit",
-            scale="icp",
-            icp="point",
-            pairs="measured",
-            trim=1.0,
-            centre="now",
-            overlap=False,
-            direction="scan",
-            statistic="median",
-            scans=("frontal1",),
-        ),
-    )
+    for p in (_RAMON, replace(_RAMON, name="ramon2019-scaled", scale="icp"), _TRAN, _GENOVA, _DENG, _GANFIT, _NOW)
 }
 
 # %% ../../nbs/09_scans/03_protocols.ipynb #0ea3429d
@@ -288,7 +299,7 @@ def face_axes(
     out = out / np.linalg.norm(out)
     return np.stack([left, np.cross(out, left), out])
 
-
+# %% ../../nbs/09_scans/03_protocols.ipynb #7ad01254
 def find_nose_tip(vertices, marks):  # (V, 3) mm, of a surface, dict name -> (3,) -> (3,)
     """Find the vertex farthest out of the face near the nose base.
 
@@ -357,7 +368,7 @@ def check_face(face):
     if why:
         raise ValueError(f"{face.path}: its landmarks: {why}")
 
-
+# %% ../../nbs/09_scans/03_protocols.ipynb #84042f9a
 def named_face(
     mesh,  # mrl.scans.micc.Mesh
     marks,  # name -> (3,), the four or, instead of lips_central, the corners of the mouth among them
@@ -419,7 +430,7 @@ class Comparison:
     distances: dict  # "prediction", "scan": (n,) mm, of the vertices that count
     rows: dict  # "prediction", "scan": (n,) those vertices
 
-
+# %% ../../nbs/09_scans/03_protocols.ipynb #cf1f5bda
 def _scale(T):
     return float(np.cbrt(np.linalg.det(T[:3, :3])))
 
@@ -446,7 +457,7 @@ def from_landmarks(protocol, prediction, scan, scale=1.0):
         )
     return T @ grown
 
-
+# %% ../../nbs/09_scans/03_protocols.ipynb #6b32512e
 def refine(protocol, prediction, scan, inside, T, pairs):
     "`Alignment` by the protocol's ICP, from `T`; its `T` goes on from there."
     return icp(
@@ -512,6 +523,24 @@ def _fit(protocol, prediction, scan, inside, start, side):
 FAR = 10  # mm, the most that three quarters of the distances may be
 
 
+def _measure_side(protocol, subject, first, there, scan, side):
+    "Error, distances and rows of one side; `first` is the prediction before ICP, `there` after it."
+    source, target = (there.surface, scan.surface) if side == "prediction" else (scan.surface, there.surface)
+    own = side == "prediction" and protocol.centre == "own_tips"  # its region is cut before it moves
+    x = (first.surface if own else source).vertices[source.used]
+    return _measure(protocol, source, target, source.used[region(protocol, subject, scan, first)[side](x)])
+
+
+def _check_distances(prediction, scan, distances):
+    "Raise ValueError if a quarter of the distances of a side is beyond `FAR`."
+    far = max(np.quantile(d, 0.75) for d in distances.values())
+    if far > FAR:
+        raise ValueError(
+            f"{prediction.path}: a quarter of what is measured is {far:.0f} mm or more away from {scan.path}: a "
+            "whole head, parts that a scan does not have, or another pose"
+        )
+
+# %% ../../nbs/09_scans/03_protocols.ipynb #84f21571
 def compare(
     protocol,  # Protocol
     prediction,  # Face
@@ -525,34 +554,15 @@ def compare(
     to measure, surfaces far apart."""
     start = from_landmarks(protocol, prediction, scan, scale)
     first = moved(prediction, start)
+    inside = region(protocol, subject, scan, first)
     found, ends = {}, []
     for side in ("prediction", "scan") if protocol.direction == "both" else (protocol.direction,):
         if not ends or protocol.pairs == "measured":
-            ends.append(_fit(protocol, prediction, scan, region(protocol, subject, scan, first), start, side))
+            ends.append(_fit(protocol, prediction, scan, inside, start, side))
         there = moved(prediction, ends[-1][0])
-        source, target = (there.surface, scan.surface) if side == "prediction" else (scan.surface, there.surface)
-        at = (
-            first.surface if side == "prediction" and protocol.centre == "own_tips" else source
-        )  # its own region is cut before it moves
-        found[side] = _measure(
-            protocol,
-            source,
-            target,
-            source.used[region(protocol, subject, scan, first)[side](at.vertices[source.used])],
-        )
+        found[side] = _measure_side(protocol, subject, first, there, scan, side)
     errors, distances, rows = (dict(zip(found, part)) for part in zip(*found.values()))
-    if (far := max(np.quantile(d, 0.75) for d in distances.values())) > FAR:
-        raise ValueError(
-            f"{prediction.path}: a quarter of what is measured is {far:.0f} mm or more away from {scan.path}: a "
-            "whole head, parts that a scan does not have, or another pose"
-        )
-    T = ends[-1][0]
-    return Comparison(
-        float(np.mean(list(errors.values()))),
-        T,
-        _scale(T),
-        all(end[1] for end in ends),
-        _coverage(there, scan, region(protocol, subject, scan, first)["scan"]),
-        distances,
-        rows,
-    )
+    _check_distances(prediction, scan, distances)
+    T, covered = ends[-1][0], _coverage(there, scan, inside["scan"])
+    converged = all(end[1] for end in ends)
+    return Comparison(float(np.mean(list(errors.values()))), T, _scale(T), converged, covered, distances, rows)

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..geometry.registration import apply_similarity
 from ..io.files import sha256, write_json
+from ..io.paths import expand
 from ..io.processes import sole_owner
 from ..io.tables import read_csv, write_csv
 from .methods import asked_pairs
@@ -33,20 +34,50 @@ _DISTANCE = {
     "plane": "to the tangent plane at the closest point of the other surface",
     "vertex": "to the closest vertex of the other mesh",
 }
+_START = {
+    "none": "rigid motion",
+    "icp": "similarity",
+    "global": (
+        "all predictions of a method are scaled by one factor, the median over the subjects of the scale between "
+        "landmarks; then a rigid motion"
+    ),
+}
+_WHOSE = {"any": "", "authors": " (the MRL authors' vertices)", "ganfit": " (GANFit's points)"}
+_SOURCE = {
+    "prediction": "the prediction's vertices",
+    "scan": "the scan's vertices",
+    "both": "the prediction's vertices, and again the scan's after another ICP: the mean of both numbers",
+}
+
+# %% ../../nbs/09_scans/05_report.ipynb #5bc2e01e
+def _pictures(p):
+    "Which pictures a protocol takes."
+    if not p.videos:
+        return "the view of the data set's configuration with one view"
+    frames = "the annotated frame" if p.frames is None else f"{p.frames} frames, evenly spread; the shapes are averaged"
+    return f"{', '.join(p.videos)}: {frames}"
 
 
-def describe(protocol):  # list of (step, what is done)
-    "The steps of a protocol, from its fields."
-    p = protocol
-    start = {
-        "none": "rigid motion",
-        "icp": "similarity",
-        "global": (
-            "all predictions of a method are scaled by one factor, the median over the subjects of the scale between "
-            "landmarks; then a rigid motion"
-        ),
-    }[p.scale]
-    region = {
+def _scans(p):
+    "Which scans a protocol compares with."
+    if p.scans == ("annotated",):
+        without = "the subject fails" if p.annotation == "authors" else "frontal1"
+        return f"the one that the MRL authors' landmarks belong to; without them {without}"
+    return " or ".join(p.scans) + (", the one of the lower error" if len(p.scans) > 1 else "")
+
+
+def _refinement(p):
+    "The ICP of a protocol."
+    scale, target = "with" if p.scale == "icp" else "without", "tangent planes" if p.icp == "plane" else "points"
+    rims = "" if p.overlap else ", on rims too"
+    used = f", the closest {p.trim:.0%} by weight are used" if p.trim < 1 else ", all are used"
+    weights = "the number of vertices" if p.pairs == "measured" else "area"
+    return f"{scale} scale, to {target}; {_PAIRS[p.pairs]}, inside of the region{rims}{used}; weights by {weights}"
+
+# %% ../../nbs/09_scans/05_report.ipynb #c15b6f31
+def _region(p):
+    "What of the surfaces counts under a protocol."
+    centre = {
         "nose_tip": f"within {p.radius:g} mm of the scan's nose tip",
         "own_tips": f"within {p.radius:g} mm of the nose tip of the surface that is measured, as it lies before ICP",
         "now": (
@@ -54,65 +85,26 @@ def describe(protocol):  # list of (step, what is done)
             "is 0.7 times the sum of the distance of the outer eye corners and that of the nose base from the middle"
         ),
     }[p.centre]
-    region += "".join(f"; subject {n}: {r:g} mm" for n, r in p.exceptions) + (
-        "" if p.forehead else "; no more than 30 mm above the eyes"
-    )
-    pairs = (
-        f"{_PAIRS[p.pairs]}, inside of the region"
-        + ("" if p.overlap else ", on rims too")
-        + (f", the closest {p.trim:.0%} by weight are used" if p.trim < 1 else ", all are used")
-    )
-    scan = " or ".join(p.scans) + (", the one of the lower error" if len(p.scans) > 1 else "")
-    if p.scans == ("annotated",):
-        scan = "the one that the MRL authors' landmarks belong to; without them " + (
-            "the subject fails" if p.annotation == "authors" else "frontal1"
-        )
-    source = {
-        "prediction": "the prediction's vertices",
-        "scan": "the scan's vertices",
-        "both": "the prediction's vertices, and again the scan's after another ICP: the mean of both numbers",
-    }[p.direction]
+    exceptions = "".join(f"; subject {n}: {r:g} mm" for n, r in p.exceptions)
+    forehead = "" if p.forehead else "; no more than 30 mm above the eyes"
+    rims = "; without vertices whose closest point is on the rim of the other surface" if p.overlap else ""
+    return centre + exceptions + forehead + rims
+
+
+def describe(protocol):  # list of (step, what is done)
+    "The steps of a protocol, from its fields."
+    p = protocol
+    number = _STATISTIC[p.statistic] + (", weighted by area," if p.weights == "area" else "")
     return [
-        (
-            "pictures",
-            f"{', '.join(p.videos)}: "
-            + (
-                "the annotated frame"
-                if p.frames is None
-                else f"{p.frames} frames, evenly spread; the shapes are averaged"
-            )
-            if p.videos
-            else "the view of the data set's configuration with one view",
-        ),
-        ("scan", scan),
-        (
-            "start",
-            f"{start}, from {', '.join(p.landmarks)}"
-            + {"any": "", "authors": " (the MRL authors' vertices)", "ganfit": " (GANFit's points)"}[p.annotation],
-        ),
-        (
-            "ICP",
-            (
-                f"{'with' if p.scale == 'icp' else 'without'} scale, to "
-                f"{'tangent planes' if p.icp == 'plane' else 'points'}; {pairs}; weights by "
-                f"{'the number of vertices' if p.pairs == 'measured' else 'area'}"
-            ),
-        ),
-        (
-            "region",
-            region
-            + ("" if not p.overlap else "; without vertices whose closest point is on the rim of the other surface"),
-        ),
-        (
-            "error",
-            (
-                f"{_STATISTIC[p.statistic]}{', weighted by area,' if p.weights == 'area' else ''} of the distances of "
-                f"{source}, {_DISTANCE[p.distance]}, mm"
-            ),
-        ),
+        ("pictures", _pictures(p)),
+        ("scan", _scans(p)),
+        ("start", f"{_START[p.scale]}, from {', '.join(p.landmarks)}{_WHOSE[p.annotation]}"),
+        ("ICP", _refinement(p)),
+        ("region", _region(p)),
+        ("error", f"{number} of the distances of {_SOURCE[p.direction]}, {_DISTANCE[p.distance]}, mm"),
     ]
 
-
+# %% ../../nbs/09_scans/05_report.ipynb #9da650d9
 def protocol_markdown(protocol):
     "A protocol in words, with what its sources leave open, as Markdown."
     steps = "\n".join(f"| {step} | {what} |" for step, what in describe(protocol))
@@ -122,6 +114,30 @@ def protocol_markdown(protocol):
     ) + "\n".join(f"- {text}" for text in protocol.open)
 
 # %% ../../nbs/09_scans/05_report.ipynb #f53599c5
+def _by_method(rows, protocol):  # dict method -> dict subject -> row
+    "Return the rows of a protocol by method and subject."
+    mine = {}
+    for r in rows:
+        if r["protocol"] == protocol:
+            mine.setdefault(r["method"], {})[r["subject"]] = r
+    return mine
+
+
+def _summary(by, common):
+    "Return what `summarise` says of the rows of a method that have an error (dict subject -> row)."
+    if not by:
+        return {}
+    errors = np.array([r["error"] for r in by.values()])
+    line = {
+        "mean": float(errors.mean()),
+        "sd": float(errors.std(ddof=1)) if len(by) > 1 else None,
+        "coverage": float(np.mean([r["coverage"] for r in by.values()])),
+        "unconverged": sum(not r["converged"] for r in by.values()),
+        "mean_common": float(np.mean([by[s]["error"] for s in common])) if common else None,
+    }
+    return line | (dict(zip(("low", "high"), bootstrap_interval(errors)[1:])) if len(by) > 2 else {})
+
+# %% ../../nbs/09_scans/05_report.ipynb #3399c435
 def summarise(
     rows,  # from `mrl.scans.methods.evaluate`
 ):  # list of dicts: protocol, method, subjects, failed, common; where something was measured more, as below
@@ -132,36 +148,14 @@ def summarise(
     (95 % over subjects)."""
     table = []
     for protocol in dict.fromkeys(r["protocol"] for r in rows):
-        mine = {}
-        for r in rows:
-            if r["protocol"] == protocol:
-                mine.setdefault(r["method"], {})[r["subject"]] = r
+        mine = _by_method(rows, protocol)
         measured = {m: {s: r for s, r in by.items() if r["error"] is not None} for m, by in mine.items()}
-        common = (
-            sorted(set.intersection(*(set(by) for by in measured.values() if by))) if any(measured.values()) else []
-        )  # a method without any result compares with nobody
+        subjects = [set(by) for by in measured.values() if by]  # a method without any result compares with nobody
+        common = sorted(set.intersection(*subjects)) if subjects else []
         for method, by in measured.items():
-            line, errors = (
-                {
-                    "protocol": protocol,
-                    "method": method,
-                    "subjects": len(by),
-                    "failed": len(mine[method]) - len(by),
-                    "common": len(common),
-                },
-                np.array([r["error"] for r in by.values()]),
-            )
-            if by:
-                line |= {
-                    "mean": float(errors.mean()),
-                    "sd": float(errors.std(ddof=1)) if len(by) > 1 else None,
-                    "coverage": float(np.mean([r["coverage"] for r in by.values()])),
-                    "unconverged": sum(not r["converged"] for r in by.values()),
-                    "mean_common": float(np.mean([by[s]["error"] for s in common])) if common else None,
-                }
-            if len(by) > 2:
-                line |= dict(zip(("low", "high"), bootstrap_interval(errors)[1:]))
-            table.append(line)
+            failed = len(mine[method]) - len(by)
+            line = dict(protocol=protocol, method=method, subjects=len(by), failed=failed, common=len(common))
+            table.append(line | _summary(by, common))
     return table
 
 # %% ../../nbs/09_scans/05_report.ipynb #5dbfb934
@@ -235,7 +229,7 @@ def differences(
             )
     return found
 
-
+# %% ../../nbs/09_scans/05_report.ipynb #2fb9effe
 def failures(rows):  # list of [subject, reason, where]
     """List every subject and reason once, with the protocols and methods it concerns.
 
@@ -275,6 +269,24 @@ def subject_table(
     ]
 
 # %% ../../nbs/09_scans/05_report.ipynb #0318cead
+def _best_median_worst(rows, protocol, method):  # rows, each once
+    "Return the rows of the subjects with the lowest, the median and the highest error."
+    mine = [r for r in rows if (r["protocol"], r["method"]) == (protocol, method) and r["error"] is not None]
+    mine = sorted(mine, key=lambda r: r["error"])
+    chosen = (mine[0], mine[len(mine) // 2], mine[-1]) if mine else ()
+    return {r["subject"]: r for r in chosen}.values()
+
+
+def _on_scan(row, case, protocol, method):  # (V, 3) mm in the face's own axes, triangles, (V,) mm, title
+    "Return a prediction as a protocol lays it on the scan, with the distances of its vertices from it."
+    scan = case.scan(protocol, row["scan"])
+    face = method.predict(case, protocol, scan)
+    T = compare(protocol, face, scan, case.name, row["scale"] if protocol.scale == "global" else 1.0).T
+    x = apply_similarity(T, face.surface.vertices)
+    shown = (x - scan.landmarks["nose_base"]) @ face_axes(scan.landmarks).T
+    return shown, face.surface.triangles, scan.surface.closest(x)[0], f"{row['subject']}: {row['error']:.2f} mm"
+
+# %% ../../nbs/09_scans/05_report.ipynb #59dc2c90
 def error_figure(
     rows,  # from `mrl.scans.methods.evaluate`
     cases,  # those that were evaluated
@@ -288,39 +300,15 @@ def error_figure(
     For the best, the median and the worst subject."""
     from mrl.show.plots import mesh_figure
 
-    measured = sorted(
-        (r for r in rows if (r["protocol"], r["method"]) == (protocol.name, name) and r["error"] is not None),
-        key=lambda r: r["error"],
-    )
     drawn = []
-    for r in (
-        {r["subject"]: r for r in (measured[0], measured[len(measured) // 2], measured[-1])}.values()
-        if measured
-        else ()
-    ):
-        case = next(c for c in cases if c.name == r["subject"])
-        scan = case.scan(protocol, r["scan"])
-        face = method.predict(case, protocol, scan)
-        T = compare(protocol, face, scan, case.name, r["scale"] if protocol.scale == "global" else 1.0).T
-        x = apply_similarity(T, face.surface.vertices)
-        drawn.append(
-            (
-                (x - scan.landmarks["nose_base"]) @ face_axes(scan.landmarks).T,
-                face.surface.triangles,
-                scan.surface.closest(x)[0],
-                f"{r['subject']}: {r['error']:.2f} mm",
-            )
-        )
+    for row in _best_median_worst(rows, protocol.name, name):
+        case = next(c for c in cases if c.name == row["subject"])
+        drawn.append(_on_scan(row, case, protocol, method))
         case.forget()
-    if drawn:
-        return mesh_figure(
-            [d[0] for d in drawn],
-            [d[1] for d in drawn],
-            [d[3] for d in drawn],
-            [d[2] for d in drawn],
-            columns=3,
-            error_max=error_max,
-        )
+    if not drawn:
+        return None
+    x, triangles, distances, titles = zip(*drawn)
+    return mesh_figure(x, triangles, titles, distances, columns=3, error_max=error_max)
 
 # %% ../../nbs/09_scans/05_report.ipynb #7f710d25
 @contextmanager
@@ -332,8 +320,8 @@ def own_report(
 ):
     "Be the only process that writes an evaluation; ValueError if the folder holds rows that this one will not have."
     planned = {(str(c.name), p.name, m) for c in cases for p, m, _ in asked_pairs(protocols, methods)}
-    with sole_owner(Path(folder) / "report.lock"):
-        path = Path(folder) / "errors.csv"
+    with sole_owner(expand(folder) / "report.lock"):
+        path = expand(folder) / "errors.csv"
         _, rows = read_csv(path) if path.exists() else ([], [])
         lost = [r for r in rows if (r.get("subject"), r.get("protocol"), r.get("method")) not in planned]
         if lost:
@@ -355,15 +343,15 @@ def write_report(
     "Write `errors.csv`, a row per subject, protocol and method, and `summary.json`, both atomically."
     from mrl.training.run import commit
 
-    write_csv(Path(folder) / "errors.csv", rows)
+    write_csv(expand(folder) / "errors.csv", rows)
     write_json(
-        Path(folder) / "summary.json",
+        expand(folder) / "summary.json",
         record
         | {
             "commit": commit(),
             "summary": summarise(rows),
             "protocols": [asdict(p) | {"steps": dict(describe(p))} for p in protocols],
-            "sha256": {name: sha256(f) for name, f in files.items() if Path(f).is_file()},
+            "sha256": {name: sha256(f) for name, f in files.items() if expand(f).is_file()},
             "versions": {name: version(name) for name in ("numpy", "libigl", "opencv-python-headless")},
         },
     )

@@ -39,6 +39,7 @@ pio.templates["mrl"] = go.layout.Template(
     )
 )
 pio.templates.default = "mrl"
+from ..io.paths import expand
 
 # %% ../../nbs/10_show/01_plots.ipynb #a99731b6
 def _numpy(x):
@@ -229,7 +230,7 @@ def frustum_lines(
     lines = transform_points(pose_matrix(q.float(), t.float()), corners.expand(len(q), 6, 3))[:, path]
     return torch.cat([lines, torch.full((len(q), 1, 3), torch.nan)], 1).flatten(0, 1).numpy().round()
 
-
+# %% ../../nbs/10_show/01_plots.ipynb #0d4aba7d
 def camera_figure(
     vertices,
     triangles,  # (N, 3) mm, (T, 3): the face in the middle
@@ -520,21 +521,36 @@ _OPEN_ON_CLICK = (  # a click on a point opens the file that its `customdata` na
     "e => { if (e.points[0].customdata) window.open(e.points[0].customdata) })"
 )
 
+# %% ../../nbs/10_show/01_plots.ipynb #24fe5e5c
+def _claim(folder, names):
+    "Enter names into a gallery's record; FileExistsError if one of the files is there that the record does not have."
+    from mrl.io.files import read_json, write_json
 
+    path = folder / "gallery.json"
+    written = read_json(path, ["written"])["written"] if path.exists() else []
+    strange = [name for name in names if (folder / name).exists() and name not in written]
+    if strange:
+        raise FileExistsError(
+            f"{folder / strange[0]}: expected no file, or one that a figure was written to; choose another gallery"
+        )
+    write_json(path, {"written": sorted({*written, *names})})
+
+# %% ../../nbs/10_show/01_plots.ipynb #e5fae97c
 def present(
     fig,  # plotly Figure
     name,  # of its files, words with hyphens
     gallery="",  # folder; "": the figure is shown, and nothing is written
 ):
-    "Show a figure; with a gallery, also write its page and picture there, and the page that lists all of them."
-    from pathlib import Path
+    """Show a figure; with a gallery, also write its page and picture there, and the page that lists all of them.
 
+    FileExistsError, before anything is written: a file of that name is there that no figure was written to."""
     from mrl.io.files import atomic_write
 
     fig.show()
     if not gallery:
         return
-    folder = Path(gallery)
+    folder = expand(gallery)
+    _claim(folder, [f"{name}.png", f"{name}.html", "index.html"])
     with atomic_write(folder / f"{name}.png") as tmp:
         fig.write_image(tmp, format="png")
     fig.write_html(folder / f"{name}.html", include_plotlyjs="directory", post_script=_OPEN_ON_CLICK)

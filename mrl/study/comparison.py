@@ -46,7 +46,7 @@ def seeds_by_people(
         raise ValueError(f"long runs of {', '.join(losses)}: not the same people")
     return {loss: np.stack([f[metric] for f in fs]) for loss, fs in faces.items()}, first["images"]
 
-
+# %% ../../nbs/07_study/03_comparison.ipynb #60df0541
 def paired_difference(
     study,  # from `load_study`
     loss,  # name of long runs without their seed

@@ -14,16 +14,16 @@ from pathlib import Path
 import torch
 
 from ..io.files import HOME, ROOT, read_json
+from ..io.paths import expand
 from ..io.processes import sole_owner, worker_options
 from ..io.progress import Progress
 from ..training.configuration import RENDERED, TrainConfig
-from ..training.preparation import dataset_of
 from ..training.run import claim_run
 
 # %% ../../nbs/07_study/02_execution.ipynb #2735eb4b
 def is_complete(run, parameters, results_dir=HOME / "results"):
     "Return whether a run is finished; ValueError if another configuration has its name."
-    folder = Path(results_dir) / run
+    folder = expand(results_dir) / run
     if not (folder / "metrics.json").exists() or (folder / "state.pt").exists():
         return False
     claim_run(folder, TrainConfig(run=run, **parameters))
@@ -34,7 +34,7 @@ def execute_run(run, parameters, home):
     "Execute train.ipynb with these parameters into the run's folder; return None, or the error in one line."
     import papermill
 
-    folder = Path(home) / "results" / run
+    folder = expand(home) / "results" / run
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["MRL_HOME"] = str(home)  # the notebook's kernel inherits it
     try:
@@ -56,7 +56,7 @@ def run_study(
     home=HOME,  # folder of results/ and datasets/
 ):
     "Execute the missing runs of a study; RuntimeError lists those that failed, after all others are done."
-    home = Path(home)
+    home = expand(home)
     with ExitStack() as owned:
         for top in sorted({Path(run).parts[0] for run in runs}):
             owned.enter_context(sole_owner(home / "results" / top / "study.lock"))
@@ -74,12 +74,14 @@ def run_study(
 
 def render_datasets(runs, home):
     "Render the data sets that runs (dict name -> parameters) are trained on, each once."
+    from mrl.training.preparation import dataset_of  # workers import this module, and render nothing
+
     configs = [TrainConfig(run=run, **p) for run, p in runs.items()]
     distinct = {tuple(getattr(c, k) for k in ("data", "image_size", *RENDERED)): c for c in configs}
     for config in distinct.values():
         dataset_of(config, home / "datasets")
 
-
+# %% ../../nbs/07_study/02_execution.ipynb #72902c06
 def execute_in_parallel(runs, jobs, scheduler, home):
     "Yield what `execute_run` returns for runs (dict name -> parameters), in the order in which they end."
     from joblib import Parallel, delayed, parallel_config
@@ -110,7 +112,7 @@ def load_study(
     results_dir=ROOT / "results",
 ):  # dict "group/run" -> {"folder", "config", "metrics", and the rest of config.json}
     "Return the record of every complete run of a study; FileNotFoundError if there is none."
-    top = Path(results_dir) / name
+    top = expand(results_dir) / name
     folders = sorted(p.parent for p in top.glob("*/*/metrics.json"))
     if not folders:
         raise FileNotFoundError(f"{top}: no finished runs")

@@ -36,7 +36,7 @@ def curves(
     values = lambda runs, k: np.array([[row[k] for row in rows] for rows in runs])
     return {loss: (steps[loss], {k: values(runs, k) for k in columns}) for loss, runs in found.items()}
 
-
+# %% ../../nbs/07_study/07_findings.ipynb #f2196dd3
 def curve_figure(
     found,  # from `curves`
     titles,  # dict column -> title of its panel

@@ -7,13 +7,12 @@ __all__ = ['SHOWN', 'AXES', 'LIMITS', 'BLUES', 'GREENS', 'SYMBOLS', 'POSITIONS',
            'runs_within', 'add_layer', 'front_figure', 'pareto_front', 'pixel_parts', 'measure_pixel_parts']
 
 # %% ../../nbs/07_study/04_fronts.ipynb #840c3b1d
-from pathlib import Path
-
 import numpy as np
 import torch
 
 from ..data.dataset import FaceImages, batches
 from ..io.files import HOME, read_json, write_json
+from ..io.paths import expand
 from .comparison import DECK
 from .runs import NAMES
 from ..training.metrics import METRICS, image_metrics
@@ -100,7 +99,7 @@ def add_layer(fig, col, axes, legend, runs, marker, base):
         shown = marker | (dict(symbol="circle") if legend.startswith("multi-term") else {})
         fig.add_scatter(x=[None], y=[None], mode="markers", marker=shown, name=legend, legendgroup=legend, row=1, col=1)
 
-
+# %% ../../nbs/07_study/04_fronts.ipynb #6790a60f
 def front_figure(
     study,  # from `load_study`
     limits=LIMITS,  # dict metric -> error beyond which a run is left out of the picture
@@ -157,12 +156,12 @@ def measure_pixel_parts(
     home=HOME,
 ):
     "Add the `pixel_parts` of runs, on validation identities, that results/<name>/pixel_parts.json lacks."
-    top = Path(home) / "results" / name
+    top = expand(home) / "results" / name
     path = top / "pixel_parts.json"
     found = read_json(path, ["runs"])["runs"] if path.exists() else {}
     for run in (r for r in runs if r not in found):
         trained = Run.load(top / run)
         found[run] = pixel_parts(
-            trained.network, FaceImages(dataset_of(trained.config, Path(home) / "datasets", progress=False), "val")
+            trained.network, FaceImages(dataset_of(trained.config, expand(home) / "datasets", progress=False), "val")
         ) | {"commit": commit()}
         write_json(path, {"split": "val", "runs": found})

@@ -89,6 +89,8 @@ RATE = {
     }.items()
     for lr in (3e-4, 3e-3)
 }
+
+# %% ../../nbs/07_study/01_runs.ipynb #51e6b8b0
 DEPTH = {
     f"{loss}-{label}": dict(loss=loss, n_images=20_000, near=near, far=far)
     for label, near, far in (("wide", 500.0, 1000.0), ("narrow", 725.0, 775.0))
@@ -228,7 +230,7 @@ def random_weights(n):  # list of str
     draws = 10 ** np.random.default_rng(0).uniform(-1.5, 1.5, (n, 3))
     return [",".join(f"{w:.3g}" for w in draw) for draw in draws]
 
-
+# %% ../../nbs/07_study/01_runs.ipynb #0d20d94d
 def combination_runs(
     oracle="",  # weights from `oracle_weights`; empty: the runs with them are left out
     name="study",  # folder in results/

@@ -28,6 +28,7 @@ from ..faces.carrier import population_file
 from ..faces.population import load_population, split_identities
 from ..geometry.camera import crop_intrinsics, resize_intrinsics
 from ..io.files import HOME, ROOT, load_tensors, save_tensors, sha256
+from ..io.paths import expand
 from ..io.processes import sole_owner
 from ..stats.intervals import medians
 from ..training.configuration import TrainConfig
@@ -65,6 +66,8 @@ YAW_AND_PITCH = {
         tuple((float(y), float(p)) for p in range(-40, 41, 10) for y in range(-90, 91, 15)),
     )
 }
+
+# %% ../../nbs/07_study/05_sweeps.ipynb #ea6533b8
 SPOILT = {
     "occlusion": _line("Occlusion (% of the crop)", "covered", (0, 5, 10, 20, 30, 40, 50)),
     "low light": _line("Exposure (stops)", "stops", (0, -1, -2, -3, -4, -5, -6)),
@@ -302,7 +305,7 @@ def _by_sweep(values, data, sweeps):
     where = data.labels["where"][:, 0]
     return {name: values[where == i].unflatten(0, (len(s.values), -1)) for i, (name, s) in enumerate(sweeps.items())}
 
-
+# %% ../../nbs/07_study/05_sweeps.ipynb #284694b4
 def measure_sweeps(
     run,  # mrl.training.run.Run
     data,  # FaceImages of build_sweeps
@@ -368,7 +371,7 @@ def doubles_at(
 
 NEUTRAL = {"resolution": 100, "scale": 100}  # of the changes whose neutral value is not 0
 
-
+# %% ../../nbs/07_study/05_sweeps.ipynb #2d8800e3
 def worst_within(
     sweeps,  # dict name -> Sweep
     errors,  # dict name -> (S, V, F)
@@ -414,7 +417,7 @@ def held_out(
 def swept_images(config, name, sweeps, people, asked, home, progress):  # FaceImages
     "Render the pictures of sweeps under a folder name that depends on what is asked, or read them."
     key = hashlib.sha256(repr([config, asked]).encode()).hexdigest()[:8]
-    folder = Path(home) / "datasets" / f"{name}-{config.size}px-{key}"
+    folder = expand(home) / "datasets" / f"{name}-{config.size}px-{key}"
     return FaceImages(build_sweeps(folder, config, sweeps, people, progress=progress), "all")
 
 
@@ -436,7 +439,7 @@ def measure_run(
         errors |= {f"{control}.{k}": v for control, by_sweep in of_controls.items() for k, v in by_sweep.items()}
     return errors, {k: v for k, v in coefficients.items() if k in ("views", "skin tone", "true")}
 
-
+# %% ../../nbs/07_study/05_sweeps.ipynb #2265a5c0
 def describe_sweeps(run, config, weights, data, sweeps, population):  # dict for JSON
     "Return what errors were measured on: run, weights, code, device, pictures, people and ranges of the training."
     images = training_data(config)
@@ -461,7 +464,7 @@ def weights_of(run, home):
         return None
     return sha256(path) if path.exists() else None
 
-
+# %% ../../nbs/07_study/05_sweeps.ipynb #dc4a0ca4
 def sweep_run(
     run,  # folder in results/
     name,  # of the folder in results/ where errors are kept
@@ -472,7 +475,7 @@ def sweep_run(
     progress=True,
 ):  # tensors and about, as `load_errors` returns them; tensors of controls are "<control>.<sweep>"
     "Return errors of a run under every sweep, read or measured; FileNotFoundError or ValueError if neither can be."
-    path, ours = (Path(top) / "results" / name / f"{run.strip('/')}.safetensors" for top in (home, ROOT))
+    path, ours = (expand(top) / "results" / name / f"{run.strip('/')}.safetensors" for top in (home, ROOT))
     kept = next((load_errors(p) for p in (path, ours) if p.exists()), None)
     weights = weights_of(run, home)
     if kept is None and weights is None:
@@ -522,13 +525,13 @@ def other_seeds(loss, name, measured, home):  # list of (tensors, about)
     "Return errors that are kept of a loss with other seeds than those of `measured`, on the same pictures."
     have, stem = {about["run"].strip("/") for _, about in measured}, loss.strip("/")
     kept = {}  # by run; those of the user come before the repository's
-    for top in (ROOT / "results" / name, Path(home) / "results" / name):
+    for top in (ROOT / "results" / name, expand(home) / "results" / name):
         for path in sorted(top.glob(f"{stem}-*.safetensors")):
             kept[str(path.relative_to(top).with_suffix(""))] = path
     found = [load_errors(path) for run, path in kept.items() if run not in have and loss_name(run) == stem]
     return [(t, about) for t, about in found if common_to_seeds(about) == common_to_seeds(measured[0][1])]
 
-
+# %% ../../nbs/07_study/05_sweeps.ipynb #2d5d2f14
 def sweep_runs(
     runs,  # names of folders in results/
     name,  # of the folder in results/ where errors are kept

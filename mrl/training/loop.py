@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from ..faces.morphable import save_morphable_model
 from ..geometry.camera import matmul
 from ..io.files import HOME, SUMS, read_json, temporaries, write_json
+from ..io.paths import expand
 from ..io.processes import end_with
 from ..io.progress import Progress, executed_notebook, tell
 from ..io.tables import write_csv
@@ -328,7 +329,7 @@ def train(
     Raises:
         ValueError: the folder holds a run of another configuration.
     """
-    folder = Path(results_dir) / config.run
+    folder = expand(results_dir) / config.run
     claim_run(folder, config)
     if is_finished(folder):
         return folder

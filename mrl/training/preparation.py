@@ -18,6 +18,7 @@ from ..faces.carrier import population_file
 from ..faces.morphable import MorphableModel, morphable_model_of
 from ..faces.population import load_population, people_where
 from ..io.files import HOME
+from ..io.paths import expand
 from .heads import texture_places
 from .metrics import mean_crop
 from .network import Reconstructor
@@ -30,7 +31,7 @@ def dataset_of(
 ):  # Path
     "Return the folder of the data set that a configuration names; render it if it is missing."
     if config.data:
-        return Path(config.data)
+        return expand(config.data)
     depth = {"near": config.near, "far": config.far}
     data_config = DataConfig(
         n_images=config.n_images,

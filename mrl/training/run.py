@@ -22,8 +22,9 @@ import torch
 import mrl
 from ..faces.morphable import MorphableModel, load_morphable_model
 from ..io.files import HOME, ROOT, atomic_write, load_tensors, read_json, save_tensors, sha256, write_sums
+from ..io.paths import expand
 from ..io.processes import sole_owner
-from ..io.tables import read_csv
+from ..io.tables import read_numbers
 from .configuration import TrainConfig
 from .metrics import METRICS
 from .network import Reconstructor
@@ -114,21 +115,10 @@ def run_record(
     return begun
 
 # %% ../../nbs/06_training/07_run.ipynb #d5d3c7a6
-def _numbers(path, rows, kind):  # list of dicts
-    "Return rows of text as numbers; ValueError names the file and the row."
-    found = []
-    for i, row in enumerate(rows, 2):
-        try:
-            found.append({k: kind(k)(v) for k, v in row.items()})
-        except ValueError as e:
-            raise ValueError(f"{path}: line {i}: not a row of numbers ({e})") from None
-    return found
-
-
 def read_history(folder):
     "Return the rows of history.csv as dicts of floats, without empty cells."
-    path = Path(folder) / "history.csv"
-    return _numbers(path, read_csv(path)[1], lambda column: float)
+    path = expand(folder) / "history.csv"
+    return read_numbers(path)
 
 
 def read_faces(
@@ -136,9 +126,9 @@ def read_faces(
     split="test",  # "val" or "test"
 ):  # dict: identity (n,), images (n,) and the metrics (n,), in the order of identities
     "Return the mean errors per person from faces.csv. ValueError if it has none of the split."
-    path = Path(folder) / "faces.csv"
+    path = expand(folder) / "faces.csv"
     kinds = {"split": str, "identity": int, "images": int}
-    rows = [r for r in _numbers(path, read_csv(path)[1], lambda c: kinds.get(c, float)) if r.get("split") == split]
+    rows = [r for r in read_numbers(path, kinds) if r.get("split") == split]
     if not rows:
         raise ValueError(f"{path}: holds no faces of the {split} split")
     names = ("identity", "images", *METRICS)
@@ -214,7 +204,7 @@ def run_folder(
     home=HOME,  # whose results/ is searched first
 ):  # Path
     "Return the folder of a run. FileNotFoundError names the folders that were searched."
-    places = [Path(home) / "results" / name, ROOT / "results" / name, Path(name)]
+    places = [expand(home) / "results" / name, ROOT / "results" / name, expand(name)]
     found = [p for p in dict.fromkeys(places) if (p / "config.json").exists()]
     if not found:
         raise FileNotFoundError(f"run {name}: no config.json in {', '.join(map(str, dict.fromkeys(places)))}")
@@ -309,7 +299,7 @@ def keep_run(
 
     Weights become float16. The statistics of batch normalisation and the 3DMM stay in float32.
     """
-    folder, to = Path(folder), Path(to)
+    folder, to = expand(folder), expand(to)
     tensors, about = load_tensors(folder / "checkpoint.safetensors", "mrl.checkpoint", ("mean", "basis"))
     kept = {k: v for k, v in tensors.items() if k not in ("mean", "basis", "expression_basis")}
     kept = {k: v.half() if k.endswith(("weight", "bias")) else v for k, v in kept.items()}

@@ -65,7 +65,7 @@ def number_arrays(path, fields, names):
         raise ValueError(f"{path}: {', '.join(missing)} missing")
     return [number_array(path, name, fields[name]) for name in names]
 
-
+# %% ../../../nbs/03_faces/03_sources/01_assembly.ipynb #93f2a9bc
 def scaled_modes(
     path,  # named in errors
     mean,  # (3N,)

@@ -66,7 +66,7 @@ _STATISMO_IBUG = {
     "center.lips.lower.inner": 66,
 }
 
-
+# %% ../../../nbs/03_faces/03_sources/04_bfm.ipynb #07c09bc4
 def _statismo_landmarks(path, f, mean, scale):
     "Return landmarks of an HDF5 file: the vertex of `mean` (N, 3) nearest to each; a warning names those beyond 5 mm."
     if "metadata/landmarks/json" not in f:

@@ -69,7 +69,7 @@ def _skip_expressions(archive):
         archive.text("blendshapes")
         archive.matrix("blendshapes")
 
-
+# %% ../../../nbs/03_faces/03_sources/06_sfm.ipynb #c1d8f5fe
 def _definitions(archive, version):
     "Return the iBUG points (0-based) that an eos file of version 3 or 4 defines after the shape model."
     if version < 3:
