@@ -27,7 +27,7 @@ myst_heading_anchors = 3
 myst_linkify_fuzzy_links = False
 # MathJax 2 comes with kaleido, so that the site needs no other server; its components are loaded from the same folder
 MATHJAX = Path(kaleido.scopes.__file__).parents[1] / "executable/etc/mathjax"
-mathjax_path = "mathjax/MathJax.js"
+mathjax_path, mathjax_options = "mathjax/MathJax.js", {"defer": "defer"}  # after Plotly, which would configure it
 mathjax2_config = {
     "jax": ["input/TeX", "output/SVG"],
     "extensions": ["tex2jax.js"],
@@ -61,7 +61,6 @@ def write_generated(app):
 def add_plotly(app, page, template, context, doctree):
     "Load Plotly's script on pages with figures."
     if "plotly-figure" in (context.get("body") or ""):
-        app.add_js_file(None, body="window.PlotlyConfig = {MathJaxConfig: 'local'}", priority=90)  # formulas stay
         app.add_js_file("plotly.min.js", priority=100)
 
 
