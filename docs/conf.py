@@ -31,8 +31,8 @@ mathjax_path, mathjax_options = "mathjax/MathJax.js", {"defer": "defer"}  # afte
 mathjax2_config = {
     "jax": ["input/TeX", "output/SVG"],
     "extensions": ["tex2jax.js"],
-    "tex2jax": {"processClass": "math|tex2jax_process"},
     "TeX": {"extensions": ["AMSmath.js", "AMSsymbols.js"]},
+    "tex2jax": {"processClass": "math|tex2jax_process"},
     "showMathMenu": False,
     "messageStyle": "none",
 }
@@ -65,5 +65,6 @@ def add_plotly(app, page, template, context, doctree):
 
 
 def setup(app):
+    app.add_js_file(None, type="text/x-mathjax-config", body="MathJax.Ajax.timeout = 120000")  # ms, for busy machines
     app.connect("builder-inited", write_generated)
     app.connect("html-page-context", add_plotly)
