@@ -331,3 +331,17 @@ def test_memory_does_not_grow_with_views(monkeypatch):
     chunks = gradients(MultiviewReprojectionLoss(K, views=5), inputs)
     assert chunks[0].item() == pytest.approx(whole[0].item(), rel=1e-12)
     assert all(torch.allclose(a, b, rtol=1e-10) for a, b in zip(chunks[1], whole[1]))
+
+
+def test_the_graph_can_be_used_again():
+    "A gradient that is taken twice is the same twice; the gradients themselves are not half precision under autocast."
+    inputs = batch(dtype=torch.float32)
+    leaves = [v.requires_grad_() for v in inputs[:3]]
+    loss = LogMultiviewReprojectionLoss(K)(*inputs)
+    first = torch.autograd.grad(loss, leaves, retain_graph=True)
+    copies = [g.clone() for g in first]
+    second = torch.autograd.grad(2 * loss, leaves)
+    assert all(torch.equal(2 * a, b) and torch.equal(a, c) for a, b, c in zip(copies, second, first))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = LogMultiviewReprojectionLoss(K)(*inputs)
+    assert all(torch.equal(a, b) for a, b in zip(copies, torch.autograd.grad(loss, leaves)))

@@ -119,17 +119,12 @@ def unit_quaternion_to_matrix(
     q: Tensor,  # (..., 4) unit quaternion, w first
 ) -> Tensor:  # (..., 3, 3) rotation matrix
     "Return the matrix of `x -> q x q^-1` for unit quaternions, unchecked."
-    w, x, y, z = q.unbind(-1)
+    twice = ((2 * q).unsqueeze(-1) * q.unsqueeze(-2)).flatten(-2).unbind(-1)  # all products of two entries, times 2
+    _, wx, wy, wz, _, xx, xy, xz, _, _, yy, yz, _, _, _, zz = twice
     entries = [
-        1 - 2 * (y * y + z * z),
-        2 * (x * y - w * z),
-        2 * (x * z + w * y),
-        2 * (x * y + w * z),
-        1 - 2 * (x * x + z * z),
-        2 * (y * z - w * x),
-        2 * (x * z - w * y),
-        2 * (y * z + w * x),
-        1 - 2 * (x * x + y * y),
+        *(1 - (yy + zz), xy - wz, xz + wy),
+        *(xy + wz, 1 - (xx + zz), yz - wx),
+        *(xz - wy, yz + wx, 1 - (xx + yy)),
     ]
     return torch.stack(entries, -1).unflatten(-1, (3, 3))
 

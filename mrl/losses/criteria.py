@@ -7,7 +7,8 @@ __all__ = ['CRITERIA', 'Norm', 'Translation', 'WEIGHT', 'SEEN', 'REDRAWS', 'BALA
            'Criterion', 'questions', 'some_images', 'judge', 'part_means', 'CompositeLoss', 'require_prediction',
            'from_flat_cameras', 'Draw', 'share_seen', 'joined', 'MultiviewReprojectionLoss', 'redraw',
            'ReprojectionLoss', 'GeometricAlignmentLoss', 'PixelAlignmentLoss', 'MultiTermLoss', 'HomographyLoss',
-           'HomoscedasticLoss', 'LogTermsLoss', 'mixed_predictions', 'compares_images', 'Disentangled',
+           'HomoscedasticLoss', 'LogTermsLoss', 'predicted_parts', 'mixed_predictions', 'mixed_views',
+           'compares_images', 'examine_as', 'parts_in_views', 'parts_of_images', 'parts_of_batch', 'Disentangled',
            'LogMultiviewReprojectionLoss', 'loss_parameters', 'criterion_of']
 
 # %% ../../nbs/02_losses/03_criteria.ipynb #27b88763
@@ -39,11 +40,12 @@ from mrl.losses.functional import (
     make_views,
     multi_term_of_images,
     pixel_alignment_of_images,
-    prediction_to_truth,
+    predicted_rows,
     reduce_images,
     smallest_error,
     terms_of_images,
     true_view,
+    world_rows,
     world_to_camera,
 )
 from .inputs import VALIDATE, Inputs, check_values, collect_inputs
@@ -483,7 +485,7 @@ class MultiviewReprojectionLoss(Criterion, name="mrl"):
 
     def compare(self, b, drawn, hidden, alpha_id_hat=None):
         "Return the loss of every image, and the weights of images."
-        P_hat = matmul(drawn.views.P, prediction_to_truth(b, b.q_hat, b.t_hat, self.similarity).unsqueeze(1))
+        (P_hat,) = predicted_rows(b, drawn.views, [world_rows(b.q_hat, b.t_hat)], self.similarity)
         errors, weight = compare_in_views(b, drawn.views, [(b.x_hat, P_hat)], self.norm, hidden)
         return errors[0], weight
 
@@ -544,7 +546,7 @@ class ReprojectionLoss(Criterion, name="reprojection"):
 
     def compare(self, b, drawn, hidden, alpha_id_hat=None):
         "Return the loss of every image, and the weights of images."
-        P_hat = image_rows(drawn.K, world_to_camera(b.q_hat, b.t_hat).unsqueeze(1))
+        P_hat = image_rows(drawn.K, world_rows(b.q_hat, b.t_hat).unsqueeze(1))
         errors, weight = compare_in_views(b, drawn, [(b.x_hat, P_hat)], self.norm, hidden)
         return errors[0], weight
 
@@ -815,27 +817,98 @@ def _part_weights(text, parts):
     return weights
 
 # %% ../../nbs/02_losses/03_criteria.ipynb #e3113dcb
+def predicted_parts(
+    b: Inputs,
+    parts,  # 2 or 3
+) -> list[int]:
+    "Return the numbers of the parts that are predicted; raise ValueError if there are none."
+    moved = not {"q_hat", "t_hat"} <= b.known
+    if parts == 2:
+        predicted = "x_hat" not in b.known, moved
+    else:
+        predicted = "x_hat" not in b.known, "q_hat" not in b.known, moved
+    require_prediction(any(predicted))
+    return [i for i, there in enumerate(predicted) if there]
+
+
 def mixed_predictions(
     b: Inputs,
     parts,  # 2 or 3
-) -> dict[int, Inputs]:
-    "Return number of part -> prediction of that part with the truth of the others, for the parts that are predicted."
-    found = {} if "x_hat" in b.known else {0: b._replace(q_hat=b.q, t_hat=b.t)}
-    moved = not {"q_hat", "t_hat"} <= b.known
-    if parts == 2:
-        return found | ({1: b._replace(x_hat=b.x)} if moved else {})
+) -> list[Inputs]:
+    "Return for every part that is predicted that part with the truth of the others."
     R, R_hat = unit_quaternion_to_matrix(b.q), unit_quaternion_to_matrix(b.q_hat)
     turn = lambda R, t: matmul(R, t.unsqueeze(-1)).squeeze(-1)
-    if "q_hat" not in b.known:
-        found[1] = b._replace(x_hat=b.x, t_hat=turn(R_hat, turn(R.mT, b.t)))
-    if moved:
-        found[2] = b._replace(x_hat=b.x, q_hat=b.q, t_hat=turn(R, turn(R_hat.mT, b.t_hat)))
-    return found
+    mixed = [
+        lambda: b._replace(q_hat=b.q, t_hat=b.t),
+        lambda: b._replace(x_hat=b.x, t_hat=turn(R_hat, turn(R.mT, b.t))),
+        lambda: b._replace(x_hat=b.x, q_hat=b.q, t_hat=turn(R, turn(R_hat.mT, b.t_hat))),
+    ]
+    if parts == 2:
+        mixed[1] = lambda: b._replace(x_hat=b.x)
+    return [mixed[i]() for i in predicted_parts(b, parts)]
+
+# %% ../../nbs/02_losses/03_criteria.ipynb #e3113dcc
+def mixed_views(
+    b: Inputs,
+    parts,  # 2 or 3
+):  # [(x_hat or None, world to own camera (B, 3, 4) or None), ...], None for the truth's
+    "Return what `mixed_predictions` returns as a criterion with virtual cameras needs it."
+    true, predicted = world_rows(b.q, b.t), world_rows(b.q_hat, b.t_hat)
+    turned = torch.cat([predicted[..., :3], true[..., 3:]], -1)
+    moved = torch.cat([true[..., :3], predicted[..., 3:]], -1)
+    views = [(b.x_hat, None), *([(None, predicted)] if parts == 2 else [(None, turned), (None, moved)])]
+    return [views[i] for i in predicted_parts(b, parts)]
 
 
 def compares_images(criterion) -> bool:
     "Return whether a criterion defines `compare`, and not only a `forward`."
     return isinstance(criterion, Criterion) and type(criterion).compare is not Criterion.compare
+
+# %% ../../nbs/02_losses/03_criteria.ipynb #4aef0bb2
+def examine_as(criterion: Criterion, b: Inputs, drawn, validate):
+    "Return `criterion.examine(b, drawn)` with another `validate`."
+    own, criterion.validate = criterion.validate, validate
+    try:
+        return criterion.examine(b, drawn)
+    finally:
+        criterion.validate = own
+
+
+def parts_in_views(
+    criterion: MultiviewReprojectionLoss,
+    b: Inputs,
+    parts,  # 2 or 3
+    shared,  # whether all parts have the same virtual cameras
+    validate,
+):  # (P, B) parts, (B,) weights or None
+    "Return the parts of a criterion with virtual cameras, with one projection of the truth for those that share them."
+    mixed = mixed_views(b, parts)
+    draws = [criterion.draw(b) for _ in (mixed[:1] if shared else mixed)]
+    hidden, draws = examine_as(criterion, b, draws, validate)
+    found = []
+    for drawn, group in zip(draws, [mixed] if shared else [[m] for m in mixed]):
+        own = [view for _, view in group if view is not None]
+        rows = iter(predicted_rows(b, drawn.views, own, criterion.similarity) if own else ())
+        pairs = [(x_hat, None if view is None else next(rows)) for x_hat, view in group]
+        found.append(compare_in_views(b, drawn.views, pairs, criterion.norm, hidden))
+    weights = [w for _, w in found if w is not None]
+    return torch.cat([v for v, _ in found]), torch.stack(weights).amin(0) if weights else None
+
+# %% ../../nbs/02_losses/03_criteria.ipynb #4aef0bb3
+def parts_of_images(criterion: Criterion, b: Inputs, parts, validate, alpha_id_hat=None):
+    "Return the parts `(P, B)` of another criterion that compares images, and weights `(B,)` or None."
+    hidden, drawn = examine_as(criterion, b, criterion.draw(b), validate)
+    found = [criterion.compare(p, drawn, hidden, alpha_id_hat) for p in mixed_predictions(b, parts)]
+    weights = [w for _, w in found if w is not None]
+    return torch.stack([v for v, _ in found]), torch.stack(weights).amin(0) if weights else None
+
+
+def parts_of_batch(criterion, b: Inputs, parts, validate, alpha_id_hat=None, K=None):
+    "Return the parts `(P, 1)` of a criterion that gives one value, and None."
+    check_values(b, validate)
+    extra = {} if b.weight is None else {"weight": b.weight}
+    mixed = mixed_predictions(b, parts)
+    return torch.stack([criterion(*p[:6], alpha_id_hat, K=K, **extra) for p in mixed]).unsqueeze(-1), None
 
 # %% ../../nbs/02_losses/03_criteria.ipynb #4aef0bb1
 class Disentangled(CompositeLoss):
@@ -900,68 +973,13 @@ class Disentangled(CompositeLoss):
 
     def image_parts(self, b, alpha_id_hat=None, K=None):
         "Return the parts that are predicted."
-        mixed = mixed_predictions(b, self.n_parts)
-        require_prediction(mixed)
-        make = self.parts_of_images if compares_images(self.criterion) else self.parts_of_batch
-        return *make(b, list(mixed.values()), alpha_id_hat, K), list(mixed)
-
-    def parts_of_images(self, b, mixed, alpha_id_hat, K):
-        """Return the parts of a criterion that compares images.
-
-        Args:
-            b: Inputs.
-            mixed: list of P Inputs, see `mixed_predictions`.
-            alpha_id_hat: (B, M) predicted coefficients of a 3DMM, or None.
-            K: intrinsics that the caller gave, or None.
-
-        Returns:
-            Parts (P, B), and weights (B,) of images or None.
-        """
-        draws = [self.criterion.draw(p) for p in (mixed[:1] if self.shared_cameras else mixed)]
-        views = isinstance(draws[0], Draw)
-        own, self.criterion.validate = self.criterion.validate, self.validate
-        try:
-            hidden, drawn = self.criterion.examine(b, draws if views else draws[0])
-        finally:
-            self.criterion.validate = own
-        if views and self.shared_cameras:
-            return self.parts_in_shared_views(b, drawn[0].views, mixed, hidden)
-        draws = drawn if views else [drawn] * len(mixed)
-        found = [self.criterion.compare(p, d, hidden, alpha_id_hat) for p, d in zip(mixed, draws)]
-        weights = [w for _, w in found if w is not None]
-        return torch.stack([v for v, _ in found]), torch.stack(weights).amin(0) if weights else None
-
-    def parts_in_shared_views(self, b, views, mixed, hidden):
-        """Return the parts in the same virtual cameras, with one projection of the truth.
-
-        Args:
-            b: Inputs.
-            views: Views of the virtual cameras.
-            mixed: list of P Inputs, see `mixed_predictions`.
-            hidden: whether true points may be hidden from a virtual camera.
-
-        Returns:
-            Parts (P, B), and weights (B,) of images or None.
-        """
-        motions = [prediction_to_truth(b, p.q_hat, p.t_hat, self.criterion.similarity).unsqueeze(1) for p in mixed]
-        pairs = [(p.x_hat, matmul(views.P, D)) for p, D in zip(mixed, motions)]
-        return compare_in_views(b, views, pairs, self.criterion.norm, hidden)
-
-    def parts_of_batch(self, b, mixed, alpha_id_hat, K):
-        """Return the parts of a criterion that gives one value for a batch.
-
-        Args:
-            b: Inputs.
-            mixed: list of P Inputs, see `mixed_predictions`.
-            alpha_id_hat: (B, M) predicted coefficients of a 3DMM, or None.
-            K: intrinsics that the caller gave, or None.
-
-        Returns:
-            Parts (P, 1), and None.
-        """
-        check_values(b, self.validate)
-        extra = {} if b.weight is None else {"weight": b.weight}
-        return torch.stack([self.criterion(*p[:6], alpha_id_hat, K=K, **extra) for p in mixed]).unsqueeze(-1), None
+        which = predicted_parts(b, self.n_parts)
+        given = self.criterion, b, self.n_parts
+        if isinstance(self.criterion, MultiviewReprojectionLoss):
+            return *parts_in_views(*given, self.shared_cameras, self.validate), which
+        if compares_images(self.criterion):
+            return *parts_of_images(*given, self.validate, alpha_id_hat), which
+        return *parts_of_batch(*given, self.validate, alpha_id_hat, K), which
 
     def floor(self, b, which):
         "Return the value of rounding errors, if logarithms are taken."

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['NORMS', 'REDUCTIONS', 'NEAR', 'CHUNK', 'READINGS', 'TRANSLATIONS', 'example_batch', 'check_norm', 'difference',
-           'weighted_mean', 'image_weight', 'point_weight', 'reduce_images', 'Views', 'world_to_camera', 'image_rows',
-           'make_views', 'project_rows', 'pixel_errors', 'error_and_derivative', 'true_pixels', 'error_and_gradient',
-           'PixelErrors', 'nearest_depth', 'look_through', 'prediction_to_truth', 'compare_in_views', 'given_views',
+           'weighted_mean', 'image_weight', 'point_weight', 'reduce_images', 'Views', 'world_rows', 'world_to_camera',
+           'image_rows', 'make_views', 'project_rows', 'pixel_errors', 'images_at_a_time', 'rows_of',
+           'error_and_derivative', 'true_pixels', 'error_and_gradient', 'errors_of_chunk', 'scaled', 'PixelErrors',
+           'nearest_depth', 'look_through', 'compose', 'predicted_rows', 'compare_in_views', 'given_views',
            'multiview_reprojection', 'true_view', 'reprojection', 'alignment_of_images', 'geometric_alignment',
            'pixel_alignment_of_images', 'pixel_alignment', 'terms_of_images', 'terms', 'multi_term_of_images',
            'multi_term', 'smallest_error', 'log_of_mean']
@@ -137,20 +138,27 @@ class Views(NamedTuple):
     K: Tensor  # (B, V, 3, 3)
 
 
-def world_to_camera(
+def world_rows(
     q,  # (..., 4) unit quaternion, camera-to-world
     t,  # (..., 3) camera position
-):  # (..., 4, 4)
+):  # (..., 3, 4)
+    "Return the rows `[R^T | -R^T t]` of the inverse of a pose, world to camera."
+    R_inverse = unit_quaternion_to_matrix(q).mT
+    return torch.cat([R_inverse, -matmul(R_inverse, t.unsqueeze(-1))], -1)
+
+
+def world_to_camera(q, t):  # (..., 4, 4)
     "Return the inverse of a pose."
-    return invert_pose(affine_matrix(unit_quaternion_to_matrix(q), t))
+    rows = world_rows(q, t)
+    return affine_matrix(rows[..., :3], rows[..., 3])
 
 
 def image_rows(
     K,  # (..., 3, 3) intrinsics
-    view,  # (..., 4, 4) world to camera
+    view,  # (..., 3, 4) world to camera
 ):  # (..., 3, 4)
     "Return the rows of `K view` without the principal point, which is the same for truth and prediction."
-    return torch.cat([matmul(K[..., :2, :2], view[..., :2, :]), view[..., 2:3, :]], -2)
+    return torch.cat([matmul(K[..., :2, :2], view[..., :2, :]), view[..., 2:, :]], -2)
 
 
 def make_views(
@@ -162,7 +170,7 @@ def make_views(
     "Return virtual cameras as matrices."
     near = NEAR * (x.mean(-2).unsqueeze(-2) - t_v).norm(dim=-1)
     K = K.expand(*q_v.shape[:-1], 3, 3)
-    return Views(image_rows(K, world_to_camera(unit_quaternion(q_v), t_v)), near, K)
+    return Views(image_rows(K, world_rows(unit_quaternion(q_v), t_v)), near, K)
 
 # %% ../../nbs/02_losses/01_functional.ipynb #0ba97bf4
 def project_rows(
@@ -176,8 +184,8 @@ def project_rows(
 
 
 def pixel_errors(
-    x_hat,  # (B, N, 3) predicted points
-    P_hat,  # (B, V, 3, 4) predicted world to image of the virtual cameras
+    x_hat,  # (B, N, 3) predicted points; None: the true ones
+    P_hat,  # (B, V, 3, 4) predicted world to image of the virtual cameras; None: the true one
     x,  # (B, N, 3) true points
     P,  # (B, V, 3, 4) true world to image
     near,  # (B, V)
@@ -186,6 +194,7 @@ def pixel_errors(
 ):  # (B,) pixels, (B,) sum of the weights, or None
     "Return the mean distance of true and predicted pixels in every image, as one would write it down."
     near = near[..., None, None]
+    x_hat, P_hat = x if x_hat is None else x_hat, P if P_hat is None else P_hat
     (xy, z), (xy_hat, z_hat) = project_rows(P, x), project_rows(P_hat, x_hat)
     inverse = lambda z: z.clamp(min=near).reciprocal() + (near - z).clamp(min=0) / near**2
     d = difference(xy_hat * inverse(z_hat), xy * inverse(z), norm, dim=2)
@@ -195,7 +204,18 @@ def pixel_errors(
     return weighted_mean(d, weight), weight.sum((1, 2, 3))
 
 # %% ../../nbs/02_losses/01_functional.ipynb #e06b7909
-CHUNK = 2**18  # numbers of one projection that are worked on at a time: what fits into a cache
+CHUNK = 2**18  # numbers of one projection that a CPU works on at a time: what fits into its cache
+
+
+def images_at_a_time(numbers, device):
+    "Return how many images are worked on at a time if each has so many `numbers`."
+    return max(1, (CHUNK if device.type == "cpu" else 8 * CHUNK) // numbers)
+
+
+def rows_of(P, x):  # (B, V, 3, N)
+    "Return pixels times depth, and depth, of points `(B, N, 3)`."
+    rows = torch.bmm(P[..., :3].flatten(1, 2), x.mT).add_(P[..., 3].flatten(1).unsqueeze(-1))
+    return rows.unflatten(1, P.shape[1:3])
 
 
 def error_and_derivative(d, norm, seen):
@@ -204,7 +224,7 @@ def error_and_derivative(d, norm, seen):
     May write into `d`. The weights `seen (B, V, 1, N)` or None are in the derivative.
     """
     if norm == "l1" and seen is None:
-        return torch.linalg.vector_norm(d, 1, (1, 2, 3)) / d[0].numel(), d.sign_(), 1 / d[0].numel()
+        return d.abs().sum((1, 2, 3)) / d[0].numel(), d.sign_(), 1 / d[0].numel()
     value = difference(d, torch.zeros_like(d), norm, dim=2)
     if norm == "l2":
         g = d / torch.where(value == 0, 1, value)
@@ -219,55 +239,69 @@ def error_and_derivative(d, norm, seen):
 
 def true_pixels(x, P, near, weight):
     "Return pixels `(B, V, 2, N)`, and the weights of what is seen `(B, V, 1, N)` or None."
-    xy, z = project_rows(P, x)
+    xy, z = rows_of(P, x).split([2, 1], 2)
     if weight is None:
         return xy.mul_(z.reciprocal_()), None
     return xy * z.clamp(min=near).reciprocal(), (z >= near) * weight[:, None, None, :]
 
-
-def error_and_gradient(true, seen, x_hat, P_hat, near, norm, wanted):
-    "Return the errors `(B,)` of some images, and their gradients by `x_hat` and `P_hat` as far as they are wanted."
-    xy, z = project_rows(P_hat, x_hat)
-    close = z.clamp(min=near)
-    r = close.reciprocal()
-    inverse = close.sub_(z).div_(near**2).add_(r)
+# %% ../../nbs/02_losses/01_functional.ipynb #e06b790a
+def error_and_gradient(true, seen, x_hat, P_hat, near, norm, kept):
+    "Return the errors `(B,)` of some images; fill `kept`, their gradients by `x_hat` and `P_hat`, None if not wanted."
+    rows = rows_of(P_hat, x_hat)
+    xy, z = rows[:, :, :2], rows[:, :, 2:]
+    inverse = torch.maximum(z, near).reciprocal_()
+    slope = inverse.square().neg_()
+    inverse.mul_(2).addcmul_(z, slope)  # 2 / max(z, n) - z / max(z, n)^2, on both sides of the depth n
     error, g, factor = error_and_derivative((xy * inverse).sub_(true), norm, seen)
-    if not any(wanted):
-        return error, None, None
-    torch.sum(g * xy, 2, keepdim=True, out=z).mul_(r.square_().neg_())  # the rows become their own gradient
-    torch.mul(g, inverse, out=xy)
-    rows = xy._base.flatten(1, 2) if xy._base.ndim == 4 else xy._base
-    g_P = (
-        torch.cat([torch.bmm(rows, x_hat), rows.sum(-1, keepdim=True)], -1).mul_(factor).unflatten(1, P_hat.shape[1:3])
-    )
-    return error, torch.bmm(rows.mT, P_hat[..., :3].flatten(1, 2)).mul_(factor) if wanted[0] else None, g_P
+    if any(v is not None for v in kept):
+        torch.mul(g[:, :, :1], xy[:, :, :1], out=z).addcmul_(g[:, :, 1:], xy[:, :, 1:]).mul_(slope)
+        torch.mul(g, inverse, out=xy)  # the rows have become their own gradient
+        rows = rows.flatten(1, 2)
+    if kept[0] is not None:
+        torch.bmm(rows.mT, P_hat[..., :3].flatten(1, 2) * factor, out=kept[0])
+    if kept[1] is not None:
+        shift = rows.sum(-1, keepdim=True)
+        kept[1].copy_(torch.cat([torch.bmm(rows, x_hat), shift], -1).mul_(factor).view_as(P_hat))
+    return error
+
+
+def errors_of_chunk(x, P, near, weight, norm, predictions, kept):
+    "Return the errors `(S, B)` of some images and the sum of their weights, or None; fill the gradients in `kept`."
+    true, seen = true_pixels(x, P, near, weight)
+    errors = []
+    for i in range(0, len(predictions), 2):
+        pair = [of if v is None else v for v, of in zip(predictions[i : i + 2], (x, P))]
+        errors.append(error_and_gradient(true, seen, *pair, near, norm, kept[i : i + 2]))
+    return torch.stack(errors), None if seen is None else seen.sum((1, 2, 3))
+
+
+def scaled(kept, scale):
+    "Return gradients times `scale (B,)`; write into them if the graph is not used again."
+    scale = scale.view(-1, *[1] * (kept.ndim - 1))
+    again = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)()
+    return kept * scale if again else kept.mul_(scale)
 
 # %% ../../nbs/02_losses/01_functional.ipynb #6597f378
 class PixelErrors(torch.autograd.Function):
     """`pixel_errors` of several predictions of one truth, in chunks, with the gradient worked out on the way.
 
-    Call `apply(x, P, near, weight, norm, x_hat_1, P_hat_1, x_hat_2, P_hat_2, ...)`; returns the errors `(S, B)` and the
-    sum of the weights of what each image shows `(B,)`.
+    Call `apply(x, P, near, weight, norm, x_hat_1, P_hat_1, x_hat_2, P_hat_2, ...)`, with None for what is the truth's.
+    Returns the errors `(S, B)` and the sum of the weights of what each image shows `(B,)`.
     """
 
     @staticmethod
     def forward(ctx, x, P, near, weight, norm, *predictions):
-        pairs = list(zip(predictions[::2], predictions[1::2]))
-        wanted = list(zip(ctx.needs_input_grad[5::2], ctx.needs_input_grad[6::2]))
-        errors, total = x.new_empty(len(pairs), len(x)), x.new_ones(len(x))
+        S = len(predictions)
+        errors, total = x.new_empty(S // 2, len(x)), x.new_ones(len(x))
         kept = [x.new_empty(v.shape) if w else None for v, w in zip(predictions, ctx.needs_input_grad[5:])]
-        images = max(1, CHUNK // (P.shape[1] * 3 * x.shape[1]))
-        for start in range(0, len(x), images):
-            s = slice(start, start + images)
-            n = near[s, :, None, None]
-            true, seen = true_pixels(x[s], P[s], n, None if weight is None else weight[s])
-            if seen is not None:
-                total[s] = seen.sum((1, 2, 3))
-            for i, (x_hat, P_hat) in enumerate(pairs):
-                errors[i, s], *g = error_and_gradient(true, seen, x_hat[s], P_hat[s], n, norm, wanted[i])
-                for j, new in enumerate(g):
-                    if wanted[i][j]:
-                        kept[2 * i + j][s] = new
+        n = images_at_a_time(P.shape[1] * 3 * x.shape[1], x.device)
+        with torch.autocast(x.device.type, enabled=False):
+            for start in range(0, len(x), n):
+                s = slice(start, start + n)
+                cut = [None if v is None else v[s] for v in (x, P, near[..., None, None], weight, *predictions, *kept)]
+                errors[:, s], seen = errors_of_chunk(*cut[:4], norm, cut[4 : 4 + S], cut[4 + S :])
+                if seen is not None:
+                    total[s] = seen
         ctx.norm = norm
         ctx.save_for_backward(x, P, near, weight, *predictions, *kept)
         ctx.mark_non_differentiable(total)
@@ -279,8 +313,7 @@ class PixelErrors(torch.autograd.Function):
         n = len(saved) // 2
         predictions, kept, wanted = saved[:n], saved[n:], ctx.needs_input_grad[5:]
         if not torch.is_grad_enabled():
-            scale = [g[i // 2].view(-1, *[1] * (v.ndim - 1)) for i, v in enumerate(predictions)]
-            return *[None] * 5, *(v * s if w else None for v, s, w in zip(kept, scale, wanted))
+            return *[None] * 5, *(None if v is None else scaled(v, g[i // 2]) for i, v in enumerate(kept))
         # create_graph=True: a derivative of this gradient will be asked for
         pairs = zip(predictions[::2], predictions[1::2])
         errors = torch.stack([pixel_errors(*pair, x, P, near, weight, ctx.norm)[0] for pair in pairs])
@@ -294,9 +327,10 @@ def nearest_depth(
     P,  # (B, V, 3, 4)
 ):  # (B, V), unit of x
     "Return the depth of the point that is nearest to each camera, or furthest behind it."
-    images = max(1, CHUNK // (P.shape[1] * x.shape[1]))
-    parts = zip(x.split(images), P[:, :, 2].split(images))
-    return torch.cat([(matmul(row[..., :3], part.mT) + row[..., 3:]).amin(-1) for part, row in parts])
+    images = images_at_a_time(P.shape[1] * x.shape[1], x.device)
+    parts = zip(x.split(images), P[:, :, 2:].split(images))
+    with torch.autocast(x.device.type, enabled=False):
+        return torch.cat([torch.baddbmm(p[:, :, 0, 3:], p[:, :, 0, :3], part.mT).amin(-1) for part, p in parts])
 
 
 def look_through(
@@ -318,24 +352,35 @@ def look_through(
     return bool(answer), values
 
 # %% ../../nbs/02_losses/01_functional.ipynb #d1c3966e
-def prediction_to_truth(
+def compose(
+    P,  # (B, V, 3, 4) frame to image
+    A,  # (B, 3, 4) another frame to that frame
+):  # (B, V, 3, 4)
+    "Return `P [A; 0 0 0 1]`: first `A`, then `P`."
+    with torch.autocast("cpu" if A.is_meta else A.device.type, enabled=False):
+        shift = F.pad(P[..., 3:], (3, 0)).flatten(1, 2)
+        return torch.baddbmm(shift, P[..., :3].flatten(1, 2), A).unflatten(1, P.shape[1:3])
+
+
+def predicted_rows(
     b: Inputs,
-    q_hat,  # (B, 4) unit quaternion
-    t_hat,  # (B, 3)
-    similarity=False,  # scale the prediction about its camera to the true depth, see below
-):  # (B, 4, 4) D = C C_hat^-1
-    "Return the motion from the predicted world to the true one."
-    C, view_hat = affine_matrix(unit_quaternion_to_matrix(b.q), b.t), world_to_camera(q_hat, t_hat)
+    views: Views,
+    own,  # [(B, 3, 4), ...] predicted world to its own camera, see `world_rows`
+    similarity=False,  # scale the prediction about its camera to the true depth
+):  # [(B, V, 3, 4), ...]
+    "Return `P D`: predicted world to image of the virtual cameras."
+    C = torch.cat([unit_quaternion_to_matrix(b.q), b.t.unsqueeze(-1)], -1)
+    image = compose(views.P, C)  # from the frame of the true camera
     if similarity:
-        scale = invert_pose(C)[:, 2:3, 3:] / view_hat[:, 2:3, 3:]  # of the depths of the origin
-        view_hat = torch.cat([view_hat[:, :3] * scale, view_hat[:, 3:]], 1)
-    return matmul(C, view_hat)
+        depth = world_rows(b.q, b.t)[:, 2:, 3:]  # of the origin
+        own = [view * (depth / view[:, 2:, 3:]) for view in own]
+    return [compose(image, view) for view in own]
 
-
+# %% ../../nbs/02_losses/01_functional.ipynb #d1c3966f
 def compare_in_views(
     b: Inputs,
     views: Views,
-    predictions,  # [(x_hat (B, N, 3), P_hat (B, V, 3, 4)), ...]
+    predictions,  # [(x_hat (B, N, 3), P_hat (B, V, 3, 4)), ...], None for the truth's
     norm,
     hidden,  # whether a camera may not see all true points
 ):  # (S, B) pixels, (B,) weights or None
@@ -345,8 +390,7 @@ def compare_in_views(
     w = b.weight.view(len(b.x), -1) if b.weight is not None else b.x.new_ones(len(b.x), 1) if hidden else None
     fixed = (b.x, views.P, views.near)
     if values_readable(b.x, b.t_hat) and not any(v.requires_grad for v in (*fixed, w) if v is not None):
-        flat = [v for pair in predictions for v in pair]
-        errors, total = PixelErrors.apply(*fixed, w, norm, *flat)
+        errors, total = PixelErrors.apply(*fixed, w, norm, *(v for pair in predictions for v in pair))
     else:
         found = [pixel_errors(x_hat, P_hat, *fixed, w, norm) for x_hat, P_hat in predictions]
         errors, total = torch.stack([e for e, _ in found]), found[0][1]
@@ -378,7 +422,7 @@ def given_views(b: Inputs, K, q_v, t_v):  # Views, and what has to be finite
         K, q_v, t_v = K[source], q_v[source], t_v[source]
     return make_views(b.x, q_v, t_v, K), {"K": K, "q_v": q_v, "t_v": t_v}
 
-
+# %% ../../nbs/02_losses/01_functional.ipynb #1d81d478
 def multiview_reprojection(
     x_hat,
     q_hat,
@@ -425,7 +469,7 @@ def multiview_reprojection(
     b = collect_inputs(x_hat, q_hat, t_hat, x, q, t, weight=weight)
     views, more = given_views(b, K, q_v, t_v)
     hidden, _ = look_through(b, views, more, validate)
-    P_hat = matmul(views.P, prediction_to_truth(b, b.q_hat, b.t_hat, similarity).unsqueeze(1))
+    (P_hat,) = predicted_rows(b, views, [world_rows(b.q_hat, b.t_hat)], similarity)
     errors, weight = compare_in_views(b, views, [(b.x_hat, P_hat)], norm, hidden)
     return reduce_images(errors[0], weight, reduction, b.batch)
 
@@ -440,7 +484,7 @@ def reprojection(x_hat, q_hat, t_hat, x, q, t, K, norm="l1", *, weight=None, red
     b = collect_inputs(x_hat, q_hat, t_hat, x, q, t, K, weight, needs_K=True)
     views = true_view(b)
     hidden, _ = look_through(b, views, {}, validate)
-    P_hat = image_rows(views.K, world_to_camera(b.q_hat, b.t_hat).unsqueeze(1))
+    P_hat = image_rows(views.K, world_rows(b.q_hat, b.t_hat).unsqueeze(1))
     errors, weight = compare_in_views(b, views, [(b.x_hat, P_hat)], norm, hidden)
     return reduce_images(errors[0], weight, reduction, b.batch)
 
