@@ -49,7 +49,10 @@ def level_correlation(errors, true, level, kind="spearman"):  # (..., P, R) each
         return correlation(errors.mean(-2), true.mean(-2), kind)
     if level == "people":
         errors, true = np.swapaxes(errors, -1, -2), np.swapaxes(true, -1, -2)
-    return np.nanmean(correlation(errors, true, kind), -1)
+    found = correlation(errors, true, kind)
+    known = np.isfinite(found)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, found, 0).sum(-1) / known.sum(-1)
 
 # %% ../../nbs/09_scans/10_agreement.ipynb #550df05e
 def over_people(
@@ -63,7 +66,8 @@ def over_people(
     rows = np.random.default_rng(seed).integers(P, size=(draws, P))
     estimate = float(function(*arrays))
     resampled = function(*(a[rows] for a in arrays))
-    low, high = interval(estimate, np.asarray(resampled), np.array([estimate]))
+    known = np.asarray(resampled)[np.isfinite(resampled)]  # a draw of one person only has no correlation over people
+    low, high = interval(estimate, known, np.array([estimate]))
     return estimate, float(low), float(high)
 
 

@@ -307,7 +307,7 @@ def error_figure(
         case.forget()
     if not drawn:
         return None
-    x, triangles, distances, titles = zip(*drawn)
+    x, triangles, distances, titles = map(list, zip(*drawn))
     return mesh_figure(x, triangles, titles, distances, columns=3, error_max=error_max)
 
 # %% ../../nbs/09_scans/05_report.ipynb #7f710d25
