@@ -1,4 +1,4 @@
-"""Benchmarks against scans: MICC, H3DS, the look-alike, protocols, methods and reports."""
+"""Benchmarks against scans: MICC, H3DS, the look-alike, protocols, methods, reports, and which protocol to believe."""
 
 from mrl import lazy_names
 
@@ -19,5 +19,7 @@ __getattr__, __dir__, __all__ = lazy_names(
             "network_predictions",
         ),
         "report": ("write_report",),
+        "protocol_study": ("StudyConfig", "load_study", "run_study"),
+        "protocol_files": ("read_protocol",),
     },
 )

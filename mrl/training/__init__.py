@@ -15,5 +15,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "evaluation": ("evaluate", "evaluate_controls"),
         "augmentation": ("Augmentation", "mirror"),
         "loop": ("fit", "train"),
+        "gauge": ("align_to_template",),
     },
 )
