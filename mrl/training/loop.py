@@ -33,6 +33,7 @@ from .criterion import make_criterion
 from .distributed import make_fabric, of_whole_batch, own_rows, resolve_device
 from .evaluation import evaluate, write_metrics
 from .metrics import image_metrics
+from .network import waits
 from .preparation import prepare
 from .run import Learner, claim_run, load_state, own_run, provenance, run_record, save_state
 
@@ -123,7 +124,7 @@ def train_step(objective, optimiser, batch, clip):
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(objective.model.parameters(), clip or math.inf)
-    if norm.device.type == "cpu" and not torch.isfinite(norm):
+    if not waits(norm.device) and not torch.isfinite(norm):
         raise FloatingPointError("the gradient is not finite")
     optimiser.step()
     return loss.detach(), out, norm
@@ -172,7 +173,7 @@ class Fit:
 # %% ../../nbs/06_training/10_loop.ipynb #fa8452cb
 def do_not_wait(criterion, device):
     "Leave out the checks of a criterion that would wait for a GPU at every step."
-    for module in criterion.modules() if device.type != "cpu" else ():
+    for module in criterion.modules() if waits(device) else ():
         if hasattr(module, "validate"):
             module.validate = False
 
@@ -246,7 +247,7 @@ def save_row(config, folder, state, tally, data, batch, fabric):
     "Add a row to history.csv and save the state, both by process 0; FloatingPointError if a step was not finite."
     speed = tally.steps * config.batch_size / (time.perf_counter() - tally.began)
     mean = fabric.all_reduce(tally.total) / tally.steps  # over all processes
-    if fabric.device.type != "cpu" and not mean.isfinite().all():
+    if waits(fabric.device) and not mean.isfinite().all():
         raise FloatingPointError(f"loss or gradient of one of the last {tally.steps} steps are not finite")
     shares = gradient_shares(getattr(state.objective, "module", state.objective), batch, fabric.all_reduce)
     if fabric.is_global_zero:

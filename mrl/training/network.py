@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LAYOUT_D', 'LITE0_PACKAGE', 'check_size', 'VGG16', 'imagenet_features', 'EfficientNetLite0', 'lite0_weights',
-           'make_encoder', 'Prediction', 'Reconstructor']
+           'make_encoder', 'Prediction', 'waits', 'Reconstructor']
 
 # %% ../../nbs/06_training/01_network.ipynb #e7db2563
 from contextlib import nullcontext
@@ -151,6 +151,11 @@ class Prediction(NamedTuple):
     alpha_exp_hat: torch.Tensor | None = None
 
 # %% ../../nbs/06_training/01_network.ipynb #e01158ab
+def waits(device):
+    "Return whether reading a value waits for the device."
+    return device.type != "cpu"
+
+
 class Reconstructor(nn.Module):
     """A network from images of faces and their intrinsics to a `Prediction`: encoder, heads and morphable model.
 
@@ -237,8 +242,8 @@ class Reconstructor(nn.Module):
             raise ValueError(
                 f"images (B, 3, {self.size}, {self.size}) uint8 expected, got {tuple(images.shape)} {images.dtype}"
             )
-        waits = images.device.type != "cpu" and values_readable(images)
-        with without_checks() if self.training and waits else nullcontext():
+        unread = self.training and waits(images.device) and values_readable(images)
+        with without_checks() if unread else nullcontext():
             return self.predict(images, K)
 
     def predict(self, images, K):  # Prediction
