@@ -29,6 +29,7 @@ REPORTS = (
     "evaluate_micc",
     "realism",
     "throughput",
+    "model_free",
 )
 
 

@@ -27,12 +27,12 @@ myst_heading_anchors = 3
 myst_linkify_fuzzy_links = False
 # MathJax 2 comes with kaleido, so that the site needs no other server; its components are loaded from the same folder
 MATHJAX = Path(kaleido.scopes.__file__).parents[1] / "executable/etc/mathjax"
-mathjax_path = "mathjax/MathJax.js"
+mathjax_path, mathjax_options = "mathjax/MathJax.js", {"defer": "defer"}  # after Plotly, which would configure it
 mathjax2_config = {
     "jax": ["input/TeX", "output/SVG"],
     "extensions": ["tex2jax.js"],
-    "tex2jax": {"processClass": "math|tex2jax_process"},
     "TeX": {"extensions": ["AMSmath.js", "AMSsymbols.js"]},
+    "tex2jax": {"processClass": "math|tex2jax_process"},
     "showMathMenu": False,
     "messageStyle": "none",
 }
@@ -61,10 +61,10 @@ def write_generated(app):
 def add_plotly(app, page, template, context, doctree):
     "Load Plotly's script on pages with figures."
     if "plotly-figure" in (context.get("body") or ""):
-        app.add_js_file(None, body="window.PlotlyConfig = {MathJaxConfig: 'local'}", priority=90)  # formulas stay
         app.add_js_file("plotly.min.js", priority=100)
 
 
 def setup(app):
+    app.add_js_file(None, type="text/x-mathjax-config", body="MathJax.Ajax.timeout = 120000")  # ms, for busy machines
     app.connect("builder-inited", write_generated)
     app.connect("html-page-context", add_plotly)

@@ -99,7 +99,6 @@ def test_failures_are_rows_and_the_others_go_on(tmp_path):
         list(map(MiccCase, subjects)),
         [PROTOCOLS["ramon2019"], PROTOCOLS["now"]],
         {"theirs": folder_predictions(folder)},
-        jobs=2,
     )
     broken = evaluate(
         [MiccCase(subjects[0])],

@@ -1,5 +1,6 @@
 "The notebooks that do work, as their users run them (papermill, tiny), and the repository's own order."
 
+import ast
 import json
 import re
 import shutil
@@ -10,6 +11,7 @@ import papermill
 import pytest
 import trimesh
 from execution import execute
+from nbconvert import MarkdownExporter
 
 from mrl.data.configuration import DataConfig
 from mrl.data.store import verify_dataset
@@ -366,6 +368,50 @@ def test_figures_are_seen_without_javascript(path):
     figures = [d for d in outputs if PLOTLY in d]
     assert not [d for d in figures if not PICTURES & set(d)]
     assert not [t for d in figures for t in d[PLOTLY]["data"] if t["type"] == "table"]
+
+
+def rendered_pictures(path):
+    "Return how many pictures a static viewer shows, and how many figures and pictures are stored."
+    markdown, resources = MarkdownExporter().from_filename(str(path))
+    outputs = [o.get("data", {}) for c in json.loads(path.read_text())["cells"] for o in c.get("outputs", [])]
+    stored = [d for d in outputs if {PLOTLY, *PICTURES} & set(d) and "text/html" not in d]
+    return len(re.findall(r"!\[\w+\]\(output_\d+_\d+\.\w+\)", markdown)), len(stored)
+
+
+def test_static_viewers_show_every_figure():
+    "nbconvert, which knows no Plotly, shows as many pictures as figures are stored: more than a hundred."
+    counts = {p.stem: rendered_pictures(p) for p in NOTEBOOKS if '"outputs": [\n' in p.read_text()}
+    assert {name: c for name, c in counts.items() if c[0] != c[1]} == {}
+    assert sum(shown for shown, _ in counts.values()) > 100
+
+
+def draws(cell):
+    "Return whether the last statement of a code cell is a figure or a table."
+    text = "".join(cell["source"])
+    if cell["cell_type"] != "code" or re.search(r"^#\|\s*(export|eval: false|slow|cuda|notest)", text, re.M):
+        return False
+    last = ([None] + ast.parse(text).body)[-1]
+    names = {getattr(n, "id", None) or getattr(n, "attr", "") for n in ast.walk(last)} if last else set()
+    is_check = isinstance(last, ast.Expr) and re.match(r"test_|raises|close", ast.unparse(last))
+    return (
+        isinstance(last, ast.Expr)
+        and not is_check
+        and any(n in ("show", "markdown_table") or n.endswith("_figure") for n in names)
+    )
+
+
+NOT_EXECUTED = {  # they need data that is not here, or hours; `photo` shows the reader's own photograph
+    *("build_data", "build_faces", "evaluate_h3ds", "evaluate_photographs", "figures", "photo", "train"),
+    *("09_augmentation", "07_known_faces", "08_estimators", "protocols", "model_free"),
+}
+
+
+@by_path
+def test_figures_and_tables_are_stored(path):
+    "Every cell that draws a figure or a table has its output, so that a reader need not run anything."
+    cells = [c for c in json.loads(path.read_text())["cells"] if draws(c)]
+    missing = [c["id"] for c in cells if not c["outputs"]]
+    assert missing == [] or path.stem in NOT_EXECUTED
 
 
 @by_path

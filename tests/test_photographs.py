@@ -179,17 +179,18 @@ def test_crops_with_jitter(source, truth):
     "Several crops of a photograph: the same pose, different K, the face inside; the same again for the same seed."
     import_photographs(source / "a", source, size=48, jitter=0.06, crops=60, jobs=2, progress=False)
     import_photographs(source / "b", source, size=48, jitter=0.06, crops=60, jobs=1, progress=False)
-    import_photographs(source / "c", source, size=48, jitter=0.06, crops=60, seed=1, jobs=1, progress=False)
+    for seed, folder in enumerate("cd"):
+        import_photographs(source / folder, source, size=48, jitter=0.06, seed=seed, jobs=1, progress=False)
     assert 60 * N > SHARD
-    a, b, c = (read_json(source / k / "meta.json")["sha256"] for k in "abc")
-    assert a == b and a["labels.safetensors"] != c["labels.safetensors"]
+    a, b, c, d = (read_json(source / k / "meta.json")["sha256"] for k in "abcd")
+    assert a == b and c["labels.safetensors"] != d["labels.safetensors"]
     _, batch = read(source / "a")
     assert torch.equal(batch["identity"], truth["identity"].repeat_interleave(60))
     assert batch["K"].flatten(1).unique(dim=0).shape[0] == 60 * N and batch["t"].unique(dim=0).shape[0] == N
     uv = project(batch["x"], batch["K"], batch["q"], batch["t"])
     assert (uv > 0).all() and (uv < 48).all()
     with pytest.raises(ValueError, match="crops a positive integer, 1 without jitter"):
-        import_photographs(source / "d", source, crops=2)
+        import_photographs(source / "e", source, crops=2)
 
 
 def test_a_damaged_import_is_mended_and_a_changed_photograph_noticed(source):
