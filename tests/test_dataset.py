@@ -9,7 +9,7 @@ import torch
 import mrl.data.dataset as dataset
 import mrl.data.store as store
 from mrl.data.configuration import DataConfig
-from mrl.data.dataset import FaceImages, batches
+from mrl.data.dataset import FaceImages, HeldImages, batches, fits
 from mrl.data.rendered import build_dataset
 from mrl.data.store import SHARD, read_record, shard_path
 from mrl.faces.carrier import population_file
@@ -40,6 +40,21 @@ def test_truth_belongs_to_its_image(built):
         assert (uv > 0).all() and (uv < 16).all()
         one = test[i]
         assert all(torch.equal(one[name], batch[name][i]) for name in batch)
+
+
+def test_held_images_give_the_same_batches(built):
+    "A split in the memory of a device, bit for bit; with and without expressions; on a device without values."
+    train = FaceImages(built, "train")
+    items = [3, 0, len(train) - 1, 3]
+    for moves in (None, torch.randn(2, train.x[0].numel())):
+        train.moves, train.labels["alpha_exp"] = moves, torch.rand(len(train.labels["q"]), 2)
+        expected, got = train.__getitems__(items), HeldImages(train, torch.device("cpu")).__getitems__(items)
+        assert expected.keys() == got.keys() and ("expression" in got) == (moves is not None)
+        assert all(torch.equal(expected[k], got[k]) for k in got)
+        assert got["image"].stride() == expected["image"].stride()
+    held = HeldImages(train, torch.device("meta")).__getitems__(items)
+    assert all(v.is_meta and v.shape == got[k].shape for k, v in held.items())
+    assert not fits(train, torch.device("cpu"))
 
 
 def test_splits_share_nobody(built):

@@ -16,12 +16,13 @@ import pytest
 import torch
 
 import mrl.training.loop as training
+import mrl.training.network as network
 from mrl.data.dataset import FaceImages
 from mrl.faces.morphable import MorphableModel
 from mrl.geometry.camera import crop_to_pose, intrinsics, pose_to_crop
 from mrl.geometry.rotation import geodesic_angle, quaternion_multiply, random_quaternion_within
 from mrl.io.files import ROOT, load_tensors, read_json, save_tensors, write_json
-from mrl.losses import CRITERIA
+from mrl.losses import CRITERIA, example_batch
 from mrl.training.configuration import TrainConfig
 from mrl.training.evaluation import evaluate
 from mrl.training.loop import StepSampler, train
@@ -475,3 +476,46 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "save", save)
     with pytest.raises(OSError, match="state.pt: cannot be written .*No space left on device.*; free some space"):
         save_state(tmp_path, TINY, learner, 4, [])
+
+
+@pytest.mark.parametrize("loss", ["mrl", "log_mrl"])
+def test_a_step_on_a_gpu_reads_nothing(loss, monkeypatch):
+    "On a CPU that is taken for a GPU: not one value is read in a step, and the step is the same."
+    reads = []
+    for method in ("item", "tolist", "__bool__", "__float__", "__int__", "cpu", "numpy"):
+        real = getattr(torch.Tensor, method)
+        monkeypatch.setattr(torch.Tensor, method, lambda self, *a, f=real, m=method: reads.append(m) or f(self, *a))
+    x_hat, _, _, x, q, t = (v.float() for v in example_batch(B=4, N=10))
+    model = MorphableModel(x[0], torch.randn(2, 10, 3), torch.tensor([[0, 1, 2]]), torch.ones(2))
+    config, losses = replace(TINY, loss=loss, optimiser="sgd"), []  # AdamW reads its count of steps, on the host
+    batch = {"image": torch.randint(0, 255, (4, 3, 32, 32)).to(torch.uint8), "x": x, "q": q, "t": t}
+    batch["K"] = intrinsics(100.0, 32).expand(4, 3, 3)
+    for waits in (False, True):
+        for module in (training, network):
+            monkeypatch.setattr(module, "waits", lambda device, waits=waits: waits)
+        torch.manual_seed(0)
+        reconstructor = Reconstructor(model, torch.zeros(3), torch.ones(3), size=32, width=0.06).train()
+        criterion, cameras = training.make_criterion(config)
+        training.do_not_wait(criterion, torch.device("cpu"))
+        optimiser, _ = training.make_optimiser(reconstructor, criterion, config)
+        cameras.manual_seed(0)
+        reads.clear()
+        loss_value, _, _ = training.train_step(training.Objective(reconstructor, criterion), optimiser, batch, 1.0)
+        found = list(reads)
+        losses.append(loss_value.item())
+        assert bool(found) != waits, found
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_a_loss_that_is_not_finite_is_found_at_the_next_row(where, monkeypatch):
+    "As on a GPU, where a step is not looked at: the run stops at the row, before anything is saved."
+    real = training.train_step
+
+    def poisoned(*args):
+        loss, out, norm = real(*args)
+        return loss * math.nan, out, norm
+
+    monkeypatch.setattr(training, "train_step", poisoned)
+    monkeypatch.setattr(training, "waits", lambda device: True)
+    with pytest.raises(FloatingPointError, match="diverged at step 2: loss or gradient of one of the last 2 steps"):
+        train(replace(TINY, run="poisoned"), **where)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['WARM_UP', 'StepSampler', 'loss_vertices', 'Objective', 'train_step', 'make_optimiser', 'step_loader', 'Fit',
-           'begin_fit', 'gradient_shares', 'Tally', 'history_row', 'save_row', 'batch_errors', 'diverged', 'announce',
-           'report', 'fit', 'is_finished', 'train']
+           'do_not_wait', 'begin_fit', 'gradient_shares', 'Tally', 'history_row', 'save_row', 'batch_errors',
+           'diverged', 'announce', 'report', 'fit', 'is_finished', 'train']
 
 # %% ../../nbs/06_training/10_loop.ipynb #38c5658c
 import math
@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
+from ..data.dataset import HeldImages, fits
 from ..faces.morphable import save_morphable_model
 from ..geometry.camera import matmul
 from ..io.files import HOME, SUMS, read_json, temporaries, write_json
@@ -32,6 +33,7 @@ from .criterion import make_criterion
 from .distributed import make_fabric, of_whole_batch, own_rows, resolve_device
 from .evaluation import evaluate, write_metrics
 from .metrics import image_metrics
+from .network import waits
 from .preparation import prepare
 from .run import Learner, claim_run, load_state, own_run, provenance, run_record, save_state
 
@@ -116,13 +118,13 @@ class Objective(torch.nn.Module):
 def train_step(objective, optimiser, batch, clip):
     """Take one step; return loss and prediction, detached, and the norm of the network's gradient.
 
-    FloatingPointError if output, loss or gradient is not finite.
+    FloatingPointError if output, loss or gradient is not finite; a GPU is not waited for, see `save_row`.
     """
     loss, out = objective(batch)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(objective.model.parameters(), clip or math.inf)
-    if not torch.isfinite(norm):
+    if not waits(norm.device) and not torch.isfinite(norm):
         raise FloatingPointError("the gradient is not finite")
     optimiser.step()
     return loss.detach(), out, norm
@@ -135,7 +137,9 @@ def make_optimiser(model, criterion, config):
     "Return the optimiser and its one-cycle schedule; only the network's parameters have weight decay."
     groups = [{"params": list(model.parameters())}, {"params": list(criterion.parameters()), "weight_decay": 0.0}]
     make = {"adamw": torch.optim.AdamW, "sgd": partial(torch.optim.SGD, momentum=0.9)}[config.optimiser]
-    optimiser = make([g for g in groups if g["params"]], lr=config.lr, weight_decay=config.weight_decay)
+    groups = [g for g in groups if g["params"]]
+    fused = {"fused": True} if all(p.is_cuda for g in groups for p in g["params"]) else {}
+    optimiser = make(groups, lr=config.lr, weight_decay=config.weight_decay, **fused)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, config.lr, total_steps=config.steps + 1, pct_start=WARM_UP, cycle_momentum=False
     )
@@ -145,6 +149,9 @@ def make_optimiser(model, criterion, config):
 def step_loader(config, data, start, fabric):
     "Return the batches of the steps after `start`, this process's rows of each."
     sampler = StepSampler(len(data), config.batch_size, config.steps, config.seed, start)
+    if fits(data, fabric.device):
+        held = HeldImages(data, fabric.device)
+        return (held.__getitems__(own_rows(b, fabric)) for b in sampler)
     return DataLoader(
         data,
         batch_sampler=(own_rows(b, fabric) for b in sampler),
@@ -164,6 +171,13 @@ class Fit:
     rows: list  # of history.csv so far
 
 # %% ../../nbs/06_training/10_loop.ipynb #fa8452cb
+def do_not_wait(criterion, device):
+    "Leave out the checks of a criterion that would wait for a GPU at every step."
+    for module in criterion.modules() if waits(device) else ():
+        if hasattr(module, "validate"):
+            module.validate = False
+
+
 def begin_fit(config, folder, data, model, fabric):
     "Return a `Fit` for the training images `data`, resumed if the folder holds a state."
     several = fabric.world_size > 1
@@ -172,11 +186,12 @@ def begin_fit(config, folder, data, model, fabric):
     if several and fabric.device.type == "cuda":
         torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place
     model.to(fabric.device, memory_format=torch.channels_last).train()
-    criterion.to(fabric.device)
+    do_not_wait(criterion.to(fabric.device), fabric.device)
     learner = Learner(model, criterion, *make_optimiser(model, criterion, config))
     step, rows = load_state(folder, config, learner)
     people = data.population
     seen = loss_vertices(torch.from_numpy(people.mean[people.face_vertices]), config.vertices)
+    seen = seen.to(fabric.device) if torch.is_tensor(seen) else seen
     objective = Objective(model, criterion, seen)
     return Fit(fabric.setup(objective) if several else objective, learner, cameras, step, rows)
 
@@ -229,9 +244,11 @@ def history_row(state, mean, images_per_s, data, device):
 
 
 def save_row(config, folder, state, tally, data, batch, fabric):
-    "Add a row to history.csv and save the state, both by process 0."
+    "Add a row to history.csv and save the state, both by process 0; FloatingPointError if a step was not finite."
     speed = tally.steps * config.batch_size / (time.perf_counter() - tally.began)
     mean = fabric.all_reduce(tally.total) / tally.steps  # over all processes
+    if waits(fabric.device) and not mean.isfinite().all():
+        raise FloatingPointError(f"loss or gradient of one of the last {tally.steps} steps are not finite")
     shares = gradient_shares(getattr(state.objective, "module", state.objective), batch, fabric.all_reduce)
     if fabric.is_global_zero:
         state.rows.append(history_row(state, mean, speed, data, fabric.device) | shares)
@@ -296,7 +313,10 @@ def fit(config, folder, data, model, fabric, progress=True):
             shown = show and (bar.is_due() or step == config.steps)
             bar.update(config.batch_size, **(batch_errors(loss, out, batch, config.image_size) if shown else {}))
             if step % config.eval_every == 0 or step == config.steps:
-                save_row(config, folder, state, tally, data["val"], batch, fabric)
+                try:
+                    save_row(config, folder, state, tally, data["val"], batch, fabric)
+                except FloatingPointError as e:
+                    raise diverged(config, folder, step, e) from e
                 tally = Tally(torch.zeros(3, device=device))
 
 # %% ../../nbs/06_training/10_loop.ipynb #687fa842

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['LAYOUT_D', 'LITE0_PACKAGE', 'check_size', 'VGG16', 'imagenet_features', 'EfficientNetLite0', 'lite0_weights',
-           'make_encoder', 'Prediction', 'Reconstructor']
+           'make_encoder', 'Prediction', 'waits', 'Reconstructor']
 
 # %% ../../nbs/06_training/01_network.ipynb #e7db2563
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 
 from ..geometry.camera import crop_to_pose, matmul
-from ..geometry.rotation import normalize_quaternion
+from ..geometry.rotation import normalize_quaternion, values_readable, without_checks
 from .heads import HEADS
 
 # %% ../../nbs/06_training/01_network.ipynb #0062751d
@@ -150,6 +151,11 @@ class Prediction(NamedTuple):
     alpha_exp_hat: torch.Tensor | None = None
 
 # %% ../../nbs/06_training/01_network.ipynb #e01158ab
+def waits(device):
+    "Return whether reading a value waits for the device."
+    return device.type != "cpu"
+
+
 class Reconstructor(nn.Module):
     """A network from images of faces and their intrinsics to a `Prediction`: encoder, heads and morphable model.
 
@@ -229,17 +235,24 @@ class Reconstructor(nn.Module):
 
         Raises:
             ValueError: images of another size or type.
-            FloatingPointError: the prediction is not finite.
+            FloatingPointError: the prediction is not finite. On a GPU in training nothing is read: the loop looks at
+                loss and gradient once for every row of history.csv.
         """
         if images.dtype != torch.uint8 or images.shape[1:] != (3, self.size, self.size):
             raise ValueError(
                 f"images (B, 3, {self.size}, {self.size}) uint8 expected, got {tuple(images.shape)} {images.dtype}"
             )
+        unread = self.training and waits(images.device) and values_readable(images)
+        with without_checks() if unread else nullcontext():
+            return self.predict(images, K)
+
+    def predict(self, images, K):  # Prediction
+        "Return the prediction; raise FloatingPointError if it is not finite, unless checks are left out."
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
             images = images.to(memory_format=torch.channels_last).float() / 255
             features = self.encoder((images - self.pixel_mean) / self.pixel_sd)
             out = self.heads(features)
-        if not out.detach().abs().amax() < 1e15:  # false for NaN, too
+        if values_readable(out) and not out.detach().abs().amax() < 1e15:  # false for NaN, too
             raise FloatingPointError("the network's output is not finite, or beyond 1e15")
         sizes = [self.geometry.n_inputs, 4, 3, len(self.expression_basis)]
         inputs, q, t_crop, alpha_exp = out.float().split(sizes, -1)
@@ -250,6 +263,6 @@ class Reconstructor(nn.Module):
         x_hat = self.mean + offset.unflatten(-1, self.mean.shape)
         if len(self.expression_basis):
             x_hat = x_hat + matmul(alpha_exp, self.expression_basis).unflatten(-1, self.mean.shape)
-        if not torch.isfinite(x_hat.detach().sum() + t_hat.detach().sum()):
+        if values_readable(out) and not torch.isfinite(x_hat.detach().sum() + t_hat.detach().sum()):
             raise FloatingPointError("the network's prediction is not finite")
         return Prediction(x_hat, q_hat, t_hat, alpha_id, alpha_exp)
