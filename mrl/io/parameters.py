@@ -15,9 +15,13 @@ from .paths import expand
 
 # %% ../../nbs/11_io/05_parameters.ipynb #90d8053e
 def of_type(name, value, kind):
-    "Return `value`, an integer as a float if `kind` is float; ValueError if it is of another type."
+    """Return `value` as a `kind`; ValueError if it is of another type.
+
+    An integer is a float, too, and the words true and false are bool: papermill reads only True and False."""
     if kind is float and type(value) is int:
         return float(value)
+    if kind is bool and value in ("true", "false"):
+        return value == "true"
     if type(value) is not kind:
         raise ValueError(f"{name} must be of type {kind.__name__}, got {value!r}")
     return value
