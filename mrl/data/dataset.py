@@ -76,8 +76,15 @@ class FaceImages(Dataset):
     def __len__(self):
         return len(self.index)
 
-    def pictures(self, index):  # (B, size, size, 3) uint8
-        "Return the images with these numbers in the data set."
+    def pictures(self, index):
+        """Read images.
+
+        Args:
+            index: (B,) their numbers in the data set.
+
+        Returns:
+            (B, size, size, 3) uint8.
+        """
         return torch.from_numpy(np.stack([self.shards[i // SHARD][i % SHARD] for i in index.tolist()]))
 
     def __getitems__(self, items):

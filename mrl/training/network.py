@@ -246,8 +246,19 @@ class Reconstructor(nn.Module):
         with without_checks() if unread else nullcontext():
             return self.predict(images, K)
 
-    def predict(self, images, K):  # Prediction
-        "Return the prediction; raise FloatingPointError if it is not finite, unless checks are left out."
+    def predict(self, images, K):
+        """Predict faces and cameras of images that were checked.
+
+        Args:
+            images: (B, 3, size, size) uint8.
+            K: (B, 3, 3) intrinsics, pixels of these images.
+
+        Returns:
+            Prediction.
+
+        Raises:
+            FloatingPointError: it is not finite, where values can be read.
+        """
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
             images = images.to(memory_format=torch.channels_last).float() / 255
             features = self.encoder((images - self.pixel_mean) / self.pixel_sd)
