@@ -20,7 +20,7 @@ train: .venv/ready  ## render faces, train with the Multiview Reprojection Loss;
 	$(BIN)/papermill --no-progress-bar nbs/train.ipynb out.ipynb -p loss mrl $(PARAMS)
 
 # hours on two cores; -p n_images, steps and image_size shorten it
-PHOTO := -p run photo -p loss log_mrl -p setting photo -p augment mirror,photo -p encoder efficientnet_lite0 \
+PHOTO := -p run photo-network -p loss log_mrl -p setting photo -p augment mirror,photo -p encoder efficientnet_lite0 \
   -p weights imagenet -p image_size 128 -p n_images 60000 -p n_components 100 -p steps 16000 -p eval_every 500
 
 photo-network: .venv/ready  ## render faces with expressions, train the network for photographs (hours; resumes)

@@ -52,6 +52,11 @@ def test_targets_of_make(target):
         assert (ROOT / notebook).exists()
 
 
+def test_no_target_of_make_trains_into_a_run_that_ships():
+    runs = re.findall(r"-p run (\S+)", (ROOT / "Makefile").read_text())
+    assert runs and not any((ROOT / "results" / name / "config.json").exists() for name in runs)
+
+
 @pytest.mark.slow
 def test_clone_and_install(tmp_path):
     "The clone has what `make train` starts from, and its wheel without dependencies gives the loss of the snippet."

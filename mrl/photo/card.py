@@ -51,7 +51,9 @@ def _on_photographs(record):
             if found[kind]:
                 rows.append([yaw, box, str(n), *(f"{found[kind][k]:.1f}" for k in _COLUMNS)])
     smallest = record["configuration"]["smallest"]
-    about = f"{record['pictures']} pictures, faces of at least {smallest:g} px, commit `{record['commit'][:12]}`."
+    about = (
+        f"Medians. {record['pictures']} pictures, faces of at least {smallest:g} px, commit `{record['commit'][:12]}`."
+    )
     return [about, "", *_table(["yaw (deg)", "box", "faces", *_COLUMNS.values()], rows)]
 
 # %% ../../nbs/08_photo/08_card.ipynb #acd7e963

@@ -83,7 +83,7 @@ def reconstruct_folder(
     from PIL import Image
     from tqdm.auto import tqdm
 
-    suffixes = Image.registered_extensions()
+    suffixes = {*Image.registered_extensions(), ".heic", ".heif"}  # what cannot be read is a problem, not passed over
     pictures = [p for p in sorted(expand(folder).iterdir()) if p.suffix.lower() in suffixes and p.name[0] != "."]
     if not pictures:
         raise ValueError(f"{folder}: holds no pictures")

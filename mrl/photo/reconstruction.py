@@ -112,7 +112,7 @@ def _points_in(picture, box):
     points, certainty = face_points(picture, centre, sides[0], 0.0)
     return points if certainty > LEAST else None
 
-
+# %% ../../nbs/08_photo/04_reconstruction.ipynb #e7a10c61
 def _with_refined(face, better):
     "Return a Reconstruction with the pose and shape of a `Refined`."
     names = ("x", "q", "t", "alpha_id", "alpha_exp")
@@ -143,7 +143,7 @@ def _in_box(run, picture, focal, exif, doubt, box, points, looks, refine):
         face = _with_refined(face, refine_pose_and_shape(run.morphable, points, K, face.q, face.t))
     return replace(face, warnings=_warnings(face, size))
 
-
+# %% ../../nbs/08_photo/04_reconstruction.ipynb #e7a10c62
 def reconstruct(
     run,
     image,

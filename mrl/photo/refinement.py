@@ -115,7 +115,7 @@ def _problem(
     chosen, vertices, scatter, n_vertices = point_vertices()
     if len(morphable.mean) != n_vertices:
         raise ValueError(
-            f"refine: expected a face model of {n_vertices} vertices, got {len(morphable.mean)}; leave it out"
+            f"refine: expected a face model of {n_vertices} vertices, got {len(morphable.mean)}; use refine=False"
         )
     array = lambda v: v.double().cpu().numpy()
     mean, basis = array(morphable.mean[vertices]), array(morphable.basis[:, vertices])

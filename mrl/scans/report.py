@@ -51,7 +51,7 @@ _SOURCE = {
 
 # %% ../../nbs/09_scans/05_report.ipynb #5bc2e01e
 def _pictures(p):
-    "Which pictures a protocol takes."
+    "Return which pictures a protocol takes."
     if not p.videos:
         return "the view of the data set's configuration with one view"
     frames = "the annotated frame" if p.frames is None else f"{p.frames} frames, evenly spread; the shapes are averaged"
@@ -59,7 +59,7 @@ def _pictures(p):
 
 
 def _scans(p):
-    "Which scans a protocol compares with."
+    "Return which scans a protocol compares with."
     if p.scans == ("annotated",):
         without = "the subject fails" if p.annotation == "authors" else "frontal1"
         return f"the one that the MRL authors' landmarks belong to; without them {without}"
@@ -76,7 +76,7 @@ def _refinement(p):
 
 # %% ../../nbs/09_scans/05_report.ipynb #c15b6f31
 def _region(p):
-    "What of the surfaces counts under a protocol."
+    "Return what of the surfaces counts under a protocol."
     centre = {
         "nose_tip": f"within {p.radius:g} mm of the scan's nose tip",
         "own_tips": f"within {p.radius:g} mm of the nose tip of the surface that is measured, as it lies before ICP",
