@@ -124,7 +124,7 @@ _RIM = "vertices beyond the rim of the other surface are not measured"
 _RAMON = Protocol(
     "ramon2019",
     (
-        "the table is in the deck (Ramon et al. 2019, arXiv 1908.09001); steps from data/micc/README.md of "
+        "the table is in the slides (Ramon et al. 2019, arXiv 1908.09001); steps from data/micc/README.md of "
         "eduardramon/hyperparams-free-3D-losses"
     ),
     (
@@ -138,7 +138,7 @@ _RAMON = Protocol(
             "3DRMSE is not defined: root mean square of distances from the prediction to the scan, by area, so that "
             "it does not matter how a mesh is cut"
         ),
-        "the deck's own row is over a subset without expression, which is not said: all are taken",
+        "the slides' own row is over a subset without expression, which is not said: all are taken",
         (
             "which scan the annotated vertices count, and whether from 0 or 1, is not said: the frontal scan on "
             "which they make a face, from 0"

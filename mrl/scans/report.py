@@ -359,10 +359,10 @@ def write_report(
 # %% ../../nbs/09_scans/05_report.ipynb #6fe5ff5e
 _README = "README of microsoft/Deep3DFaceReconstruction"
 PUBLISHED = (  # method, mm, protocol as far as it is stated, where it is quoted from
-    ("3DMM", "1.75 ± 0.42", "ramon2019", "the deck"),
-    ("Flow-based", "1.83 ± 0.39", "ramon2019", "the deck"),
-    ("Discriminative", "1.57 ± 0.33", "ramon2019", "the deck"),
-    ("MRL", "1.47 ± 0.30", "ramon2019, a subset of faces without expression (which is not said)", "the deck"),
+    ("3DMM", "1.75 ± 0.42", "ramon2019", "the slides"),
+    ("Flow-based", "1.83 ± 0.39", "ramon2019", "the slides"),
+    ("Discriminative", "1.57 ± 0.33", "ramon2019", "the slides"),
+    ("MRL", "1.47 ± 0.30", "ramon2019, a subset of faces without expression (which is not said)", "the slides"),
     ("Genova et al. 2018", "1.50", "genova2018", "issue 23 of microsoft/Deep3DFaceReconstruction"),
     ("Genova et al. 2018", "1.78", "deng2019", "issue 23 of microsoft/Deep3DFaceReconstruction"),
     ("Genova et al. 2018", "1.77 ± 0.53", "deng2019", _README),
