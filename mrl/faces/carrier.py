@@ -231,7 +231,7 @@ def _head_to_scan(arrays, landmarks, points):
     return register(mean + np.einsum("sr,rlc->slc", arrays["coefficients"], basis), points)
 
 # %% ../../nbs/03_faces/04_carrier.ipynb #2041b4a6
-IDENTITIES = 6000  # as many as the deck has scans
+IDENTITIES = 6000  # as many as the slides have scans
 
 
 def _drawn_coefficients(model, seed):
