@@ -79,7 +79,7 @@ def test_closest_points_do_not_see_sliding(person, bench):
 
 @pytest.mark.parametrize("name", ["realy", "regions"])
 def test_regions_are_aligned_one_by_one(name, person, bench):
-    "A face at another size has no error but the scan's noise; a nose that is too far out costs cheeks and forehead nothing."
+    "A face at another size has no error but the scan's noise; a long nose costs cheeks and forehead nothing."
     estimator = all_estimators()[name]
     tip = person.x[person.landmarks["nose_tip"]]
     near = np.exp(-((np.linalg.norm(person.x - tip, axis=1) / 25) ** 4))

@@ -278,7 +278,6 @@ def region_motion(
             break
     return T
 
-
 # %% ../../nbs/09_scans/08_estimators.ipynb #5b1de0a7
 def region_partners(
     surface,  # Surface of the prediction, aligned with the region
@@ -305,7 +304,6 @@ def region_partners(
 
 REGION_STEPS = ((0.05, 0.3, 0.0, 2),)  # of nricp_amberg: stiffness, weight of landmarks and of normals, solutions
 
-
 # %% ../../nbs/09_scans/08_estimators.ipynb #6c2ef1b8
 def region_estimate(bench, estimator, face, T):
     "Return the `Estimate` over four regions, each aligned by itself, with REALY's partners or closest points."
@@ -322,7 +320,6 @@ def region_estimate(bench, estimator, face, T):
             partners = region_partners(there.surface, part, _marks(there, names)[:guided], targets[:guided])
         means.append(np.linalg.norm(partners - x, axis=1).mean())
     return Estimate(float(np.mean(means)), np.array(means))
-
 
 # %% ../../nbs/09_scans/08_estimators.ipynb #01154982
 def warp(x, source, target, smoothing=1000.0):
