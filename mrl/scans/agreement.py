@@ -105,12 +105,11 @@ def advantage(
     rows,  # (R,) bool of reconstructions
     draws=1000,
 ):  # (estimate, low, high)
-    "Return by how much one estimator's Pearson correlation of methods exceeds another's, with its interval over people."
+    "Return by how much an estimator's Pearson correlation of methods exceeds another's, with an interval over people."
     a, b, t = usable(study.column(better)[:, rows], study.column(other)[:, rows], study.true[:, rows, 0])
     b, a, t = usable(b, a, t)
     pearson = lambda e, true: level_correlation(e, true, "methods", "pearson")
     return over_people(lambda a, b, t: pearson(a, t) - pearson(b, t), a, b, t, draws=draws)
-
 
 # %% ../../nbs/09_scans/10_agreement.ipynb #2598e287
 @dataclass(frozen=True)
