@@ -126,7 +126,7 @@ def _problem(
         expected, sd = np.r_[expected, activations], np.r_[sd, spread]
     return _Problem(points[chosen, :2], np.asarray(K, np.float64), scatter, mean, basis, expected, sd, log_depth)
 
-
+# %% ../../nbs/08_photo/03_refinement.ipynb #9e87a525
 def _places(i, own, M):
     "Return where picture i's unknowns (rotation, translation, identity, activations) stand among all of them."
     first = M + own * i
@@ -165,7 +165,7 @@ def _minimised(problems, states, M, steps):
             break
     return states
 
-
+# %% ../../nbs/08_photo/03_refinement.ipynb #ede998ad
 def _refined(morphable, state, covariance, radial, residual):
     "Return one picture's `Refined` from its state and the covariance of its unknowns."
     R, o, alpha = state
@@ -176,7 +176,7 @@ def _refined(morphable, state, covariance, radial, residual):
     sd, distance_sd = tensor(np.sqrt(np.diag(covariance)[6 : 6 + M])), float(np.sqrt(radial @ covariance @ radial))
     return Refined(morphable.shape(alpha_id, alpha_exp), *camera, alpha_id, alpha_exp, sd, distance_sd, residual)
 
-
+# %% ../../nbs/08_photo/03_refinement.ipynb #a6793549
 def refine_together(
     morphable,  # MorphableModel whose vertices `data/detector/face.json` knows
     pictures,  # list of (points (468, 2 or 3), K (3, 3), q (4,), t (3,)), as `refine_pose_and_shape` takes them
@@ -196,7 +196,7 @@ def refine_together(
     places = [_places(i, own, M) for i in range(len(states))]
     return [_refined(morphable, s, covariance[np.ix_(at, at)], *more) for s, at, more in zip(states, places, rest)]
 
-
+# %% ../../nbs/08_photo/03_refinement.ipynb #5ef002b0
 def refine_pose_and_shape(
     morphable,  # MorphableModel whose vertices `data/detector/face.json` knows
     points,  # (468, 2 or 3) of Face Mesh, pixels
