@@ -202,7 +202,7 @@ def test_study_of_somebody_else(tmp_path):
         re.match(r"- Not in these runs: <s>\*\*The shape error falls last\.\*\*.* \(1\.00 mm against .*</s>$", line)
         for line in said
     )
-    assert any(line.startswith("- **The deck's pattern appears.**") for line in said)
+    assert any(line.startswith("- **The slides' pattern appears.**") for line in said)
 
 
 @pytest.mark.slow
@@ -400,9 +400,11 @@ def draws(cell):
     )
 
 
-NOT_EXECUTED = {  # they need data that is not here, or hours; `photo` shows the reader's own photograph
-    *("build_data", "build_faces", "evaluate_h3ds", "evaluate_photographs", "figures", "photo", "train"),
-    *("09_augmentation", "07_known_faces", "08_estimators", "protocols", "model_free"),
+NOT_EXECUTED = {  # notebook -> reason
+    "evaluate_h3ds": "the scenes need a token of their owners; 09_scans/06_h3ds has the tables of two synthetic scenes",
+    "train": "TODO",
+    "build_data": "TODO",
+    "figures": "TODO",
 }
 
 
