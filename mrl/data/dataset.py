@@ -35,7 +35,7 @@ def true_shapes(
     expression = (labels["alpha_exp"] @ moves).unflatten(-1, x.shape[1:])
     return {"x": x[person] + expression, "expression": expression}
 
-
+# %% ../../nbs/05_data/05_dataset.ipynb #9ca8e559
 class FaceImages(Dataset):
     """Images and truth of one split of a data set.
 

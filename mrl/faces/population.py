@@ -47,8 +47,15 @@ class Heads:
     def _modes(self):
         return self.basis.astype(np.float64)
 
-    def heads(self, ids):  # ids: identity numbers, any shape; (..., V, 3) float32, mm, head frame
-        "Return the vertices of heads."
+    def heads(self, ids):
+        """Return the vertices of heads.
+
+        Args:
+            ids: identity numbers, any shape.
+
+        Returns:
+            (..., V, 3) float32 vertices, mm, head frame.
+        """
         return _combine(self.mean, self._modes, self.coefficients[ids])
 
 # %% ../../nbs/03_faces/01_population.ipynb #c7546019
@@ -99,7 +106,7 @@ class Population(Heads):
     def _face_modes(self):
         return self._modes[:, self.face_vertices]
 
-    def faces(self, ids):  # ids: identity numbers, any shape; (..., N, 3) float32, mm, head frame
+    def faces(self, ids):
         """Return the vertices of faces, the rows `face_vertices` of `heads(ids)`.
 
         Args:

@@ -576,6 +576,18 @@ def _ply_bytes(vertices, triangles):
     faces["n"], faces["corners"] = 3, triangles
     return header.encode() + vertices.astype("<f4").tobytes() + faces.tobytes()
 
+# %% ../../nbs/11_io/02_meshes.ipynb #c0aaf867
+def _check_mesh(path, vertices, triangles, landmarks, texture):
+    "Raise ValueError for another suffix, coordinates that are not finite, and numbers that name no vertex."
+    named = np.array([*triangles.ravel(), *landmarks.values()], np.int64)
+    kind = path.suffix.lower()
+    if kind not in (".obj", ".ply") or (texture and kind != ".obj"):
+        raise ValueError(f"{path}: .obj{'' if texture else ' or .ply'} expected")
+    if not np.isfinite(vertices).all() or not len(triangles) or named.min() < 0 or named.max() >= len(vertices):
+        raise ValueError(
+            f"{path}: finite vertices expected, and triangles and landmarks within 0 to {len(vertices) - 1}"
+        )
+
 # %% ../../nbs/11_io/02_meshes.ipynb #31a9f477
 def write_mesh(
     path,
@@ -601,16 +613,9 @@ def write_mesh(
         ValueError: another suffix, coordinates that are not finite, triangles or landmarks that name no vertex.
     """
     path, vertices, triangles = expand(path), np.asarray(vertices, np.float64), np.asarray(triangles)
-    kind = path.suffix.lower()
-    named = np.array([*triangles.ravel(), *(landmarks or {}).values()], np.int64)
-    if kind not in (".obj", ".ply") or (texture and kind != ".obj"):
-        raise ValueError(f"{path}: .obj{'' if texture else ' or .ply'} expected")
-    if not np.isfinite(vertices).all() or not len(triangles) or named.min() < 0 or named.max() >= len(vertices):
-        raise ValueError(
-            f"{path}: finite vertices expected, and triangles and landmarks within 0 to {len(vertices) - 1}"
-        )
+    _check_mesh(path, vertices, triangles, landmarks or {}, texture)
     with atomic_write(path) as tmp:
-        if kind == ".ply":
+        if path.suffix.lower() == ".ply":
             tmp.write_bytes(_ply_bytes(vertices, triangles))
         else:
             text = _obj_text(vertices, triangles, decimals, texture, path.with_suffix(".mtl").name)

@@ -194,7 +194,14 @@ class Criterion(CriterionSteps):
         return self.of_inputs(self.inputs(x_hat, q_hat, t_hat, x, q, t, K, weight), alpha_id_hat, K)
 
     def inputs(self, x_hat, q_hat, t_hat, x, q, t, K, weight) -> Inputs:
-        "Return the arguments of `forward` in one form, with intrinsics if the loss needs them."
+        """Return the inputs in one form, with intrinsics if the loss needs them.
+
+        Args:
+            x_hat, q_hat, t_hat, x, q, t, K, weight: see `forward`.
+
+        Returns:
+            Inputs.
+        """
         K = (self.K if K is None else K) if self.needs_K else None
         return collect_inputs(x_hat, q_hat, t_hat, x, q, t, K, weight, self.needs_K)
 

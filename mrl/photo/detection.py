@@ -154,7 +154,7 @@ def head_in_picture(
     chosen, places, scatter, _ = _face()
     return register(places, points[chosen], weights=1 / scatter**2, scale=True)
 
-
+# %% ../../nbs/08_photo/01_detection.ipynb #3f1e73d2
 @dataclass(frozen=True, eq=False)
 class Detection:
     "Hold a face that was found in a picture."
@@ -174,7 +174,7 @@ class Detection:
         "Return the side of the box, pixels."
         return self.box[2] - self.box[0]
 
-
+# %% ../../nbs/08_photo/01_detection.ipynb #8424ac69
 def box_of_points(
     points,  # (468, 3) of Face Mesh, pixels
 ):  # (left, top, right, bottom)
@@ -185,7 +185,7 @@ def box_of_points(
     half = (high - low).max() / 2
     return tuple(float(c) for c in (*((low + high) / 2 - half), *((low + high) / 2 + half)))
 
-
+# %% ../../nbs/08_photo/01_detection.ipynb #8e3ef47e
 def detect_faces(
     image,  # (H, W, 3) uint8 RGB
 ):  # list of Detection, the largest face first; empty if there is none

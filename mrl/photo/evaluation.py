@@ -180,7 +180,7 @@ def _one_face(run, picture, exif, face, found, **options):
         row["own"] = photograph_errors(face, reconstruct(run, picture, focal, own, **options), mean)
     return row, run.morphable.shape(given.alpha_id)
 
-
+# %% ../../nbs/08_photo/05_evaluation.ipynb #f1a8857e
 def cropped_portrait(
     picture,  # (H, W, 3) uint8 RGB
     face,  # AnnotatedFace in it
@@ -194,7 +194,7 @@ def cropped_portrait(
     part = np.ascontiguousarray(picture[first[1] : last[1], first[0] : last[0]])
     return part, replace(face, box=(*(low - first).tolist(), *(high - first).tolist()), points=face.points - first)
 
-
+# %% ../../nbs/08_photo/05_evaluation.ipynb #6d9ee74e
 def errors_on_photographs(
     run,  # mrl.training.run.Run
     folder,  # pictures and landmarks.json

@@ -188,7 +188,7 @@ def reconstruct(
     except ValueError as e:
         raise ValueError(f"{name}{e}") from None
 
-
+# %% ../../nbs/08_photo/04_reconstruction.ipynb #828817aa
 def reconstruct_faces(run, image, focal=None, looks=2, refine=False):  # list of Reconstruction, the largest first
     "Return every face in a picture, as `reconstruct` does for the largest; an empty list if there is none."
     picture, exif, doubt, _ = _open(image)

@@ -172,7 +172,7 @@ def _problem(
     prior = _prior(morphable, start, calibration, pictures)
     return _Problem(start.points[chosen, :2], K, scatter, mean, array(basis), *prior, log_depth)
 
-
+# %% ../../nbs/08_photo/03_refinement.ipynb #99821192
 def _places(i, own, M):
     "Return where picture i's unknowns (rotation, translation, identity, activations) stand among all of them."
     first = M + own * i
@@ -217,7 +217,7 @@ def _minimised(problems, states, M, steps):
             break
     return states
 
-
+# %% ../../nbs/08_photo/03_refinement.ipynb #899fc2e9
 def _refined(morphable, state, factor, covariance, radial, residual):
     "Return one picture's `Refined` from its state and the covariance of its unknowns."
     R, o, alpha = state
@@ -229,7 +229,7 @@ def _refined(morphable, state, factor, covariance, radial, residual):
     distance_sd = factor * float(np.sqrt(radial @ covariance @ radial))
     return Refined(morphable.shape(alpha_id, alpha_exp), *camera, alpha_id, alpha_exp, sd, distance_sd, residual)
 
-
+# %% ../../nbs/08_photo/03_refinement.ipynb #f3c93388
 def refine_together(
     morphable,  # MorphableModel whose vertices `data/detector/face.json` knows
     pictures,  # list of Start
@@ -248,7 +248,7 @@ def refine_together(
     blocks = [covariance[np.ix_(at, at)] for at in places]
     return [_refined(morphable, s, factor, block, *more) for s, block, more in zip(states, blocks, rest)]
 
-
+# %% ../../nbs/08_photo/03_refinement.ipynb #8f678e9b
 def refine_pose_and_shape(
     morphable,  # MorphableModel whose vertices `data/detector/face.json` knows
     points,  # (468, 2 or 3) of Face Mesh, pixels

@@ -114,7 +114,7 @@ class Objective(torch.nn.Module):
             loss = loss + self.criterion(x_hat[:, self.rows], *pose, *compared[3:], K=batch["K"])
         return loss, [v.detach() for v in out]
 
-
+# %% ../../nbs/06_training/10_loop.ipynb #f578398b
 def train_step(objective, optimiser, batch, clip):
     """Take one step; return loss and prediction, detached, and the norm of the network's gradient.
 
@@ -327,6 +327,28 @@ def is_finished(folder):  # bool
     return whole and not (left and os.access(folder, os.W_OK))
 
 
+def _train(config, folder, data_dir, fabric, bf16, progress):
+    "Train and evaluate a network in a folder that this process, or the first of several, owns."
+    shown = progress and fabric.is_global_zero
+    if shown:
+        announce(config, folder)
+    prepared = prepare(config, data_dir, progress)
+    prepared.network.bf16 = bf16
+    about = provenance(fabric.device, bf16, prepared.data["train"], fabric.world_size)
+    record = run_record(folder, config, about)
+    fabric.barrier()  # all have read the record of the killed run
+    if fabric.is_global_zero:
+        (folder / SUMS).unlink(missing_ok=True)  # of what is about to change
+        write_json(folder / "config.json", record)
+        save_morphable_model(folder / "morphable.safetensors", prepared.morphable)
+    fit(config, folder, prepared.data, prepared.network, fabric, progress)
+    if fabric.is_global_zero:
+        with Progress(f"{config.run}: measuring its errors", shown=shown):
+            write_metrics(folder, config, prepared, fabric.device)
+    if shown:
+        report(config, folder)
+
+# %% ../../nbs/06_training/10_loop.ipynb #9c457daa
 def train(
     config,
     results_dir=HOME / "results",
@@ -364,25 +386,3 @@ def train(
             _train(config, folder, data_dir, fabric, bf16, progress)
         fabric.barrier()
     return folder
-
-
-def _train(config, folder, data_dir, fabric, bf16, progress):
-    "Train and evaluate a network in a folder that this process, or the first of several, owns."
-    shown = progress and fabric.is_global_zero
-    if shown:
-        announce(config, folder)
-    prepared = prepare(config, data_dir, progress)
-    prepared.network.bf16 = bf16
-    about = provenance(fabric.device, bf16, prepared.data["train"], fabric.world_size)
-    record = run_record(folder, config, about)
-    fabric.barrier()  # all have read the record of the killed run
-    if fabric.is_global_zero:
-        (folder / SUMS).unlink(missing_ok=True)  # of what is about to change
-        write_json(folder / "config.json", record)
-        save_morphable_model(folder / "morphable.safetensors", prepared.morphable)
-    fit(config, folder, prepared.data, prepared.network, fabric, progress)
-    if fabric.is_global_zero:
-        with Progress(f"{config.run}: measuring its errors", shown=shown):
-            write_metrics(folder, config, prepared, fabric.device)
-    if shown:
-        report(config, folder)

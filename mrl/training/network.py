@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LAYOUT_D', 'LITE0_PACKAGE', 'check_size', 'VGG16', 'imagenet_features', 'EfficientNetLite0', 'lite0_weights',
-           'make_encoder', 'Prediction', 'waits', 'Reconstructor']
+           'make_encoder', 'Prediction', 'waits', 'zero_linear', 'register_buffers', 'ReconstructorParts', 'decode',
+           'CheckedReconstructor', 'Reconstructor']
 
 # %% ../../nbs/06_training/01_network.ipynb #e7db2563
 from contextlib import nullcontext
@@ -28,7 +29,7 @@ def check_size(size):
     if size < 32 or size % 32:
         raise ValueError(f"size must be a multiple of 32, got {size}")
 
-
+# %% ../../nbs/06_training/01_network.ipynb #bd96ccff
 class VGG16(nn.Module):
     "VGG16 (Simonyan and Zisserman 2015, layout D) up to its last hidden layer, for square images of `size` px."
 
@@ -156,26 +157,22 @@ def waits(device):
     return device.type != "cpu"
 
 
-class Reconstructor(nn.Module):
-    """A network from images of faces and their intrinsics to a `Prediction`: encoder, heads and morphable model.
+def zero_linear(n_in, n_out):
+    "Return a linear layer that returns zero until it is trained."
+    layer = nn.Linear(n_in, n_out)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
 
-    Args:
-        morphable: MorphableModel whose coefficients the network predicts.
-        t_crop_mean: (3,) mean of `t_crop` over the training images.
-        t_crop_sd: (3,) its standard deviation.
-        size: side of the images, pixels, a multiple of 32.
-        width: share of VGG16's channels.
-        batch_norm: batch normalisation in the encoder.
-        weights: initial weights of the encoder: None (random) or "imagenet".
-        bf16: run the convolutions in bfloat16.
-        encoder: "vgg16" or "efficientnet_lite0".
-        expressions: (2, E) mean and standard deviation of the activations over the training images; None: 0 and 1.
-        geometry: head of the shape, a name of `mrl.training.heads.HEADS`: "model", "vertices" or "uv".
-        places: (N, k, 2) of the vertices in the position map, `mrl.training.heads.texture_places` ("uv").
-        map_size: side of the position map, pixels ("uv").
 
-    Source: the encoder and the regression of coefficients and pose are those of Ramon et al. 2019, arXiv 1908.09001.
-    """
+def register_buffers(module, persistent=True, **tensors):
+    "Register tensors as buffers of a module, under their names."
+    for name, value in tensors.items():
+        module.register_buffer(name, value, persistent=persistent)
+
+# %% ../../nbs/06_training/01_network.ipynb #f83eeb06
+class ReconstructorParts(nn.Module):
+    "The parts of a `Reconstructor`, which describes the arguments."
 
     def __init__(
         self,
@@ -197,21 +194,16 @@ class Reconstructor(nn.Module):
         E = len(morphable.expression_basis)
         self.encoder = make_encoder(encoder, size, width, batch_norm, weights)
         self.geometry = HEADS[geometry](morphable, self.encoder.n_features, places, map_size)
-        self.heads = nn.Linear(self.encoder.n_features, self.geometry.n_inputs + 7 + E)
-        nn.init.zeros_(self.heads.weight)
-        nn.init.zeros_(self.heads.bias)
-        self.register_buffer("mean", morphable.mean)
-        self.register_buffer("basis", morphable.basis.flatten(1))
-        self.register_buffer("t_crop_mean", t_crop_mean)
-        self.register_buffer("t_crop_sd", t_crop_sd)
-        self.register_buffer("frontal", torch.tensor([0.0, 1.0, 0.0, 0.0]))
+        self.heads = zero_linear(self.encoder.n_features, self.geometry.n_inputs + 7 + E)
+        register_buffers(self, mean=morphable.mean, basis=morphable.basis.flatten(1))
+        register_buffers(self, t_crop_mean=t_crop_mean, t_crop_sd=t_crop_sd, frontal=torch.tensor([0.0, 1.0, 0.0, 0.0]))
         pixel_mean, pixel_sd = torch.tensor(self.encoder.pixels)[..., None, None]
-        self.register_buffer("pixel_mean", pixel_mean.clone())
-        self.register_buffer("pixel_sd", pixel_sd.clone())
-        expressions = torch.stack([torch.zeros(E), torch.ones(E)]) if expressions is None else expressions
+        register_buffers(self, pixel_mean=pixel_mean.clone(), pixel_sd=pixel_sd.clone())
+        if expressions is None:
+            expressions = torch.stack([torch.zeros(E), torch.ones(E)])
         # without expressions not in the state, which is then that of a network that knows none
-        self.register_buffer("expression_basis", morphable.expression_basis.flatten(1), persistent=E > 0)
-        self.register_buffer("expressions", expressions, persistent=E > 0)
+        basis = morphable.expression_basis.flatten(1)
+        register_buffers(self, persistent=E > 0, expression_basis=basis, expressions=expressions)
         self.size, self.bf16 = size, bf16
         self.architecture = {  # what builds the network again, for its checkpoint
             "size": size,
@@ -222,6 +214,75 @@ class Reconstructor(nn.Module):
             "geometry": geometry,
             "map_size": map_size,
         }
+
+# %% ../../nbs/06_training/01_network.ipynb #4b406216
+def decode(
+    parts: ReconstructorParts,
+    out,  # (B, n) numbers of the linear layer, single precision
+    features,  # (B, F) of the encoder, single precision
+    K,  # (B, 3, 3) intrinsics, pixels
+):  # Prediction
+    "Return the faces and cameras that the numbers of the linear layer stand for."
+    sizes = [parts.geometry.n_inputs, 4, 3, len(parts.expression_basis)]
+    inputs, q, t_crop, alpha_exp = out.split(sizes, -1)
+    alpha_exp = parts.expressions[0] + parts.expressions[1] * alpha_exp
+    q_crop = normalize_quaternion(q + parts.frontal)
+    q_hat, t_hat = crop_to_pose(q_crop, parts.t_crop_mean + parts.t_crop_sd * t_crop, K, parts.size)
+    offset, alpha_id = parts.geometry(inputs, features, parts.basis)
+    x_hat = parts.mean + offset.unflatten(-1, parts.mean.shape)
+    if len(parts.expression_basis):
+        x_hat = x_hat + matmul(alpha_exp, parts.expression_basis).unflatten(-1, parts.mean.shape)
+    return Prediction(x_hat, q_hat, t_hat, alpha_id, alpha_exp)
+
+# %% ../../nbs/06_training/01_network.ipynb #cae17f17
+class CheckedReconstructor(ReconstructorParts):
+    "A network that looks at its own numbers: what is not finite is an error."
+
+    def predict(self, images, K):
+        """Predict faces and cameras of images that were checked.
+
+        Args:
+            images: (B, 3, size, size) uint8.
+            K: (B, 3, 3) intrinsics, pixels of these images.
+
+        Returns:
+            Prediction.
+
+        Raises:
+            FloatingPointError: it is not finite, where values can be read.
+        """
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
+            images = images.to(memory_format=torch.channels_last).float() / 255
+            features = self.encoder((images - self.pixel_mean) / self.pixel_sd)
+            out = self.heads(features)
+        if values_readable(out) and not out.detach().abs().amax() < 1e15:  # false for NaN, too
+            raise FloatingPointError("the network's output is not finite, or beyond 1e15")
+        found = decode(self, out.float(), features.float(), K)
+        if values_readable(out) and not torch.isfinite(found.x_hat.detach().sum() + found.t_hat.detach().sum()):
+            raise FloatingPointError("the network's prediction is not finite")
+        return found
+
+# %% ../../nbs/06_training/01_network.ipynb #c4e44290
+class Reconstructor(CheckedReconstructor):
+    """A network from images of faces and their intrinsics to a `Prediction`: encoder, heads and morphable model.
+
+    Args:
+        morphable: MorphableModel whose coefficients the network predicts.
+        t_crop_mean: (3,) mean of `t_crop` over the training images.
+        t_crop_sd: (3,) its standard deviation.
+        size: side of the images, pixels, a multiple of 32.
+        width: share of VGG16's channels.
+        batch_norm: batch normalisation in the encoder.
+        weights: initial weights of the encoder: None (random) or "imagenet".
+        bf16: run the convolutions in bfloat16.
+        encoder: "vgg16" or "efficientnet_lite0".
+        expressions: (2, E) mean and standard deviation of the activations over the training images; None: 0 and 1.
+        geometry: head of the shape, a name of `mrl.training.heads.HEADS`: "model", "vertices" or "uv".
+        places: (N, k, 2) of the vertices in the position map, `mrl.training.heads.texture_places` ("uv").
+        map_size: side of the position map, pixels ("uv").
+
+    Source: the encoder and the regression of coefficients and pose are those of Ramon et al. 2019, arXiv 1908.09001.
+    """
 
     def forward(self, images, K):
         """Predict faces and cameras.
@@ -245,35 +306,3 @@ class Reconstructor(nn.Module):
         unread = self.training and waits(images.device) and values_readable(images)
         with without_checks() if unread else nullcontext():
             return self.predict(images, K)
-
-    def predict(self, images, K):
-        """Predict faces and cameras of images that were checked.
-
-        Args:
-            images: (B, 3, size, size) uint8.
-            K: (B, 3, 3) intrinsics, pixels of these images.
-
-        Returns:
-            Prediction.
-
-        Raises:
-            FloatingPointError: it is not finite, where values can be read.
-        """
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
-            images = images.to(memory_format=torch.channels_last).float() / 255
-            features = self.encoder((images - self.pixel_mean) / self.pixel_sd)
-            out = self.heads(features)
-        if values_readable(out) and not out.detach().abs().amax() < 1e15:  # false for NaN, too
-            raise FloatingPointError("the network's output is not finite, or beyond 1e15")
-        sizes = [self.geometry.n_inputs, 4, 3, len(self.expression_basis)]
-        inputs, q, t_crop, alpha_exp = out.float().split(sizes, -1)
-        alpha_exp = self.expressions[0] + self.expressions[1] * alpha_exp
-        q_crop = normalize_quaternion(q + self.frontal)
-        q_hat, t_hat = crop_to_pose(q_crop, self.t_crop_mean + self.t_crop_sd * t_crop, K, self.size)
-        offset, alpha_id = self.geometry(inputs, features.float(), self.basis)
-        x_hat = self.mean + offset.unflatten(-1, self.mean.shape)
-        if len(self.expression_basis):
-            x_hat = x_hat + matmul(alpha_exp, self.expression_basis).unflatten(-1, self.mean.shape)
-        if values_readable(out) and not torch.isfinite(x_hat.detach().sum() + t_hat.detach().sum()):
-            raise FloatingPointError("the network's prediction is not finite")
-        return Prediction(x_hat, q_hat, t_hat, alpha_id, alpha_exp)
