@@ -67,7 +67,9 @@ def drop_progress(notebook):
     "Remove progress bars, which no viewer shows without a kernel."
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if "application/vnd.jupyter.widget-view+json" not in o.get("data", {})]
+            cell.outputs = [
+                o for o in cell.outputs if "application/vnd.jupyter.widget-view+json" not in o.get("data", {})
+            ]
 
 
 def execute(path):
