@@ -165,7 +165,7 @@ def statistic(protocol, d, w):
 # %% ../../nbs/09_scans/08_estimators.ipynb #e3ce3d4e
 @dataclass(frozen=True)
 class Estimate:
-    "Hold what an estimator says of a reconstruction, mm."
+    "Hold an estimated error, mm."
 
     error: float
     regions: np.ndarray  # (4,) mean distance in each of REGIONS, NaN where nothing was measured
@@ -384,7 +384,7 @@ def estimate(
     face,  # Face, in correspondence with the person's
     scale=1.0,  # of the reconstruction, for a protocol with a global one
 ):  # Estimate
-    "Return what an estimator says of a reconstruction. ValueError: the protocol refuses the reconstruction."
+    "Return the estimated error of a reconstruction. ValueError: the protocol refuses the reconstruction."
     p, person = estimator.protocol, bench.person
     scale = scale if p.scale == "global" else 1.0
     if estimator.align == "truth":
