@@ -98,7 +98,7 @@ class MorphableModel(LinearModel):
     Args:
         mean: (N, 3) vertices of the mean face.
         basis: (M, N, 3) change of shape per standard deviation of each coefficient.
-        triangles: (T, 3) vertex indices, counter-clockwise seen from outside.
+        triangles: (T, 3) vertex indices, counter-clockwise in a view from outside.
         variance_ratio: (M,) share of the population's variance along each component.
         landmarks: dict name -> vertex index.
         name: name of the model.
@@ -211,7 +211,7 @@ def fit_morphable_model(
     Args:
         scans: (S, N, 3) shapes in correspondence, rigidly aligned.
         n_components: M, number of components.
-        triangles: (T, 3) vertex indices, counter-clockwise seen from outside.
+        triangles: (T, 3) vertex indices, counter-clockwise in a view from outside.
         kwargs: other fields of the model: landmarks, name, licence, units.
 
     Returns:
@@ -355,7 +355,7 @@ def decimate(
     model,  # MorphableModel
     n_vertices,  # at most
 ):  # MorphableModel; one that is small enough comes back as it is
-    "Return a model with fewer of its vertices; landmarks stay, and the name says what was done."
+    "Return a model with a subset of its vertices, landmarks included; its name has the number of vertices."
     N, landmarks = len(model.mean), np.unique(list(model.landmarks.values())).astype(int)
     if n_vertices >= N:
         return model

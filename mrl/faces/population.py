@@ -26,7 +26,7 @@ class Heads:
         mean: (V, 3) float32, mm, head frame.
         basis: (R, V, 3) floating point, mm.
         coefficients: (S, R) floating point.
-        triangles: (F, 3) int32 vertices, counter-clockwise seen from outside.
+        triangles: (F, 3) int32 vertices, counter-clockwise in a view from outside.
         uv: (U, 2) float32 texture coordinates: u right, v down from the top row; eyeballs have their own chart.
         uv_triangles: (F, 3) int32 rows of `uv`, one per corner of a triangle.
         part: (F,) uint8: 0 skin, 1 left, 2 right eye (the subject's), 3 shoulders, 4 inside of mouth and lids.

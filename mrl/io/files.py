@@ -50,7 +50,7 @@ HOME = find_home(ROOT, os.environ.get("MRL_HOME"))
 
 # %% ../../nbs/11_io/01_files.ipynb #29ddc6ca
 def write_hint(error):  # str, to append to a message
-    "Return what to do about a file that cannot be written; an empty text if there is nothing to say."
+    "Return a remedy for a file that cannot be written, or an empty text."
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error):
         return "; free some space, or let MRL_HOME name a folder on another disk, and repeat the command"
     if getattr(error, "errno", None) in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -113,7 +113,7 @@ def write_sums(folder, names):
 
 
 def check_sum(path):
-    "Raise ValueError if a file is listed in `SHA256SUMS` beside it with another hash."
+    "Raise ValueError if `SHA256SUMS` in the folder of a file has another hash for it."
     path = expand(path)
     try:
         lines = (path.parent / SUMS).read_bytes().splitlines()
@@ -177,7 +177,7 @@ def save_tensors(
 
 
 def tensor_kind(path):
-    "Return what a file says it is, or None if it is no file of ours; reads the header only."
+    "Return the kind of a file from its header, or None if it is not a file of this library."
     try:
         with safe_open(path, "pt") as f:
             return json.loads((f.metadata() or {}).get("mrl", "{}")).get("kind")

@@ -110,7 +110,7 @@ def read_film_frame(
     path,  # motion JPEG, or what FFmpeg reads
     number,  # of the frame, from 1
 ):  # (H, W, 3) uint8 RGB
-    "Read one frame of a film. ValueError names the file: no film, fewer frames, or this frame is damaged."
+    "Read one frame of a video. ValueError names the file: no video, fewer frames, or this frame is damaged."
     total, frames = _open_film(path)
     last = 0
     for n, decode in frames:
@@ -132,7 +132,7 @@ def read_film_frames(
     path,  # motion JPEG, or what FFmpeg reads
     count,
 ):  # list of (number from 1, (H, W, 3) uint8 RGB)
-    "Read `count` frames spread evenly over a film, all where it has fewer. ValueError names a file that has none."
+    "Read `count` evenly spaced frames of a video, or all if it has fewer. ValueError names a file without frames."
     kept, step, due = [], 1, 1
     for n, decode in _open_film(path)[1]:
         if n < due:

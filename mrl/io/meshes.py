@@ -605,7 +605,7 @@ def write_mesh(
         vertices: (V, 3) mm.
         triangles: (T, 3) vertex indices.
         landmarks: name -> vertex; written to <name>.landmarks.json.
-        texture: coordinates (U, 2), their triangles (T, 3), picture (H, W, 3) uint8: .mtl and .png beside an .obj.
+        texture: coordinates (U, 2), their triangles (T, 3), picture (H, W, 3) uint8; adds .mtl and .png to an .obj.
         comment: first line of an OBJ file.
         decimals: of coordinates in an OBJ file.
 

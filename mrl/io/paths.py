@@ -20,7 +20,7 @@ def data_files(
     folder,
     suffixes,  # of the files wanted, in lower case, with the full stop
 ):  # list of Path, by name
-    "Return the files of a folder with one of the suffixes in any letter case, hidden ones left out; [] without folder."
+    "Return the files of a folder with one of the suffixes in any case, without hidden ones; [] without a folder."
     folder = expand(folder)
     paths = folder.iterdir() if folder.is_dir() else ()
     return sorted(p for p in paths if p.name[0] != "." and p.suffix.lower() in suffixes and p.is_file())

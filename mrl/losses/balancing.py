@@ -41,7 +41,7 @@ class InverseSoftmax(nn.Module):
 
 # %% ../../nbs/02_losses/05_balancing.ipynb #352dcd5e
 class CountsSteps(nn.Module):
-    "Base of modules that count steps in `steps`, which stays on the host: reading it waits for no device."
+    "Base of modules that count steps in `steps`, a tensor on the CPU, so that reading it waits for no device."
 
     def __init__(self):
         super().__init__()

@@ -238,7 +238,7 @@ def error_and_derivative(d, norm, seen):
 
 
 def true_pixels(x, P, near, weight):
-    "Return pixels `(B, V, 2, N)`, and the weights of what is seen `(B, V, 1, N)` or None."
+    "Return pixels `(B, V, 2, N)`, and the weights of visible points `(B, V, 1, N)` or None."
     xy, z = rows_of(P, x).split([2, 1], 2)
     if weight is None:
         return xy.mul_(z.reciprocal_()), None
@@ -246,7 +246,7 @@ def true_pixels(x, P, near, weight):
 
 # %% ../../nbs/02_losses/01_functional.ipynb #e06b790a
 def error_and_gradient(true, seen, x_hat, P_hat, near, norm, kept):
-    "Return the errors `(B,)` of some images; fill `kept`, their gradients by `x_hat` and `P_hat`, None if not wanted."
+    "Return the errors `(B,)` of some images; write their gradients by `x_hat` and `P_hat` to `kept` unless it is None."
     rows = rows_of(P_hat, x_hat)
     xy, z = rows[:, :, :2], rows[:, :, 2:]
     inverse = torch.maximum(z, near).reciprocal_()
@@ -639,7 +639,7 @@ def log_of_mean(
     reduce_mean=None,  # averages a tensor over all processes, e.g. Fabric.all_reduce; None: there is one process
     floor=None,  # (...) smallest error that is no rounding, see `smallest_error`; None: no floor
 ):  # (...)
-    "Return the logarithm of the mean over the whole batch, with this process's part of its gradient."
+    "Return the logarithm of the mean over the complete batch, with this process's part of its gradient."
     if reduce_mean is None:
         return (part if floor is None else torch.maximum(part, floor)).log()
     mean = reduce_mean(part.detach().clone())

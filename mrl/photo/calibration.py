@@ -75,7 +75,7 @@ def _predicted(run, portrait):
 
 
 def observe(run, portraits, progress=True):  # list of (Portrait, Prediction, points)
-    "Return what the network and Face Mesh say about portraits that both can see."
+    "Return the predictions of the network and of Face Mesh for portraits in which both find the face."
     seen = []
     for portrait in tqdm(portraits, disable=not progress, desc="portraits"):
         found = _predicted(run, portrait)
@@ -106,7 +106,7 @@ def _distance_errors(observed, poses):
 
 
 def fit_calibration(run, observed):  # Calibration
-    "Return a network's errors on people whom it has not seen, from what `observe` returns."
+    "Return a network's errors on people that are not in its training data, from the result of `observe`."
     true = np.stack([true_coefficients(run.morphable, p.neutral) for p, *_ in observed])
     predicted = np.stack([out.alpha_id_hat.numpy() for _, out, _ in observed])
     sd = np.sqrt(np.square(true - predicted).mean(0))

@@ -60,7 +60,7 @@ def square_of(
     angle,  # by which it is turned, rad, clockwise in the picture
     size,  # side of what is returned, pixels
 ):  # (size, size, 3) uint8; A (2, 2), b (2,): pixels there are A @ pixels of the image + b
-    "Return a turned square of a picture, and how it lies in it."
+    "Return a rotated square of a picture, and its transform."
     import cv2
 
     scale = size / side
@@ -165,7 +165,7 @@ class Detection:
 
     @property
     def yaw(self):
-        "Return the yaw of the head by its points, degrees: positive if the camera stands at the subject's left."
+        "Return the yaw of the head by its points, degrees: positive if the camera is at the subject's left."
         towards = -head_in_picture(self.points)[2, :3]  # the direction to the camera in the head frame, times the scale
         return float(np.degrees(np.arctan2(towards[0], towards[2])))
 
@@ -189,7 +189,7 @@ def box_of_points(
 def detect_faces(
     image,  # (H, W, 3) uint8 RGB
 ):  # list of Detection, the largest face first; empty if there is none
-    "Return every face of a picture. A box in which Face Mesh sees no face is left out."
+    "Return every face of a picture. Boxes in which Face Mesh finds no face are omitted."
     check_image(image)
     both = [_candidates(image, room) for room in ROOM]
     found = []

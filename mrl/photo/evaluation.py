@@ -186,7 +186,7 @@ def cropped_portrait(
     face,  # AnnotatedFace in it
     sides,  # side of the square, in larger sides of the annotated box
 ):  # picture (h, w, 3), AnnotatedFace in its pixels
-    "Return the part of a square around a face that lies in the picture: a portrait cropped from a larger picture."
+    "Return a portrait cropped from a picture: the part of a square around a face that is inside the picture."
     low, high = np.array(face.box[:2]), np.array(face.box[2:])
     half = np.full(2, sides * (high - low).max() / 2)
     first = np.maximum(np.floor((low + high) / 2 - half), 0).astype(int)

@@ -164,10 +164,10 @@ def reconstruct(
     Args:
         run: Run of the network.
         image: path, or (H, W, 3) uint8 RGB.
-        focal: focal length, pixels; None: from EXIF if a path is given and EXIF has it, else guessed, see
+        focal: focal length, pixels; None: from EXIF if a path is given and EXIF has it, else a default, see
             `focal_length`.
         box: (left, top, right, bottom) of the face from the hairline to below the chin, pixels; None: `detect_face`.
-        looks: number of crops that the network sees; each after the first is cut around the last prediction.
+        looks: number of predictions; the crop of each after the first is made around the last prediction.
         refine: refine pose and shape with the points of Face Mesh.
 
     Returns:

@@ -56,7 +56,7 @@ class Start(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    "Hold how far a network's faces are off on rendered people whom it has not seen."
+    "Hold the errors of a network on rendered people that are not in its training data."
 
     identity_sd: np.ndarray  # (M,) root mean square error of each coefficient of identity
     distance_factor: float = 1.0  # by which stated standard deviations of the log distance are too small
@@ -99,7 +99,7 @@ SEEN = 0.05  # activation above which an action is seen
 def expression_prior(
     names,  # E names of actions
 ):  # (E,), (E,)
-    "Return the mean of drawn activations, and the root mean square of each where it is seen."
+    "Return the mean of drawn activations, and the root mean square of each over faces with this action."
     drawn = draw_expressions(np.random.default_rng(0), 20_000, names)
     seen = drawn > SEEN
     return drawn.mean(0), np.sqrt((drawn**2 * seen).sum(0) / np.maximum(seen.sum(0), 1)) + 1e-3

@@ -89,7 +89,7 @@ def join(head, shoulders, sky):
 
 # %% ../../nbs/04_render/12_renderer.ipynb #057f0aa1
 class RendererParts:
-    "What all pictures of a population share, computed once; arguments as of `Renderer`."
+    "Data that all pictures of a population share, computed once; arguments as of `Renderer`."
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class Renderer(RendererParts):
 
     Args:
         population: a `Population`.
-        skins_dir: folder of the skin textures; default: `skins` beside the population, or in data/.
+        skins_dir: folder of the skin textures; default: `skins` in the folder of the population, or in data/.
     """
 
     def cast(self, vertices, K, q, t, size):

@@ -92,7 +92,7 @@ def misranked(errors, true, names=None, margin=MARGIN):  # (P, R) each; R names
 
 # %% ../../nbs/09_scans/10_agreement.ipynb #8f1d203b
 def without_one(errors, true):  # (P, R) each -> (low, high)
-    "Return the lowest and the highest Pearson correlation of methods when one method is left out."
+    "Return the lowest and the highest Pearson correlation of methods without one of them."
     e, t = errors.mean(0), true.mean(0)
     found = [float(correlation(e[kept], t[kept], "pearson")) for kept in ~np.eye(len(e), dtype=bool)]
     return min(found), max(found)

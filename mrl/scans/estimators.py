@@ -34,7 +34,7 @@ class Estimator:
 
     Attributes:
         name: of the estimator.
-        protocol: `Protocol`; its fields say how the alignment, the region, the distance and the statistic are done.
+        protocol: `Protocol`; its fields define the alignment, the region, the distance and the statistic.
         align: one of `ALIGNMENTS`.
         noise: mm, standard deviation of each coordinate of a landmark of the scan.
         crop: mm around the nose tip where distances count; 0: the protocol's region.
@@ -165,7 +165,7 @@ def statistic(protocol, d, w):
 # %% ../../nbs/09_scans/08_estimators.ipynb #e3ce3d4e
 @dataclass(frozen=True)
 class Estimate:
-    "Hold an estimated error, mm."
+    "Hold the estimated error of a reconstruction, mm."
 
     error: float
     regions: np.ndarray  # (4,) mean distance in each of REGIONS, NaN where nothing was measured

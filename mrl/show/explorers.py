@@ -79,7 +79,7 @@ class Explorer(ipywidgets.VBox):
         self.update()
 
     def update(self, change=None):
-        "Show what the sliders say."
+        "Show the values of the sliders."
         self.values, self.readout.value = self.show(**{name: s.value for name, s in self.sliders.items()})
 
 # %% ../../nbs/10_show/02_explorers.ipynb #858b70a9
@@ -132,7 +132,7 @@ def head_pose(
     roll,  # of the head, degrees, as in the data sets (notebook `nbs/05_data/04_rendered.ipynb`)
     distance,  # of the head's origin, on the optical axis, mm
 ):  # q (4,), t (3,) float64
-    "Return the camera-to-world pose of a camera that looks at the head's origin."
+    "Return the camera-to-world pose of a camera directed at the head's origin."
     return tuple(v[0] for v in cameras_around([yaw], [pitch], [roll], [0.0], [0.0], [distance]))
 
 

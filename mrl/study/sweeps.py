@@ -192,7 +192,7 @@ def changed_appearance(a, change, size, renderer):
 
 # %% ../../nbs/07_study/05_sweeps.ipynb #8086b7a0
 def spoil(image, change, appearance, rng):
-    "Return a picture (S, S, 3) uint8, covered or with few pixels as a sweep asks."
+    "Return a picture (S, S, 3) uint8 with the occlusion and the resolution of a sweep."
     from PIL import Image
 
     from mrl.render.background import background
@@ -415,7 +415,7 @@ def held_out(
 
 # %% ../../nbs/07_study/05_sweeps.ipynb #b5fc836a
 def swept_images(config, name, sweeps, people, asked, home, progress):  # FaceImages
-    "Render the pictures of sweeps under a folder name that depends on what is asked, or read them."
+    "Render the pictures of sweeps, or read them; the name of their folder depends on the request."
     key = hashlib.sha256(repr([config, asked]).encode()).hexdigest()[:8]
     folder = expand(home) / "datasets" / f"{name}-{config.size}px-{key}"
     return FaceImages(build_sweeps(folder, config, sweeps, people, progress=progress), "all")

@@ -96,7 +96,7 @@ def _fill_holes(places, known, mean):
 def texture_places(
     population,  # mrl.faces.population.Population
 ):  # (N, k, 2) float32 tensor: x right, y down, from -1 to 1 over the map
-    "Return where the vertices of a face lie in its position map. ValueError if the face has no texture coordinates."
+    "Return the places of the vertices of a face in its position map. ValueError: no texture coordinates."
     vertex, rows = _corners(population)
     uv = population.uv[rows].astype(np.float64)
     low, size = (uv.min(0), np.ptp(uv, 0)) if len(uv) else (0, np.zeros(2))

@@ -272,7 +272,7 @@ def diverged(config, folder, step, cause):
 
 # %% ../../nbs/06_training/10_loop.ipynb #0ec8fa81
 def announce(config, folder):
-    "Tell where results and the executed notebook will be, and that the same command resumes an interrupted run."
+    "Print the places of results and executed notebook, and how to resume an interrupted run."
     begun = "resumes" if (folder / "state.pt").exists() else "begins"
     tell(f"run {config.run} {begun}; its results will be in {folder.absolute()}")
     notebook = executed_notebook()
@@ -282,7 +282,7 @@ def announce(config, folder):
 
 
 def report(config, folder):
-    "Tell the mean errors of a finished run."
+    "Print the mean errors of a finished run."
     split = "test" if config.test else "val"
     metrics = read_json(folder / "metrics.json", ["images", split])
     errors = {k: f"{metrics[split][k]['mean']:.2f}" for k in ("reprojection", "shape", "camera_rotation")}
@@ -361,7 +361,7 @@ def train(
 
     Args:
         config: TrainConfig.
-        results_dir: the run goes to results_dir/config.run.
+        results_dir: parent folder of the run, results_dir/config.run.
         data_dir: where data sets are kept.
         progress: show progress bars.
 

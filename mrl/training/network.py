@@ -222,7 +222,7 @@ def decode(
     features,  # (B, F) of the encoder, single precision
     K,  # (B, 3, 3) intrinsics, pixels
 ):  # Prediction
-    "Return the faces and cameras that the numbers of the linear layer stand for."
+    "Return the faces and cameras of the outputs of the linear layer."
     sizes = [parts.geometry.n_inputs, 4, 3, len(parts.expression_basis)]
     inputs, q, t_crop, alpha_exp = out.split(sizes, -1)
     alpha_exp = parts.expressions[0] + parts.expressions[1] * alpha_exp
@@ -236,7 +236,7 @@ def decode(
 
 # %% ../../nbs/06_training/01_network.ipynb #cae17f17
 class CheckedReconstructor(ReconstructorParts):
-    "A network that looks at its own numbers: what is not finite is an error."
+    "A network that raises an error if a value of its prediction is not finite."
 
     def predict(self, images, K):
         """Predict faces and cameras of images that were checked.
