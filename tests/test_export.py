@@ -118,7 +118,7 @@ def test_refusals_name_the_cause(run, tmp_path, monkeypatch):
     with pytest.raises(ModuleNotFoundError, match=r"export: onnx needs onnxruntime; pip install mrl\[onnx\]"):
         export_network(run, tmp_path / "network.onnx")
     monkeypatch.setattr(export, "find_spec", lambda name: name)
-    monkeypatch.setattr(export, "LARGEST", 10**6)
+    monkeypatch.setattr(export, "LARGEST", 10**3)
     with pytest.raises(ValueError, match="run: expected less than 2 GiB of weights, got 0.0; export .pt2, not .onnx"):
         export_network(run, tmp_path / "network.onnx")
     assert list(tmp_path.iterdir()) == [] and set(EXPORTS) == {"onnx", "torch"}
