@@ -23,7 +23,7 @@ from typing import Annotated, NamedTuple
 import torch
 from torch import nn
 
-from ..geometry.camera import affine_matrix, invert_pose, matmul, transform_points
+from ..geometry.camera import affine_matrix, matmul
 from ..geometry.conventions import likeliest_mistake, share_in_view, size_in_view
 from ..geometry.rotation import unit_quaternion_to_matrix, values_readable
 from mrl.losses.functional import (
@@ -42,6 +42,7 @@ from mrl.losses.functional import (
     make_views,
     multi_term_of_images,
     pixel_alignment_of_images,
+    points_in_frame,
     predicted_rows,
     reduce_images,
     smallest_error,
@@ -677,7 +678,7 @@ class HomographyLoss(Criterion, name="homography"):
 
     def draw(self, b):
         "Return the depths `(B,)` of the nearest and the farthest true point."
-        return transform_points(world_to_camera(b.q, b.t), b.x)[..., 2].aminmax(dim=-1)
+        return points_in_frame(world_rows(b.q, b.t)[:, 2:], b.x)[:, 0].aminmax(dim=-1)
 
     def examine(self, b, drawn):
         "Check all values with one read."
@@ -771,7 +772,7 @@ class LogTermsLoss(TermsLoss, name="log_terms"):
         which = [i for i, name in enumerate(("x_hat", "q_hat", "t_hat")) if name not in b.known]
         require_prediction(which)
         terms, weight, _ = super().image_parts(b)
-        return terms[which], weight, which
+        return terms if len(which) == 3 else terms[which], weight, which
 
     def floor(self, b, which):
         "Return the terms of rounding errors: the machine precision times the size of `x`, `q` and `t`."
