@@ -35,7 +35,7 @@ def true_shapes(
     expression = (labels["alpha_exp"] @ moves).unflatten(-1, x.shape[1:])
     return {"x": x[person] + expression, "expression": expression}
 
-
+# %% ../../nbs/05_data/05_dataset.ipynb #9ca8e559
 class FaceImages(Dataset):
     """Images and truth of one split of a data set.
 
@@ -44,7 +44,7 @@ class FaceImages(Dataset):
     Args:
         folder: a finished data set, rendered or of photographs.
         split: "train", "val", "test" or "all".
-        leave_out: leave out the people for whom this condition on their labels holds (`people_where`); "": nobody.
+        leave_out: condition on labels (`people_where`); people for whom it holds are excluded; "": no one.
 
     Raises:
         FileNotFoundError: no data set in the folder, or its population is missing.
@@ -98,7 +98,7 @@ class FaceImages(Dataset):
 
 # %% ../../nbs/05_data/05_dataset.ipynb #889f76da
 def batches(dataset, batch_size):  # DataLoader
-    "Return a loader of the whole split, in order, in batches as dicts."
+    "Return a loader of the complete split, in order, in batches as dicts."
     return DataLoader(dataset, batch_size, collate_fn=lambda batch: batch)
 
 # %% ../../nbs/05_data/05_dataset.ipynb #889f76dc

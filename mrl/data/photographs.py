@@ -271,7 +271,7 @@ class _Claim:
     S: np.ndarray
 
     def read(self, reading):  # (4, 4) camera-to-head, OpenCV axes, mm; (3, 3) pixels
-        "Return pose and intrinsics under a reading."
+        "Return pose and intrinsics under a convention."
         M = np.linalg.inv(self.M) if reading.inverse else self.M
         M = TURNS[reading.turn].T @ M if reading.turn else M
         scale = np.array([[1, 1, 1, UNITS[reading.unit or self.unit]]] * 3 + [[1] * 4])
@@ -283,14 +283,14 @@ class _Claim:
         return C, self.K * [[reading.zoom, 1, 1], [1, reading.zoom, 1], [1, 1, 1]]
 
     def misfit(self, reading):  # str
-        "Return what speaks against a reading, or nothing."
+        "Return the reason why a convention is not plausible, or an empty text."
         C, K = self.read(reading)
         if reading.turn and not np.trace(C @ FLIP) > 3:
             return "the face would be turned by more than 60 degrees"
         return _misfit(C, K, self.width, self.height, self.landmarks)
 
     def name(self, reading):  # str
-        "Return a reading in words."
+        "Return the description of a convention."
         kind = "OpenCV's" if self.axes is FLIP else "OpenGL's"
         if reading.inverse:
             return "the pose is world-to-camera" + (f" with {kind} axes" if reading.other_axes else "")
@@ -464,7 +464,7 @@ def crop_photograph(
     K_crop,  # (3, 3) intrinsics of the crop
     size,  # side of the crop, pixels
 ):  # (size, size, 3) uint8
-    "Return the part of a photograph that a camera with `K_crop` in the same place would see."
+    "Return the part of a photograph that is the image of a camera with `K_crop` at the same place."
     from PIL.Image import Resampling
 
     scale = np.array([K[i, i] / K_crop[i, i] for i in (0, 1)])  # pixels of the photograph per pixel of the crop

@@ -294,7 +294,7 @@ def _read_meta(folder, names=()):
 
 # %% ../../nbs/05_data/03_store.ipynb #ce4f8e1d
 class Shards(Sequence):
-    "The images of a data set by shard, (n, size, size, 3) uint8 each. A shard is checked when it is first looked at."
+    "The images of a data set by shard, (n, size, size, 3) uint8 each. A shard is checked at its first use."
 
     def __init__(
         self,

@@ -75,7 +75,7 @@ def rotation_6d_to_matrix(
 
     Args:
         d6: (..., 6) two vectors that are not parallel.
-        layout: where the vectors stand: "columns" or "rows" of the matrix,
+        layout: order of the numbers: "columns" or "rows" of the matrix,
                 one after the other, or "interleaved" columns, the first two columns read row by row.
 
     Returns:
@@ -218,7 +218,7 @@ def likeliest_mistake(
     t: Tensor,  # (B, 3) true positions, as given
     K: Tensor | None = None,  # (3, 3) or (B, 3, 3), pixels
 ) -> str | None:
-    "Return what is probably wrong with true poses, or None if no other reading of them explains the points better."
+    "Return the probable mistake in true poses, or None if no other convention explains the points better."
     found = []
     for names in itertools.product(_QUATERNION, _DIRECTION, _AXES, _UNIT):
         R, p = _DIRECTION[names[1]](quaternion_to_matrix(_QUATERNION[names[0]](q)), t)

@@ -201,7 +201,14 @@ class Criterion(CriterionSteps):
         return self.of_inputs(self.inputs(x_hat, q_hat, t_hat, x, q, t, K, weight), alpha_id_hat, K)
 
     def inputs(self, x_hat, q_hat, t_hat, x, q, t, K, weight) -> Inputs:
-        "Return the arguments of `forward` in one form, with intrinsics if the loss needs them."
+        """Return the inputs in one form, with intrinsics if the loss needs them.
+
+        Args:
+            x_hat, q_hat, t_hat, x, q, t, K, weight: see `forward`.
+
+        Returns:
+            Inputs.
+        """
         K = (self.K if K is None else K) if self.needs_K else None
         return collect_inputs(x_hat, q_hat, t_hat, x, q, t, K, weight, self.needs_K)
 
@@ -224,7 +231,7 @@ def questions(
     criterion: Criterion,
     b: Inputs,
 ):  # tuple of 0-dimensional tensors
-    "Return what the first look asks: the share of points in view, their size in the picture, whether K looks wrong."
+    "Return the values of the first check: share of points in view, their size in the image, whether K looks wrong."
     if criterion.looked or criterion.validate is not True or not values_readable(b.x, b.t_hat):
         return ()
     with torch.no_grad():
@@ -244,7 +251,7 @@ def some_images(b: Inputs):
 
 # %% ../../nbs/02_losses/03_criteria.ipynb #6d242979
 def judge(criterion: Criterion, b: Inputs, answers):
-    "Raise ValueError that names the likeliest mistake if the first look at the truth shows one."
+    "Raise ValueError that names the likeliest mistake if the first check of the truth finds one."
     if not answers or answers[-3] > 1:
         return
     share, size, odd = answers[-3:]
@@ -421,7 +428,7 @@ def share_seen(
     b: Inputs,
     views: Views,
 ):  # (B, V)
-    "Return the share of the true points that each virtual camera sees."
+    "Return the share of the true points that are visible in each virtual camera."
     depth = matmul(views.P[:, :, 2, :3], b.x.mT) + views.P[:, :, 2, 3:]
     return (depth >= views.near.unsqueeze(-1)).to(depth.dtype).mean(-1)
 
@@ -580,7 +587,7 @@ class GeometricAlignmentLoss(Criterion, name="geometric_alignment"):
 
     Args:
         norm: of the differences: "l1", "squared", "l2" or "huber"; see `mrl.losses.functional.difference`.
-        reading: convention in which `q` and `t` are read: "camera-to-world", or "world-to-camera" (the authors' code).
+        reading: convention of `q` and `t`: "camera-to-world", or "world-to-camera" (the authors' code).
         reduction: "mean" over images, "sum", or "none" for one value per image.
         validate: True checks all values, "async" checks them without waiting for the device, False checks shapes only.
 
@@ -770,7 +777,7 @@ class HomoscedasticLoss(TermsLoss, name="homoscedastic"):
 class LogTermsLoss(TermsLoss, name="log_terms"):
     """`log L_x + log L_q + log L_t`: the homoscedastic loss with the best weights at every step; see `terms`.
 
-    What is not predicted is left out.
+    Terms of quantities that are not predicted are omitted.
 
     Args:
         norm: of the differences: "l1", "squared", "l2" or "huber"; see `mrl.losses.functional.difference`.
@@ -976,7 +983,7 @@ PartWeights = Annotated[str, Parameter("weights of the parts in the sum, comma-s
 class Disentangled(PartsOfCriterion):
     """The sum of a criterion's values for shape, rotation and translation, each with the truth of the others.
 
-    What is not predicted (None, or the truth itself) is left out.
+    Parts of quantities that are not predicted (None, or the truth itself) are omitted.
 
     Args:
         criterion: a gauge-invariant criterion.

@@ -245,7 +245,7 @@ def error_and_derivative(d, norm, seen):
 
 
 def true_pixels(points, P, near, weight):
-    "Return pixels `(B, V, 2, N)` of `(B, 3, N)`, and the weights of what is seen `(B, V, 1, N)` or None."
+    "Return pixels `(B, V, 2, N)` of `(B, 3, N)`, and the weights of visible points `(B, V, 1, N)` or None."
     xy, z = rows_of(P, points).split([2, 1], 2)
     if weight is None:
         return xy.mul_(z.reciprocal_()), None
@@ -654,7 +654,7 @@ def log_of_mean(
     reduce_mean=None,  # averages a tensor over all processes, e.g. Fabric.all_reduce; None: there is one process
     floor=None,  # (...) smallest error that is no rounding, see `smallest_error`; None: no floor
 ):  # (...)
-    "Return the logarithm of the mean over the whole batch, with this process's part of its gradient."
+    "Return the logarithm of the mean over the complete batch, with this process's part of its gradient."
     if reduce_mean is None:
         return (part if floor is None else torch.maximum(part, floor)).log()
     mean = reduce_mean(part.detach().clone())

@@ -40,7 +40,7 @@ def batch_shape(x, q):
 
 
 def check_shape_of(name, value, batch, points):
-    "Raise ValueError unless an input has the shape that its name, the batch and the number of points ask for."
+    "Raise ValueError unless an input has the shape that its name, the batch and the number of points require."
     shapes = {"x": [(*batch, points, 3), (points, 3)], "q": [(*batch, 4), (*batch, 3, 3)], "t": [(*batch, 3)]}[name[0]]
     got = tuple(value.shape)
     if got not in shapes:

@@ -29,7 +29,7 @@ def _belongs_to(path, line):
     with open(path, "rb") as f:
         return f.readline().strip().startswith(line.encode())
 
-
+# %% ../../nbs/08_photo/06_files.ipynb #4cf3a4b6
 def prediction_record(
     face,  # Reconstruction
 ):  # dict, as JSON values
@@ -50,7 +50,7 @@ def prediction_record(
         return record
     return record | {"alpha_id_sd": face.refined.sd.tolist(), "log_distance_sd": face.refined.distance_sd}
 
-
+# %% ../../nbs/08_photo/06_files.ipynb #79c4bca3
 def save_prediction(
     face,  # Reconstruction
     picture,  # path of its picture
@@ -112,7 +112,7 @@ def _now_lines(image_list):
             raise ValueError(f"{image_list}: expected one picture per prediction, got {other} and {line}; rename one")
     return lines
 
-
+# %% ../../nbs/08_photo/06_files.ipynb #7a0e838e
 def export_now(
     run,  # mrl.training.run.Run
     image_list,  # text file: one subject/challenge/image per line

@@ -18,7 +18,7 @@ from ..geometry.camera import intrinsics
 from ..io.pictures import read_picture
 from .camera import box_of, check_box, crop_of_box, focal_length, yaw_of
 from .detection import LEAST, check_image, detect_face, detect_faces, face_points, overlap
-from .refinement import Refined, refine_pose_and_shape, refine_together
+from .refinement import Calibration, Refined, Start, refine_together
 
 # %% ../../nbs/08_photo/04_reconstruction.ipynb #436da445
 @dataclass(frozen=True, eq=False)
@@ -119,6 +119,13 @@ def _with_refined(face, better):
     return replace(face, **{name: getattr(better, name) for name in names}, refined=better)
 
 
+def _refined_together(run, faces):
+    "Return the Reconstructions of one person's faces after refinement."
+    starts = [Start(face.points, face.K, face.q, face.t, face.alpha_id, face.alpha_exp) for face in faces]
+    together = refine_together(run.morphable, starts, Calibration.read(run.folder))
+    return [_with_refined(face, better) for face, better in zip(faces, together)]
+
+
 def _in_box(run, picture, focal, exif, doubt, box, points, looks, refine):
     "Return the Reconstruction of the face in a box."
     size = picture.shape[1::-1]
@@ -140,7 +147,7 @@ def _in_box(run, picture, focal, exif, doubt, box, points, looks, refine):
         points,
     )
     if refine and points is not None:
-        face = _with_refined(face, refine_pose_and_shape(run.morphable, points, K, face.q, face.t))
+        face = _refined_together(run, [face])[0]
     return replace(face, warnings=_warnings(face, size))
 
 # %% ../../nbs/08_photo/04_reconstruction.ipynb #e7a10c62
@@ -157,10 +164,10 @@ def reconstruct(
     Args:
         run: Run of the network.
         image: path, or (H, W, 3) uint8 RGB.
-        focal: focal length, pixels; None: from EXIF if a path is given and EXIF has it, else guessed, see
+        focal: focal length, pixels; None: from EXIF if a path is given and EXIF has it, else a default, see
             `focal_length`.
         box: (left, top, right, bottom) of the face from the hairline to below the chin, pixels; None: `detect_face`.
-        looks: number of crops that the network sees; each after the first is cut around the last prediction.
+        looks: number of predictions; the crop of each after the first is made around the last prediction.
         refine: refine pose and shape with the points of Face Mesh.
 
     Returns:
@@ -181,7 +188,7 @@ def reconstruct(
     except ValueError as e:
         raise ValueError(f"{name}{e}") from None
 
-
+# %% ../../nbs/08_photo/04_reconstruction.ipynb #828817aa
 def reconstruct_faces(run, image, focal=None, looks=2, refine=False):  # list of Reconstruction, the largest first
     "Return every face in a picture, as `reconstruct` does for the largest; an empty list if there is none."
     picture, exif, doubt, _ = _open(image)
@@ -204,5 +211,5 @@ def reconstruct_person(
         raise ValueError(
             f"images: expected faces that Face Mesh sees, got none in {blind or 'an empty list'}; leave out"
         )
-    together = refine_together(run.morphable, [(face.points, face.K, face.q, face.t) for face in faces])
-    return [_with_refined(face, better) for face, better in zip(faces, together)]
+    sizes = [(2 * face.K[:2, 2]).tolist() for face in faces]
+    return [replace(face, warnings=_warnings(face, size)) for face, size in zip(_refined_together(run, faces), sizes)]

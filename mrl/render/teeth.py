@@ -17,7 +17,7 @@ from .scene import INSIDE, SKIN
 # %% ../../nbs/04_render/13_teeth.ipynb #7ee70006
 @dataclass(frozen=True)
 class MouthRegion:
-    "Hold the vertices of a population's heads that tell where teeth are."
+    "Hold the vertices of a population's heads that determine the place of teeth."
 
     rim: np.ndarray  # on the rim of the lips
     chin: np.ndarray  # on the chin, which moves with the jaw

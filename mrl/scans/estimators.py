@@ -34,7 +34,7 @@ class Estimator:
 
     Attributes:
         name: of the estimator.
-        protocol: `Protocol`; its fields say how the alignment, the region, the distance and the statistic are done.
+        protocol: `Protocol`; its fields define the alignment, the region, the distance and the statistic.
         align: one of `ALIGNMENTS`.
         noise: mm, standard deviation of each coordinate of a landmark of the scan.
         crop: mm around the nose tip where distances count; 0: the protocol's region.
@@ -165,7 +165,7 @@ def statistic(protocol, d, w):
 # %% ../../nbs/09_scans/08_estimators.ipynb #e3ce3d4e
 @dataclass(frozen=True)
 class Estimate:
-    "Hold what an estimator says of a reconstruction, mm."
+    "Hold the estimated error of a reconstruction, mm."
 
     error: float
     regions: np.ndarray  # (4,) mean distance in each of REGIONS, NaN where nothing was measured
@@ -384,7 +384,7 @@ def estimate(
     face,  # Face, in correspondence with the person's
     scale=1.0,  # of the reconstruction, for a protocol with a global one
 ):  # Estimate
-    "Return what an estimator says of a reconstruction. ValueError: the protocol refuses the reconstruction."
+    "Return the estimated error of a reconstruction. ValueError: the protocol refuses the reconstruction."
     p, person = estimator.protocol, bench.person
     scale = scale if p.scale == "global" else 1.0
     if estimator.align == "truth":

@@ -371,7 +371,7 @@ def evaluate_case(
 ):  # list of rows: subject, protocol, method, video, scan, error (mm, None), scale, coverage, converged, note, problem
     """Measure all methods under all protocols on one case; of several scans take that of the lowest error.
 
-    Whatever goes wrong with a prediction is its problem, and not the others'."""
+    A failure of one prediction does not affect the others."""
     rows, predictions = [], _Predictions(case, made)
     for protocol, name, method in asked_pairs(protocols, methods):
         problems, scale = [], (scales or {}).get((protocol.name, name), 1.0)

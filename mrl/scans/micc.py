@@ -262,7 +262,7 @@ def read_micc(
     annotations=None,  # the authors' annotation: holds annotations.json and cases/
     ganfit=None,  # GANFit's points: holds subject_01/Model/frontal1/obj/*.ljson, ...
 ):  # list of Subjects by number; list of dicts subject, what, file, problem
-    """Find what there is, and say what is missing or wrong, one row each; nothing large is read.
+    """Find the files of all subjects, and list missing and invalid ones, one row each; large files are not read.
 
     `subject` is None where a row concerns no subject in particular.
     FileNotFoundError only if there is no subject at all."""

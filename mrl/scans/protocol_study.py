@@ -199,7 +199,7 @@ def load_study(name, home=HOME):  # Study
 
 
 def save_study(path, study):
-    "Write a study's numbers, and what they are of beside them."
+    "Write the numbers of a study and their description."
     kinds = {"regions": torch.float16, "true_regions": torch.float16}
     tensors = {k: torch.from_numpy(getattr(study, k)).to(kinds.get(k, torch.float32)) for k in TENSORS}
     save_tensors(path, tensors, "mrl.protocols", study.about)
@@ -243,7 +243,7 @@ def run_study(
     jobs=1,  # people at a time
     progress=True,
 ):  # Study
-    "Measure the people of a study that are not measured yet, and keep each as soon as it is measured."
+    "Measure the people of a study that are not measured yet, and save each of them immediately."
     from joblib import Parallel, delayed
 
     material, path = study_material(config), study_path(name, home)

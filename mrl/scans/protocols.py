@@ -59,13 +59,13 @@ class Protocol:
         annotation: whose landmarks: "any", "authors" or "ganfit".
         scale: "none", "icp" (fitted throughout) or "global" (one for all subjects).
         icp: distance that ICP makes small: to the "plane" or to the "point".
-        pairs: whose points look for partners in ICP: "both" or "measured".
+        pairs: points that are paired with closest points in ICP: "both" or "measured".
         trim: share of the pairs that counts in ICP.
         centre: of the region: "nose_tip" of the scan, "own_tips" of each surface, or "now".
         radius: of the region, mm.
         exceptions: (subject, radius in mm) of other regions.
         forehead: whether points higher than 30 mm above the eyes count.
-        overlap: whether pairs and vertices on a rim of the other surface are left out.
+        overlap: whether pairs and vertices on a rim of the other surface are removed.
         direction: distances from the "prediction", from the "scan", or the mean of "both".
         distance: to the "triangle", its "plane", or the closest "vertex".
         weights: every one of the "vertices" alike, or by "area".
@@ -314,7 +314,7 @@ def find_nose_tip(vertices, marks):  # (V, 3) mm, of a surface, dict name -> (3,
 def find_lips_central(vertices, marks):  # (V, 3) mm, dict with corners of eyes and mouth -> (3,)
     """Find the point of the mouth line in the middle of a face.
 
-    Seen from the front, the vertex closest to the middle between the mouth's corners."""
+    In a view from the front, the vertex closest to the middle between the mouth's corners."""
     middle = (marks["mouth_right"] + marks["mouth_left"]) / 2
     x, y, z = face_axes(marks | {"lips_central": middle}) @ (vertices - middle).T
     near = np.flatnonzero(x**2 + y**2 < 6**2)
@@ -459,7 +459,7 @@ def from_landmarks(protocol, prediction, scan, scale=1.0):
 
 # %% ../../nbs/09_scans/03_protocols.ipynb #6b32512e
 def refine(protocol, prediction, scan, inside, T, pairs):
-    "`Alignment` by the protocol's ICP, from `T`; its `T` goes on from there."
+    "`Alignment` by the protocol's ICP, with start `T`; its `T` is relative to the start."
     return icp(
         moved(prediction, T).surface,
         scan.surface,

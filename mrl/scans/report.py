@@ -165,7 +165,7 @@ def paired(
     method,
     other,  # names
 ):  # (mean difference, low, high), number of subjects
-    """Say how much larger the error of `method` is than that of `other`, on the subjects that both have.
+    """Return a sentence about the error of `method` minus that of `other`, on the subjects that both have.
 
     ValueError if there is none."""
     errors = [

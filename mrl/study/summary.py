@@ -52,7 +52,7 @@ class LongRuns:
         return self.gap(loss, k, other)[2] < 0
 
     def equal(self, loss, k, margin, other="mrl"):
-        "Return whether the interval of a difference lies within a margin of zero."
+        "Return whether the interval of a difference is within a margin of zero."
         return max(map(abs, self.gap(loss, k, other))) < margin
 
     def know_nothing(self):

@@ -27,7 +27,7 @@ RENDERED = (
 
 
 def within(default, low, high):
-    "Return a dataclass field whose value lies in `low..high`."
+    "Return a dataclass field with values in `low..high`."
     return field(default=default, metadata={"range": (low, high)})
 
 
