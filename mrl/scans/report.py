@@ -143,7 +143,8 @@ def summarise(
 ):  # list of dicts: protocol, method, subjects, failed, common; where something was measured more, as below
     """Compute mean and standard deviation over subjects.
 
-    Also the mean over the subjects that all methods were measured on, which alone compares them. Measured rows have mean, sd, mean_common, coverage, unconverged, and with three or more subjects low, high (95 %)."""
+    `mean_common` is over the subjects that all methods have, and compares methods. Measured rows have mean, sd,
+    mean_common, coverage, unconverged, and with three or more subjects low, high (95 %)."""
     table = []
     for protocol in dict.fromkeys(r["protocol"] for r in rows):
         mine = _by_method(rows, protocol)
