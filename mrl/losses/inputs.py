@@ -47,7 +47,7 @@ def check_shape_of(name, value, batch, points):
         expected = " or ".join(str(s) for s in dict.fromkeys(shapes))
         raise ValueError(f"{name}: expected shape {expected} (x sets the batch and the points), got {got}")
     if value.numel() == 0:
-        raise ValueError(f"{name}: expected at least one image and one point, got shape {got}")
+        raise ValueError(f"{name}: expected at least one image and one point, got shape {got}; skip this batch")
 
 # %% ../../nbs/02_losses/00_inputs.ipynb #5d45cef9
 class Inputs(NamedTuple):

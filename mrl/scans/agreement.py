@@ -114,7 +114,7 @@ def advantage(
 # %% ../../nbs/09_scans/10_agreement.ipynb #2598e287
 @dataclass(frozen=True)
 class Resolution:
-    "Hold what an estimator resolves."
+    "Hold the smallest differences that an estimator resolves."
 
     slope: float  # mm of the estimator per mm of true error, over methods
     spread: float  # mm of the estimator: median over pairs of the standard deviation of paired differences

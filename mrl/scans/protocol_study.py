@@ -75,7 +75,7 @@ def chosen_estimators(config):  # dict name -> Estimator
 # %% ../../nbs/09_scans/09_protocol_study.ipynb #436430b1
 @dataclass(frozen=True, eq=False)
 class Material:
-    "Hold what a study measures."
+    "Hold the people, the face model and the predictions of a study."
 
     config: StudyConfig
     population: Population
