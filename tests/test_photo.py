@@ -24,7 +24,7 @@ from mrl.photo.camera import box_of, crop_of_box
 from mrl.photo.card import model_card
 from mrl.photo.detection import detect_face, detect_faces
 from mrl.photo.files import export_now
-from mrl.photo.reconstruction import look, reconstruct
+from mrl.photo.reconstruction import look, reconstruct, reconstruct_film
 from mrl.scans.methods import read_face
 from mrl.training.configuration import TrainConfig
 from mrl.training.network import Reconstructor

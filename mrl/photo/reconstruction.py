@@ -251,12 +251,12 @@ def reconstruct_film(
         found = detect_faces(picture)
         if found:
             seen.append((number, picture, found[0].box))
-    if not seen:
-        raise ValueError(f"{film}: no face found in any of its frames")
-    if focal is None:
+    if focal is None and seen:
         sides = [(picture.shape[1::-1], box[2] - box[0]) for _, picture, box in seen]
         focal = float(np.median([focal_length(size, side)[0] for size, side in sides]))
     faces = [(number, reconstruct(run, picture, focal, box)) for number, picture, box in seen]
     faces = [(number, face) for number, face in faces if face.points is not None]
+    if not faces:
+        raise ValueError(f"{film}: Face Mesh sees no face in any of its frames")
     together = _refined_together(run, [face for _, face in faces])
     return list(zip([number for number, _ in faces], _with_smooth_poses(together, smoothing)))
