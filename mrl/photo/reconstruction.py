@@ -52,7 +52,7 @@ def look(
     K,  # (3, 3) its intrinsics
     box,  # (left, top, right, bottom) of the face, pixels
 ):  # Prediction without batch; crop (size, size, 3) uint8; K_crop (3, 3)
-    "Return what a network predicts for the face in a box, and the crop that it saw."
+    "Return the prediction of a network for the face in a box, and its crop."
     from PIL import Image
 
     K_crop = crop_of_box(box, K, model.size)
@@ -191,7 +191,7 @@ def reconstruct(
 
 # %% ../../nbs/08_photo/04_reconstruction.ipynb #828817aa
 def reconstruct_faces(run, image, focal=None, looks=2, refine=False):  # list of Reconstruction, the largest first
-    "Return every face in a picture, as `reconstruct` does for the largest; an empty list if there is none."
+    "Return all faces of a picture, reconstructed like the largest in `reconstruct`; an empty list if there is none."
     picture, exif, doubt, _ = _open(image)
     return [
         _in_box(run, picture, focal, exif, doubt, found.box, found.points, looks, refine)
