@@ -165,16 +165,12 @@ def slow_obj(data):
 def slow_off(data):
     "Return vertices and faces of an OFF file that has nothing but them, or None."
     words = re.sub(rb"(^|\s)#[^\r\n]*", rb"\1", data.replace(b"\xef\xbb\xbf", b"")).split()[1:]
-    n, m, x, faces = int(words[0]), int(words[1]), [], []
-    for skip in (3, 2):
-        rest = words[skip:]
-        x, rest, faces = numbers(rest[: 3 * n]), rest[3 * n :], []
-        for _ in range(m):
-            faces.append([int(w) for w in rest[1 : 1 + int(rest[0])]])
-            rest = rest[1 + len(faces[-1]) :]
-        if not rest:
-            return np.reshape(x, (-1, 3)).tolist(), faces
-    return None
+    n, m, rest, faces = int(words[0]), int(words[1]), words[3:], []
+    x, rest = numbers(rest[: 3 * n]), rest[3 * n :]
+    for _ in range(m):
+        faces.append([int(w) for w in rest[1 : 1 + int(rest[0])]])
+        rest = rest[1 + len(faces[-1]) :]
+    return None if rest else (np.reshape(x, (-1, 3)).tolist(), faces)
 
 
 def agrees(kind, data, mesh):
