@@ -7,7 +7,7 @@ from scipy.spatial.transform import Rotation
 from mrl.faces.morphable import morphable_model_of
 from mrl.faces.population import load_population, split_identities
 from mrl.scans.estimators import CLICK, Workbench, all_estimators, estimate
-from mrl.scans.known_faces import as_face, known_person, slid, smooth_field
+from mrl.scans.known_faces import as_face, face_regions, known_person, slid, smooth_field
 from mrl.scans.protocol_study import StudyConfig, measure_person, study_material
 from mrl.scans.protocols import compare
 
@@ -75,6 +75,38 @@ def test_closest_points_do_not_see_sliding(person, bench):
     assert true > 1
     assert estimate(bench, known["known alignment"], face).error < true / 2
     assert estimate(bench, known["warped, clicks 0 mm"], face).error > true / 3
+
+
+@pytest.mark.parametrize("name", ["realy", "regions"])
+def test_regions_are_aligned_one_by_one(name, person, bench):
+    "A face at another size has no error but the scan's noise; a long nose costs cheeks and forehead nothing."
+    estimator = all_estimators()[name]
+    tip = person.x[person.landmarks["nose_tip"]]
+    near = np.exp(-((np.linalg.norm(person.x - tip, axis=1) / 25) ** 4))
+    faces = {"perfect": person.x, "larger": 1.1 * person.x, "nose": person.x + np.outer(5 * near, [0, 0, 1])}
+    found = {}
+    for k, x in faces.items():
+        bench.aligned.clear()
+        found[k] = estimate(bench, estimator, as_face(person, x, k))
+    assert found["perfect"].error < 0.35
+    assert found["larger"].error == pytest.approx(found["perfect"].error, abs=0.02)
+    excess = found["nose"].regions - found["perfect"].regions
+    assert excess[0] > 0.4 and excess[0] > 2 * excess[1] and np.abs(excess[2:]).max() < 0.05
+    assert found["nose"].error == pytest.approx(found["nose"].regions.mean())
+
+
+def test_realy_sees_what_closest_points_do_not(person, bench):
+    "The nose's vertices slid along the surface: partners from deformed regions are farther than closest points."
+    face, known = as_face(person, slid(np.random.default_rng(3), person.truth, rms=6.0), "slid"), all_estimators()
+    bench.aligned.clear()
+    assert estimate(bench, known["realy"], face).error > estimate(bench, known["regions"], face).error
+
+
+def test_regions_without_the_pogonion(person):
+    "A face model of another owner has no such landmark; the region of the mouth is nearly the same."
+    marks = {k: v for k, v in person.landmarks.items() if k != "pogonion"}
+    with_it, without = (face_regions(person.x, m) for m in (person.landmarks, marks))
+    assert (with_it == without).mean() > 0.97 and (without == 1).sum() > 50
 
 
 def test_refused_reconstructions_are_nan(person, bench):

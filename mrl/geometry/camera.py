@@ -235,8 +235,10 @@ def pose_to_crop(
 def crop_to_pose(q_crop, t_crop, K, size):
     "The inverse of `pose_to_crop`: camera-to-world `q (..., 4)` and `t (..., 3)`."
     check_shape("t_crop", t_crop, 3)
-    uv1 = torch.cat([t_crop[..., :2] * size, torch.ones_like(t_crop[..., :1])], -1)
+    u, v = (t_crop[..., :2] * size - K[..., :2, 2]).unbind(-1)
+    y = v / K[..., 1, 1]
+    x = (u - K[..., 0, 1] * y) / K[..., 0, 0]  # K is upper triangular
     z = torch.exp(t_crop[..., 2:]) * K[..., 0, 0].unsqueeze(-1) / size
-    p = z * torch.linalg.solve(K, uv1.unsqueeze(-1)).squeeze(-1)
+    p = z * torch.stack([x, y, torch.ones_like(y)], -1)
     q = quaternion_inverse(quaternion_multiply(ray_rotation(p), q_crop))
     return q, -rotate(q, p)

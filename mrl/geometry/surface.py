@@ -151,7 +151,7 @@ class Surface(TriangleMesh):
         return n / np.maximum(np.linalg.norm(n, axis=1, keepdims=True), 1e-30)
 
     def spread_points(self, size):
-        "Return points (n, 3) about `size` apart, or as far as triangles are large, and the areas (n,) they stand for."
+        "Return points (n, 3) with a spacing of about `size`, and the areas (n,) that they represent."
         if size not in self._points:
             self._points[size] = _spread_points(self.corners, self.triangle_areas, size)
         return self._points[size]

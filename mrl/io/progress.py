@@ -93,7 +93,7 @@ class Progress:
         return time.perf_counter() >= self.due
 
     def update(self, n=1, **values):
-        "Count `n` more; `values` (text by name) stand at the end of the bar."
+        "Count `n` more; `values` (text by name) are shown at the end of the bar."
         if values:
             self.due = time.perf_counter() + SECONDS
         for bar in self.bars:

@@ -69,7 +69,7 @@ def to_number(value, kind=float):
 def read_csv(
     path,  # text with a header, separated by commas, semicolons or tabs
 ):  # list of column names, list of dicts: column -> text that is not empty
-    "Read a table, empty cells and rows left out. ValueError names the file, and the line that is no row of the table."
+    "Read a table without empty cells and rows. ValueError names the file and the line of an invalid row."
     path = expand(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file (a table is expected)")
@@ -81,7 +81,7 @@ def read_numbers(
     path,  # as in `read_csv`
     kinds=None,  # dict column -> type of its cells; float where nothing is said
 ):  # list of dicts: column -> value
-    "Read a table of numbers, empty cells and rows left out. ValueError names file, line and column of what is none."
+    "Read a table of numbers without empty cells and rows. ValueError names file, line and column of other cells."
     path, found = expand(path), []
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file (a table of numbers is expected)")

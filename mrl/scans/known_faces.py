@@ -40,12 +40,13 @@ def face_regions(
     eyes = (at["right_eye_inner"] + at["left_eye_inner"]) / 2
     wing = 0.65 * np.linalg.norm(at["right_eye_inner"] - at["left_eye_inner"])
     corner = np.abs(at["mouth_left"][0] - at["mouth_right"][0]) / 2 + 5
+    low = at["pogonion"][1] + 8 if "pogonion" in at else at["chin"][1] + 0.4 * (base[1] - at["chin"][1])
     lateral, height = np.abs(x[:, 0] - tip[0]), x[:, 1]
     inside = np.linalg.norm(x - tip, axis=1) <= RADIUS
     out = np.full(len(x), -1)
     out[inside & (height > eyes[1] + 22)] = 3
     out[inside & (height < eyes[1] - 12) & (height > at["chin"][1])] = 2
-    out[inside & (height <= base[1] - 2) & (height > at["pogonion"][1] + 8) & (lateral < corner)] = 1
+    out[inside & (height <= base[1] - 2) & (height > low) & (lateral < corner)] = 1
     out[inside & (height > base[1] - 2) & (height < eyes[1]) & (lateral < wing)] = 0
     return out
 
@@ -90,6 +91,12 @@ class KnownPerson:
     @cached_property
     def truth(self):  # Surface of the true face
         return Surface(self.x, self.triangles)
+
+    @cached_property
+    def tree(self):  # of the true vertices
+        from scipy.spatial import cKDTree
+
+        return cKDTree(self.x)
 
     @cached_property
     def regions(self):  # (N,) rows of REGIONS

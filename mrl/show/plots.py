@@ -206,7 +206,7 @@ def mesh_overlay(
     t,  # (3, 3) intrinsics of the image, (4,), (3,) camera-to-world
     opacity=0.65,
 ):  # (S, S, 3) uint8
-    "Return a picture with a mesh drawn over it, as its camera sees it."
+    "Return a picture with a mesh drawn over it, projected by its camera."
     from mrl.geometry.rotation import quaternion_to_matrix
     from mrl.render.scene import Scene, pixel_centres, pixel_rays
 

@@ -99,7 +99,7 @@ def relation(
 
 
 def settled_findings(study):  # list of sentences
-    "Return what the settled runs say about the decisive rows and about the end of the training."
+    "Return sentences about the decisive rows of the settled runs and about the end of their training."
     found, shown = curves(study), tuple(SAID)
     sentences = []
     for loss in (k for k in DECISIVE | FURTHER if k in found and k != "log-mrl" and "log-mrl" in found):

@@ -27,7 +27,7 @@ RENDERED = (
 
 
 def within(default, low, high):
-    "Return a dataclass field whose value lies in `low..high`."
+    "Return a dataclass field with values in `low..high`."
     return field(default=default, metadata={"range": (low, high)})
 
 
@@ -181,6 +181,9 @@ class TrainConfig:
 def config_from(
     names,  # globals() of the notebook
     before,  # the names among them that are older than its parameters
+    others=None,  # dict name -> type of the notebook's other parameters
 ):  # TrainConfig
     "Return the configuration in a notebook's globals. ValueError lists the valid names if one is unknown."
-    return TrainConfig(**check_parameters(names, before, {f.name: f.type for f in fields(TrainConfig)}))
+    types = {f.name: f.type for f in fields(TrainConfig)}
+    found = check_parameters(names, before, types | (others or {}))
+    return TrainConfig(**{name: value for name, value in found.items() if name in types})

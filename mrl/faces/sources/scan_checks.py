@@ -119,7 +119,7 @@ def check_scans(
     x,  # (S, N, 3) mm, in correspondence
     landmarks,  # dict name -> vertex
 ):
-    "Raise ValueError that names the first scan that cannot be right beside the others."
+    "Raise ValueError that names the first scan that is not consistent with the others."
     check_scan_sizes(folder, paths, x, landmarks)
     check_handedness(paths, x)
     check_copies(paths, x)

@@ -180,7 +180,7 @@ def read_scans(
 ):  # MorphableModel in mm, (S, M) coefficients, dict of labels, (S, L, 3) landmarks in the scans' own frames, mm
     """Return the PCA of own scans in correspondence, with the landmarks of `<folder>.json`; rows are in order of names.
 
-    A scratch file of all vertices goes to the system's folder for those (TMPDIR)."""
+    A temporary file of all vertices is written to the system's temporary folder (TMPDIR)."""
     folder = expand(folder)
     paths = scan_files(folder)
     about = _settings(folder, len(paths), n_components, dict(name=name, licence=licence, units=units))
