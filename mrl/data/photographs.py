@@ -83,7 +83,7 @@ def _read_json_frames(path):  # list of dicts
 def read_cameras(
     source,  # folder with transforms.json or images.csv, or one of these files
 ):  # Path of the file; list of dicts, one per photograph, with the names of transforms.json
-    "Return the file of cameras and its rows, with what is common to all filled in."
+    "Return the file of cameras and its rows, with the values that all rows share."
     path = _find_cameras(expand(source))
     rows = _read_json_frames(path) if path.suffix.lower() == ".json" else _read_csv(path)
     if not rows:
@@ -552,7 +552,7 @@ def import_photographs(
     """Make a data set of photographs with known cameras.
 
     Args:
-        folder: where the data set goes; created, or completed.
+        folder: folder of the data set; it is created, or completed.
         source: folder with photographs and transforms.json or images.csv, or one of these files.
         face_model: whose faces: as in `population_file`; for scans their folder, or the population made from it.
         size: side of the crops, pixels.

@@ -62,7 +62,7 @@ def write_hint(error):  # str, to append to a message
 def atomic_write(
     path,  # final path; its folder is created if missing
 ):
-    "Give a temporary path to write to; it becomes `path` when the block ends well and disappears when it does not."
+    "Yield a temporary path; it is renamed to `path` at the end of the block, or deleted after an exception."
     path = expand(path)
     tmp = path.with_name(f"{path.name}.{secrets.token_hex(6)}.tmp")
     try:
@@ -106,7 +106,7 @@ SUMS = "SHA256SUMS"  # beside files: their hashes, as the command `sha256sum` wr
 
 
 def write_sums(folder, names):
-    "Write the hashes of those files of a folder that exist; what is read later is compared with its hash."
+    "Write the hashes of those files of a folder that exist; later reads compare files with their hashes."
     with atomic_write(expand(folder) / SUMS) as tmp:
         files = [Path(folder) / name for name in sorted(names) if (Path(folder) / name).is_file()]
         tmp.write_text("".join(f"{sha256(path)}  {path.name}\n" for path in files))
@@ -212,7 +212,7 @@ def load_tensors(
     kind,  # the kind the file must be
     names=(),  # tensors it must hold
 ):
-    "Read `(tensors, metadata)` as `save_tensors` wrote them; an error names the file and what is wrong with it."
+    "Read `(tensors, metadata)` of `save_tensors`; an error names the file and the fault."
     path = expand(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file (expected a {kind} file)")

@@ -95,7 +95,7 @@ def _remedy(path):
 def read_picture(
     path,  # of any format that Pillow reads; HEIC, if pillow-heif is installed
 ):  # Picture
-    "Read a picture upright. FileNotFoundError or ValueError names the file and what is wrong with it."
+    "Read a picture upright. FileNotFoundError or ValueError names the file and the fault."
     from PIL import Image
 
     path = expand(path)

@@ -295,8 +295,8 @@ def scaled(kept, scale):
 class PixelErrors(torch.autograd.Function):
     """`pixel_errors` of several predictions of one truth, in chunks, with the gradient worked out on the way.
 
-    Call `apply(x, P, near, weight, norm, x_hat_1, P_hat_1, x_hat_2, P_hat_2, ...)`, with None for what is the truth's.
-    Returns the errors `(S, B)` and the sum of the weights of what each image shows `(B,)`.
+    Call `apply(x, P, near, weight, norm, x_hat_1, P_hat_1, x_hat_2, P_hat_2, ...)`, with None for the truth.
+    Returns the errors `(S, B)` and the sum of the weights of the visible points of each image `(B,)`.
     """
 
     @staticmethod

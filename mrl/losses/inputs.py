@@ -189,7 +189,7 @@ def stand_in(predicted, true):
 def collect_inputs(x_hat, q_hat, t_hat, x, q, t, K=None, weight=None, needs_K=False) -> Inputs:
     """Return a prediction and its truth in one type, float32 or wider, and with one batch dimension.
 
-    Raise ValueError for what is no tensor, for shapes that do not fit and, with `needs_K`, for missing intrinsics.
+    Raise ValueError for inputs that are no tensors, for wrong shapes and, with `needs_K`, for missing intrinsics.
     """
     true = {"x": x, "q": q, "t": t}
     predicted, known = stand_in({"x_hat": x_hat, "q_hat": q_hat, "t_hat": t_hat}, true)
@@ -297,7 +297,7 @@ def check_values(
     expected: dict | None = None,  # message -> 0-dimensional bool tensor that has to be true
     asked: tuple = (),  # 0-dimensional tensors whose values are wanted
 ) -> list | None:  # the values of `asked`; None: nothing was read
-    "Check all values at once; raise ValueError that names what cannot be used."
+    "Check all values at once; raise ValueError that names an invalid one."
     if validate not in VALIDATE:
         raise ValueError(f"validate: expected one of {', '.join(map(repr, VALIDATE))}, got {validate!r}")
     if not validate or (validate is True and not values_readable(b.x_hat, b.t_hat, b.x)):

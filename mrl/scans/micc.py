@@ -34,7 +34,7 @@ AUTHORS_LANDMARKS = {
 
 @dataclass(frozen=True)
 class Subject:
-    "One person of the data set: what is there."
+    "One person of the data set, with the files that exist."
 
     number: int  # 1 to 53
     scans: dict  # name of SCANS -> Path of the OBJ file
@@ -268,7 +268,7 @@ def read_micc(
 ):  # list of Subjects by number; list of dicts subject, what, file, problem
     """Find the files of all subjects, and list missing and invalid ones, one row each; large files are not read.
 
-    `subject` is None where a row concerns no subject in particular.
+    `subject` is None if a row concerns no single subject.
     FileNotFoundError only if there is no subject at all."""
     problems, subjects, micc_dir = _Problems(), [], expand(micc_dir)
     folders = _folders(micc_dir)
@@ -432,7 +432,7 @@ def scan_landmarks(
 ):  # dict name -> (3,) float64, mm, in the scan's frame
     """Find landmarks on a scan, left and right the subject's.
 
-    The authors' four where they belong to this scan (right_eye_inner, left_eye_inner, nose_base, lips_central), else
+    The authors' four if they belong to this scan (right_eye_inner, left_eye_inner, nose_base, lips_central), else
     the nine of `mrl.faces.landmarks.LANDMARKS` and lips_central from GANFit's 68 points.
 
     ValueError names subject and file: no landmarks for this scan, a vertex that does not exist, no face, not in mm."""
@@ -450,7 +450,7 @@ def read_frame(
     video="Indoor-Cooperative",  # name of VIDEOS
     frame=None,  # number of the picture from 1; default the one that the annotation names, of the cooperative video
 ):  # (H, W, 3) uint8 RGB
-    """Read the named frame and no other: the extracted picture where there is one, else decoded.
+    """Read only the named frame: the extracted picture if it exists, else decoded.
 
     ValueError names subject and file: no frame named, no video, cannot be decoded, too few frames."""
     who = f"subject {subject.number}"
@@ -477,7 +477,7 @@ def read_frames(
     video,  # name of VIDEOS
     count,
 ):  # list of (number from 1, (H, W, 3) uint8 RGB)
-    """Read `count` pictures spread evenly over a video, all of them where it has fewer.
+    """Read `count` evenly spaced pictures of a video, or all of them if it has fewer.
 
     ValueError names subject and file: no video, cannot be decoded."""
     if video not in subject.videos:
