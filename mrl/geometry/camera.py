@@ -224,7 +224,7 @@ def pose_to_crop(
     K,  # (..., 3, 3) intrinsics of the crop, pixels
     size,  # side of the crop, pixels
 ):  # (..., 4), (..., 3)
-    "Return what the crop shows of a pose: `q_crop`, and the origin's `t_crop = (u / size, v / size, log(Z size / f))`."
+    "Return a pose relative to a crop: `q_crop`, and the origin's `t_crop = (u / size, v / size, log(Z size / f))`."
     check_shape("K", K, 3, 3)
     p = -rotate(quaternion_inverse(q), t)
     q_crop = quaternion_multiply(quaternion_inverse(ray_rotation(p)), quaternion_inverse(q))

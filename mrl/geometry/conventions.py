@@ -42,7 +42,7 @@ def camera_pose(
         R: (..., 3, 3) rotation, or (..., 4) quaternion, w first.
         t: (..., 3) translation.
         axes: camera axes of the given pose: "opencv", "opengl", "blender" or "pytorch3d" (whose R acts on row vectors).
-        direction: what R and t do to a point: "camera-to-world" or "world-to-camera".
+        direction: map of R and t: "camera-to-world" or "world-to-camera".
 
     Returns:
         Rotation (..., 3, 3), camera-to-world, and camera position (..., 3) in the world, in the unit of `t`. Both are

@@ -67,7 +67,7 @@ def without_checks():
 def values_readable(
     *tensors: Tensor,
 ) -> bool:
-    "Return whether checks may read values: no compiler, exporter or function transform is at work, none is fake."
+    "Return whether checks may read values: no compiler, exporter or function transform is active, no tensor is fake."
     if not _checked[0] or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return False
     return not any(v.is_meta or isinstance(v, FakeTensor) for v in tensors)
@@ -191,7 +191,7 @@ def check_rotation_matrix(
 def unchecked_matrix_to_quaternion(
     R: Tensor,  # (..., 3, 3) rotation matrix
 ) -> Tensor:  # (..., 4) unit quaternion with w >= 0
-    "Return the quaternion of a rotation matrix as `matrix_to_quaternion` does, whatever the matrix is."
+    "Return the quaternion of a rotation matrix like `matrix_to_quaternion`, without a check of the matrix."
     a, b, c, d, e, f, g, h, i = R.flatten(-2).unbind(-1)
     entries = [
         1 + a + e + i,

@@ -88,7 +88,7 @@ CRITERIA = {}  # name -> class
 
 
 class CriterionBase(nn.Module):
-    "The name and the settings of a criterion, and what holds for most of them."
+    "Base class of criteria: the name, the settings, and the defaults of most of them."
 
     gauge_invariant = True  # moving the predicted world together with its camera changes nothing
     uses_shape = True  # x_hat has a gradient
@@ -130,7 +130,7 @@ class CriterionSteps(CriterionBase):
     "The steps of a criterion that a subclass may define: draw, check, compare."
 
     def draw(self, b):
-        """Return what the comparison needs besides its inputs, such as virtual cameras.
+        """Return additional inputs of the comparison, such as virtual cameras.
 
         Args:
             b: Inputs.
@@ -150,7 +150,7 @@ class CriterionSteps(CriterionBase):
             Whether true points may be hidden from a virtual camera, and `drawn`, mended if need be.
 
         Raises:
-            ValueError: values that are not finite, or true poses that do not see the true points.
+            ValueError: values that are not finite, or true points that are not visible in the true cameras.
         """
         judge(self, b, check_values(b, self.validate, asked=questions(self, b)))
         return False, drawn
@@ -876,7 +876,7 @@ def mixed_views(
     b: Inputs,
     parts,  # 2 or 3
 ):  # [(x_hat or None, world to own camera (B, 3, 4) or None), ...], None for the truth's
-    "Return what `mixed_predictions` returns as a criterion with virtual cameras needs it."
+    "Return the result of `mixed_predictions` in the form for a criterion with virtual cameras."
     true, predicted = world_rows(b.q, b.t), world_rows(b.q_hat, b.t_hat)
     turned = torch.cat([predicted[..., :3], true[..., 3:]], -1)
     moved = torch.cat([true[..., :3], predicted[..., 3:]], -1)
@@ -967,8 +967,8 @@ class PartsOfCriterion(CompositeLoss):
         return *parts_of_batch(*given, self.validate, alpha_id_hat, K), which
 
     def floor(self, b, which):
-        "Return the value of rounding errors, if logarithms are taken."
-        if not self.logarithms:
+        "Return the value of rounding errors, if logarithms are taken or a balance may divide by the parts."
+        if not self.logarithms and self.balance is None:
             return None
         make = self.criterion.smallest if isinstance(self.criterion, Criterion) else super().smallest
         return make(b).to(b.x).expand(len(which))
@@ -989,7 +989,7 @@ class Disentangled(PartsOfCriterion):
         criterion: a gauge-invariant criterion.
         parts: 2 for shape and pose, 3 for shape, rotation, and translation in the camera frame.
         logarithms: add the logarithms of the parts.
-        balance: what combines the parts, a name of `BALANCES`; empty: the weighted sum.
+        balance: combination of the parts, a name of `BALANCES`; empty: the weighted sum.
         part_weights: weights of the parts in the sum, comma-separated; empty: all 1.
         reduce_mean: in distributed training, a function that averages a tensor over all processes.
         shared_cameras: draw virtual cameras once for all parts.
@@ -1026,9 +1026,11 @@ class Disentangled(PartsOfCriterion):
         self.part_names = ("shape", "pose") if parts == 2 else CompositeLoss.part_names
 
     def combine(self, parts, which=None, floor=None):
-        "Return the weighted sum of the parts or of their logarithms, or what the balance makes of them."
+        "Return the weighted sum of the parts or of their logarithms, or the result of the balance."
         if self.balance is not None:
-            return self.balance(parts)
+            if which is not None and len(which) < self.n_parts:
+                raise ValueError(f"balance: expected predictions for all {self.n_parts} parts, got {len(which)}")
+            return self.balance(parts if floor is None else torch.maximum(parts, floor))
         if self.logarithms:
             parts = log_of_mean(parts, self.reduce_mean if parts.ndim == 1 else None, floor)
         if self.part_weights is None:
@@ -1101,7 +1103,7 @@ def criterion_of(
     share_cameras=None,  # distributed: a source of cameras for the whole batch -> one for this process's part
     reduce_mean=None,  # distributed: a function that averages a tensor over all processes
 ):  # Criterion
-    "Make the criterion that flat settings name; raise ValueError if they do not go together."
+    "Make the criterion of flat settings; raise ValueError if they are not compatible."
     name = settings["loss"]
     if name not in CRITERIA:
         raise ValueError(f"loss: expected one of {', '.join(CRITERIA)}, got {name!r}")

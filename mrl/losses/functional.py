@@ -34,6 +34,7 @@ from mrl.losses.inputs import (
     check_values,
     collect_inputs,
     flatten_batch,
+    intrinsics_ok,
     nearby_used,
 )
 
@@ -294,8 +295,8 @@ def scaled(kept, scale):
 class PixelErrors(torch.autograd.Function):
     """`pixel_errors` of several predictions of one truth, in chunks, with the gradient worked out on the way.
 
-    Call `apply(x, P, near, weight, norm, x_hat_1, P_hat_1, x_hat_2, P_hat_2, ...)`, with None for what is the truth's.
-    Returns the errors `(S, B)` and the sum of the weights of what each image shows `(B,)`.
+    Call `apply(x, P, near, weight, norm, x_hat_1, P_hat_1, x_hat_2, P_hat_2, ...)`, with None for the truth.
+    Returns the errors `(S, B)` and the sum of the weights of the visible points of each image `(B,)`.
     """
 
     @staticmethod
@@ -352,8 +353,11 @@ def look_through(
     asked=(),  # 0-dimensional tensors whose values are wanted
 ):  # bool, and the values of `asked` or None if nothing was read
     "Check all values at once; return whether a camera may not see all true points (True if nothing was read)."
-    fine = torch.minimum(views.near, views.K[..., 0, 0]).detach() > 0
-    expected = {"K, t_v: expected positive focal lengths and cameras away from the centroid of x": fine.all()}
+    fine = (views.near.detach() > 0).all() & intrinsics_ok(views.K.detach())
+    expected = {
+        "K, t_v: expected [[fx, s, cx], [0, fy, cy], [0, 0, 1]] with positive focal lengths, and cameras away from "
+        "the centroid of x": fine
+    }
     if validate is not True or not values_readable(b.x, b.t_hat):
         check_values(b, validate, more, expected)
         return True, None
