@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ROOT', 'HOME', 'SUMS', 'find_root', 'find_home', 'write_hint', 'atomic_write', 'temporaries', 'remove_temporaries',
-           'sha256', 'write_sums', 'check_sum', 'write_json', 'read_json', 'save_tensors', 'tensor_kind',
+           'sha256', 'write_sums', 'check_sum', 'write_json', 'read_json', 'read_lines', 'save_tensors', 'tensor_kind',
            'load_tensors']
 
 # %% ../../nbs/11_io/01_files.ipynb #71f310dd
@@ -130,17 +130,28 @@ def write_json(path, value):
         tmp.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
+def _object(pairs):
+    "Return a JSON object as a dict; ValueError if a key is there twice, of which JSON readers keep one."
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} is there twice in one object; keep one of them")
+    return found
+
+
 def read_json(path, names=()):
     """Read a JSON file.
 
-    An error names a file that is missing or damaged, and one that is no object with the keys `names`."""
+    An error names a file that is missing or damaged, that has a key twice, or that is no object with the keys `names`.
+    """
     path = expand(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     check_sum(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
+        value = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_object)
+    except (ValueError, RecursionError) as e:
         raise ValueError(f"{path}: not a JSON file ({e})") from None
     if names and not isinstance(value, dict):
         shown = json.dumps(value)
@@ -149,6 +160,17 @@ def read_json(path, names=()):
     if missing:
         raise ValueError(f"{path}: keys missing: {', '.join(missing)}")
     return value
+
+# %% ../../nbs/11_io/01_files.ipynb #31e08c22
+def read_lines(path):  # list of str
+    "Return the lines of a text file in UTF-8, without a byte order mark. An error names the file."
+    path = expand(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file (a text is expected)")
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as e:
+        raise ValueError(f"{path}: expected text in UTF-8 ({e}); save it in that encoding") from None
 
 # %% ../../nbs/11_io/01_files.ipynb #44779247
 def _digest(header, tensors):

@@ -967,8 +967,8 @@ class PartsOfCriterion(CompositeLoss):
         return *parts_of_batch(*given, self.validate, alpha_id_hat, K), which
 
     def floor(self, b, which):
-        "Return the value of rounding errors, if logarithms are taken."
-        if not self.logarithms:
+        "Return the value of rounding errors, if logarithms are taken or a balance may divide by the parts."
+        if not self.logarithms and self.balance is None:
             return None
         make = self.criterion.smallest if isinstance(self.criterion, Criterion) else super().smallest
         return make(b).to(b.x).expand(len(which))
@@ -1028,7 +1028,9 @@ class Disentangled(PartsOfCriterion):
     def combine(self, parts, which=None, floor=None):
         "Return the weighted sum of the parts or of their logarithms, or the result of the balance."
         if self.balance is not None:
-            return self.balance(parts)
+            if which is not None and len(which) < self.n_parts:
+                raise ValueError(f"balance: expected predictions for all {self.n_parts} parts, got {len(which)}")
+            return self.balance(parts if floor is None else torch.maximum(parts, floor))
         if self.logarithms:
             parts = log_of_mean(parts, self.reduce_mean if parts.ndim == 1 else None, floor)
         if self.part_weights is None:

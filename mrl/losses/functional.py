@@ -34,6 +34,7 @@ from mrl.losses.inputs import (
     check_values,
     collect_inputs,
     flatten_batch,
+    intrinsics_ok,
     nearby_used,
 )
 
@@ -339,7 +340,9 @@ def nearest_depth(
     images = images_at_a_time(P.shape[1] * x.shape[1], x.device)
     parts = zip(x.split(images), P[:, :, 2:].split(images))
     with torch.autocast(x.device.type, enabled=False):
-        return torch.cat([torch.baddbmm(p[:, :, 0, 3:], p[:, :, 0, :3], part.mT).amin(-1) for part, p in parts])
+        return torch.cat(
+            [torch.baddbmm(p[:, :, 0, 3:], p[:, :, 0, :3], part.mT.contiguous()).amin(-1) for part, p in parts]
+        )
 
 
 def look_through(
@@ -350,8 +353,11 @@ def look_through(
     asked=(),  # 0-dimensional tensors whose values are wanted
 ):  # bool, and the values of `asked` or None if nothing was read
     "Check all values at once; return whether a camera may not see all true points (True if nothing was read)."
-    fine = torch.minimum(views.near, views.K[..., 0, 0]).detach() > 0
-    expected = {"K, t_v: expected positive focal lengths and cameras away from the centroid of x": fine.all()}
+    fine = (views.near.detach() > 0).all() & intrinsics_ok(views.K.detach())
+    expected = {
+        "K, t_v: expected [[fx, s, cx], [0, fy, cy], [0, 0, 1]] with positive focal lengths, and cameras away from "
+        "the centroid of x": fine
+    }
     if validate is not True or not values_readable(b.x, b.t_hat):
         check_values(b, validate, more, expected)
         return True, None

@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from ..faces.landmarks import EYE_DISTANCE, check_eye_distance, eye_distance, named_points
-from ..io.files import read_json, sha256
+from ..io.files import read_json, read_lines, sha256
 from ..io.films import read_film_frame, read_film_frames
 from ..io.meshes import read_mesh
 from ..io.paths import data_files, expand
 from ..io.pictures import read_picture
+from ..io.tables import to_number
 
 # %% ../../nbs/09_scans/01_micc.ipynb #28666a0b
 SCANS = ("frontal1", "frontal2", "sidel", "sider")
@@ -113,13 +114,15 @@ def _videos(folder, number, problems):
 def _correspondences(path):
     "Authors' name -> vertex; ValueError without the path says what is wrong."
     out = {}
-    for line in path.read_text(encoding="utf-8-sig").splitlines():
-        if not (words := line.split()):
+    for number, line in enumerate(read_lines(path), 1):
+        words = line.split()
+        if not words:
             continue
-        if len(words) != 2 or words[0] not in AUTHORS_LANDMARKS or not re.fullmatch("[0-9]+", words[1]):
+        right = len(words) == 2 and words[0] in AUTHORS_LANDMARKS and re.fullmatch("[0-9]{1,15}", words[1])
+        if not right or words[0] in out:
             raise ValueError(
                 f"malformed: {' '.join(words)[:40]!r}, expected one of {', '.join(AUTHORS_LANDMARKS)} and the "
-                "number of a vertex"
+                f"number of a vertex, each once (line {number})"
             )
         out[words[0]] = int(words[1])
     if missing := [k for k in AUTHORS_LANDMARKS if k not in out]:
@@ -209,10 +212,11 @@ def _authors(folder, problems):
 # %% ../../nbs/09_scans/01_micc.ipynb #45df43cd
 def _read_ljson(path):
     "(68, 3) float64; ValueError names the file."
+    said = read_json(path, ["groups"])
     try:
-        points = read_json(path, ["groups"])["groups"]["LJSON"]["landmarks"]["points"]
-        points = np.array([[float(v) for v in p] for p in points])
-    except (KeyError, TypeError, OverflowError):
+        points = said["groups"]["LJSON"]["landmarks"]["points"]
+        points = np.array([[to_number(v) for v in p] for p in points])
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise ValueError(
             f"{path}: groups.LJSON.landmarks.points with 68 points of three numbers are expected"
         ) from None
