@@ -33,6 +33,7 @@ REPORTS = (
     "realism",
     "throughput",
     "model_free",
+    "beyond_faces",
     "evaluate_photographs",
     "photo",
 )
