@@ -37,7 +37,8 @@ from mrl.geometry.rotation import (
     quaternion_to_matrix,
 )
 from mrl.io.files import HOME, ROOT, load_tensors, read_json, save_tensors, write_json
-from mrl.losses import criterion_of
+from mrl.losses import LogMultiviewReprojectionLoss, criterion_of
+from mrl.losses.virtual_cameras import batch_cameras, with_true_camera
 from mrl.render.background import background
 from mrl.render.scene import Scene, pixel_centres, pixel_rays
 from mrl.training.configuration import TrainConfig
@@ -51,6 +52,7 @@ SIZE, WIDTH = 64, 0.125  # side of the images, px; share of VGG16's channels
 SPLITS = {"train": 5000, "val": 300, "test": 700}  # images
 BATCH = 32
 LOSSES = ("mrl", "log_mrl", "log_terms", "geometric_alignment", "multi_term", "homography", "multi_term_tuned")
+IN_ROOM = ("log_mrl_at_camera", "log_terms_camera")  # other frames of the translation, for the room only
 ALPHAS = {"cup": (10.0, 100.0, 1000.0), "hand": (10.0, 100.0, 1000.0), "room": (0.3, 3.0, 30.0)}  # weights tried
 SHORT = 200  # steps of the runs that select one of them
 SHOWN_IMAGES = 4  # test images whose predictions are kept
@@ -404,15 +406,42 @@ def settings_of(name, loss, alpha=1.0):
     translation = {"translation": THINGS[name].translation}
     if loss in ("multi_term", "multi_term_tuned"):
         return {"loss": "multi_term", "alpha": alpha, "beta": 1.0, **translation}
+    if loss == "log_terms_camera":
+        return {"loss": "log_terms", "translation": "camera"}
+    if loss == "log_mrl_at_camera":
+        return {"loss": "log_mrl"}
     return {"loss": loss} | (translation if loss == "log_terms" else {})
 
 
-def train(name, config, data):
-    "Return a network that is trained with a configuration."
+class AtCamera(nn.Module):
+    """Disentangled log-MRL in a world whose origin is the true camera, in every image.
+
+    Its part of rotation turns the camera about its own centre, and its part of translation does not depend on the
+    predicted rotation.
+    """
+
+    def __init__(self, generator):
+        super().__init__()
+        self.criterion = LogMultiviewReprojectionLoss(cameras=self.cameras, generator=generator)
+
+    def cameras(self, x, q, t, K, views, generator):
+        "Return the default virtual cameras in the moved world."
+        origin = self.origin.unsqueeze(1)
+        K_v, q_v, t_v = with_true_camera(batch_cameras)(x + origin, q, self.origin, K, views, generator)
+        return K_v, q_v, t_v - origin
+
+    def forward(self, x_hat, q_hat, t_hat, x, q, t, K):
+        "Return the loss; as a criterion."
+        self.origin = t
+        return self.criterion(None, q_hat, t_hat - t, x - t.unsqueeze(1), q, torch.zeros_like(t), K=K)
+
+
+def train(name, config, data, at_camera=False):
+    "Return a network that is trained with a configuration, or with `AtCamera` instead of the loss named there."
     torch.manual_seed(config.seed)
     network = Finder(name, data).to(memory_format=torch.channels_last)
     generator = torch.Generator()
-    criterion = criterion_of(vars(config), generator)
+    criterion = AtCamera(generator) if at_camera else criterion_of(vars(config), generator)
     optimiser, schedule = make_optimiser(network, criterion, config)
     rows = StepSampler(len(data["K"]), config.batch_size, config.steps, config.seed)
     for step, batch_rows in enumerate(rows, 1):
@@ -480,7 +509,7 @@ def run(name, loss, seed, args):
     alpha = tuned_alpha(name, splits, data_hash, args.out, short) if loss == "multi_term_tuned" else 1.0
     config = config_of(name, loss, seed, args.steps, sum(len(v["K"]) for v in splits.values()), alpha)
     began = time.process_time()
-    network = train(name, config, splits["train"])
+    network = train(name, config, splits["train"], loss == "log_mrl_at_camera")
     seconds = time.process_time() - began
     found = {split: measure(name, network, splits[split]) for split in ("val", "test")}
     found |= {"mean_pose": mean_pose(name, network, splits["test"]), "examples": examples(network, splits["test"])}
@@ -493,15 +522,15 @@ def main():
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--things", nargs="+", default=list(THINGS), choices=THINGS)
-    parser.add_argument("--losses", nargs="+", default=list(LOSSES), choices=LOSSES)
+    parser.add_argument("--losses", nargs="+", default=[*LOSSES, *IN_ROOM], choices=[*LOSSES, *IN_ROOM])
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "beyond_faces")
     parser.add_argument("--images", type=int, nargs=3, default=list(SPLITS.values()), metavar=("TRAIN", "VAL", "TEST"))
     args = parser.parse_args()
     jobs = [(name, loss, seed) for seed in args.seeds for loss in args.losses for name in args.things]
     for name, loss, seed in jobs:
         path = args.out / f"{name}-{loss}-{seed}.json"
-        if (name, loss) == ("hand", "homography"):  # it has no gradient for shape
-            continue
+        if (name, loss) == ("hand", "homography") or (loss in IN_ROOM and name != "room"):
+            continue  # the homography loss has no gradient for shape
         with lock(HOME / "datasets" / f"beyond-{path.stem}.lock") as free:
             if free and not path.exists():
                 run(name, loss, seed, args)

@@ -77,6 +77,19 @@ def test_truth_has_no_error(name):
     assert max(v.max() for v in errors.values()) < 0.1
 
 
+def test_parts_at_the_camera_are_separate():
+    "A wrong position changes no part but its own; with the origin of the room it does, and MRL is the same in both."
+    q, t, K, parameters = beyond.labels_of("room", 4, 0)
+    x = torch.stack([torch.from_numpy(beyond.render("room", *v, 0)[1]) for v in zip(q, t, K, parameters)]).float()
+    wrong = torch.nn.functional.normalize(q + 0.02, dim=-1)
+    at_camera = beyond.AtCamera(torch.Generator().manual_seed(0))
+    at_camera.origin, moved = t, (x - t[:, None], q, torch.zeros_like(t))
+    rotation, position = at_camera.criterion.parts(None, wrong, 0 * t + 1e-6, *moved, K=K)
+    assert rotation > 1 and position < 1e-2
+    usual = beyond.LogMultiviewReprojectionLoss(generator=torch.Generator().manual_seed(0))
+    assert usual.parts(None, wrong, t + 1e-6, x, q, t, K=K)[1] > 1
+
+
 @pytest.mark.slow
 def test_script_runs(tmp_path):
     losses = ["--losses", "log_mrl", "homography", "multi_term_tuned"]
