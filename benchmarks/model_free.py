@@ -1,11 +1,11 @@
 """Train and measure heads without a face model.
 
-    python benchmarks/model_free.py {runs,surfaces,family,expressions,regularity,gauge,speed} ...
+    python benchmarks/model_free.py {runs,surfaces,family,expressions,heads,speed} ...
 
 `runs` trains results/model_free/LOSS-HEAD-SEED as nbs/train.ipynb does, with fewer images of validation and test.
 `surfaces` and `family` measure these runs. `family` needs ICT-FaceKit in the folder that MRL_DATA names.
-`expressions`, `regularity` and `gauge` train the heads alone, on the features of an encoder of the study, which
-stays as it is. Each part writes one JSON file with its commit.
+`expressions` and `heads` train the heads alone, on the features of an encoder of the study, which stays as it is.
+Each part writes one JSON file with its commit.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from mrl.training.network import Prediction, Reconstructor
 from mrl.training.preparation import dataset_of
 from mrl.training.run import Run, commit
 
-ENCODER = "study/long/mrl-disentangled-3-log-0"  # of `expressions` and `regularity`
+ENCODER = "study/long/mrl-disentangled-3-log-0"  # of `expressions` and `heads`
 SHOWN = 4  # test faces whose meshes are kept
 
 
@@ -121,7 +121,7 @@ def surface_errors(x_hat, x, triangles):
     return dict(zip(names, np.mean(found, 0).tolist())) | of_mesh
 
 
-def errors_of(out, truth, K, size, morphable, faces=40):
+def errors_of(out, truth, K, size, morphable, faces=20):
     "Return the mean errors of predictions; those of the surface over some of the faces."
     means = means_of(image_metrics(*out[:3], *truth, K, size))
     aligned = align_to_template(*out[:3], morphable.mean)[1]
@@ -290,15 +290,11 @@ def expressions(args):
     )
 
 
-def regularity(args):
-    "Train the position map with one more part in the loss: edges, normals or the Laplacian of the residual."
-    cases = [("log_mrl", "uv", parts) for parts in ((), ("edges",), ("normals",), ("laplacian",))]
+def heads(args):
+    "Train heads with MRL, which leaves the gauge free, with log-MRL, and with three more parts in the logarithm."
+    cases = [("mrl", k, ()) for k in HEADS]
+    cases += [("log_mrl", "uv", parts) for parts in ((), ("edges", "normals", "laplacian"))]
     return heads_of(args, DataConfig(n_images=args.n_images, size=64), cases)
-
-
-def gauge(args):
-    "Train the heads with plain MRL, which leaves the rigid motion of face and camera free."
-    return heads_of(args, DataConfig(n_images=args.n_images, size=64), [("mrl", k, ()) for k in HEADS])
 
 
 def more_vertices(morphable, places, n):
@@ -355,7 +351,7 @@ def speed(args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = {f.__name__: f for f in (runs, surfaces, family, expressions, regularity, gauge, speed)}
+    parts = {f.__name__: f for f in (runs, surfaces, family, expressions, heads, speed)}
     parser.add_argument("part", choices=parts)
     parser.add_argument("--names", nargs="+", default=[f"log_mrl-{k}-0" for k in HEADS], help="of runs")
     parser.add_argument("--steps", type=int, default=400, help="of training")
