@@ -271,7 +271,8 @@ def heads_of(args, data_config, cases):
     data = {k: features_of(run.network, v, count[k]) for k, v in splits.items()}
     regularity, found = Regularity(run.morphable.triangles.numpy()), {}
     for loss, geometry, parts in cases:
-        config = TrainConfig(loss=loss, geometry=geometry, steps=args.steps, n_images=data_config.n_images)
+        keys = {"n_images": data_config.n_images, "batch_size": 32}
+        config = TrainConfig(loss=loss, geometry=geometry, steps=args.steps, **keys)
         network = train_heads(config, run, places, data["train"], [getattr(regularity, k) for k in parts])
         with torch.no_grad():
             out = predict(network, data["test"]["features"], data["test"]["K"])
