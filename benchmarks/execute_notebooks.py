@@ -5,9 +5,12 @@
 Without names: every notebook of the library and those reports whose results come with the repository. Cells are left
 out as `nbdev_test` leaves them out (`#| eval: false`, the flags of settings.ini, exports); `skip_exec` is ignored.
 Figures are stored with pictures (mrl.show.display). Run `nbdev_clean` afterwards; `make notebooks` does both.
+Notebooks of SHORT run with other parameters than their defaults, and the output of their parameters says so. Data and
+runs of those that write some go to a folder for temporary files.
 """
 
 import argparse
+import os
 import re
 import sys
 import time
@@ -30,7 +33,16 @@ REPORTS = (
     "realism",
     "throughput",
     "model_free",
+    "evaluate_photographs",
+    "photo",
 )
+SHORT = {
+    "train": {"n_images": 2000, "steps": 400, "eval_every": 50},
+    "build_data": {"n_images": 1000, "size": 64},
+    "figures": {"gallery": "/tmp/mrl/figures"},
+}
+ELSEWHERE = {"train": "/tmp/mrl", "build_data": "/tmp/mrl"}  # MRL_HOME, whose name is in the output
+SAY = "__import__('IPython').display.display(__import__('IPython').display.Markdown({text!r}))"
 
 
 def is_left_out(source):
@@ -40,14 +52,28 @@ def is_left_out(source):
     return "nbdev_export(" in source or any(d == "eval: false" or d.split()[0] in flags for d in directives)
 
 
+def shorten(notebook, parameters):
+    "Set parameters of a notebook and show them; return the cell and its source before that."
+    cell = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
+    flags = " ".join(f"-p {name} {value}" for name, value in parameters.items())
+    text = f"**The outputs below were made with other parameters: `{flags}`.**"
+    before = cell.source
+    assigned = [f"{name} = {value!r}" for name, value in parameters.items()]
+    cell.source = "\n".join([before, *assigned, SAY.format(text=text)])
+    return cell, before
+
+
 def execute(path):
     "Run all cells of a notebook and write it; return what went wrong, or None."
     notebook = nbformat.read(path, as_version=4)
+    shortened = shorten(notebook, SHORT[path.stem]) if path.stem in SHORT else None
+    env = {k: v for k, v in os.environ.items() if k != "IN_TEST"}
+    env |= {"MRL_HOME": ELSEWHERE[path.stem]} if path.stem in ELSEWHERE else {}
     client = NotebookClient(
         notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
     )
     start = time.time()
-    with client.setup_kernel():
+    with client.setup_kernel(env=env):
         client.kc.execute(
             "from mrl.show.display import store_pictures; store_pictures()", silent=True, store_history=False
         )
@@ -57,6 +83,8 @@ def execute(path):
                     client.execute_cell(cell, i)
                 except CellExecutionError as e:
                     return f"{path}: cell {i}: {e.ename}: {e.evalue}"
+    if shortened:
+        shortened[0].source = shortened[1]
     nbformat.write(notebook, path)
     size = path.stat().st_size / 1e6
     print(f"{path.relative_to(NBS)}: {time.time() - start:.0f} s, {size:.2f} MB", flush=True)
@@ -69,7 +97,8 @@ def main():
     parser.add_argument("-j", "--jobs", type=int, default=2, help="notebooks at a time")
     args = parser.parse_args()
     library = [p for p in sorted(NBS.glob("[0-9]*/**/*.ipynb")) if ".ipynb_checkpoints" not in p.parts]
-    paths = [p.resolve() for p in args.notebooks] or [*library, *(NBS / f"{name}.ipynb" for name in REPORTS)]
+    paths = [p.resolve() for p in args.notebooks]
+    paths = paths or [*library, *(NBS / f"{name}.ipynb" for name in (*REPORTS, *SHORT))]
     with ThreadPoolExecutor(args.jobs) as pool:
         problems = [p for p in pool.map(execute, paths) if p]
     sys.exit("\n".join(problems))

@@ -202,7 +202,7 @@ def test_study_of_somebody_else(tmp_path):
         re.match(r"- Not in these runs: <s>\*\*The shape error falls last\.\*\*.* \(1\.00 mm against .*</s>$", line)
         for line in said
     )
-    assert any(line.startswith("- **The deck's pattern appears.**") for line in said)
+    assert any(line.startswith("- **The slides' pattern appears.**") for line in said)
 
 
 @pytest.mark.slow

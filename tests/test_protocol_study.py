@@ -77,6 +77,31 @@ def test_closest_points_do_not_see_sliding(person, bench):
     assert estimate(bench, known["warped, clicks 0 mm"], face).error > true / 3
 
 
+@pytest.mark.parametrize("name", ["realy", "regions"])
+def test_regions_are_aligned_one_by_one(name, person, bench):
+    "A face at another size has no error but the scan's noise; a long nose costs cheeks and forehead nothing."
+    estimator = all_estimators()[name]
+    tip = person.x[person.landmarks["nose_tip"]]
+    near = np.exp(-((np.linalg.norm(person.x - tip, axis=1) / 25) ** 4))
+    faces = {"perfect": person.x, "larger": 1.1 * person.x, "nose": person.x + np.outer(5 * near, [0, 0, 1])}
+    found = {}
+    for k, x in faces.items():
+        bench.aligned.clear()
+        found[k] = estimate(bench, estimator, as_face(person, x, k))
+    assert found["perfect"].error < 0.35
+    assert found["larger"].error == pytest.approx(found["perfect"].error, abs=0.02)
+    excess = found["nose"].regions - found["perfect"].regions
+    assert excess[0] > 0.4 and excess[0] > 2 * excess[1] and np.abs(excess[2:]).max() < 0.05
+    assert found["nose"].error == pytest.approx(found["nose"].regions.mean())
+
+
+def test_realy_sees_what_closest_points_do_not(person, bench):
+    "The nose's vertices slid along the surface: partners from deformed regions are farther than closest points."
+    face, known = as_face(person, slid(np.random.default_rng(3), person.truth, rms=6.0), "slid"), all_estimators()
+    bench.aligned.clear()
+    assert estimate(bench, known["realy"], face).error > estimate(bench, known["regions"], face).error
+
+
 def test_refused_reconstructions_are_nan(person, bench):
     "A mesh that no protocol accepts costs its own numbers only."
     known = {k: all_estimators()[k] for k in ("51 landmarks", "warped")}

@@ -618,7 +618,7 @@ def multi_term(
     reduction="mean",
     validate=True,
 ):  # scalar, or (...)
-    "Return `L_x + alpha L_q + beta L_t + gamma ||alpha_id||^2` (the deck)."
+    "Return `L_x + alpha L_q + beta L_t + gamma ||alpha_id||^2` (the slides)."
     b = collect_inputs(x_hat, q_hat, t_hat, x, q, t, weight=weight)
     check_values(b, validate)
     loss = multi_term_of_images(b, alpha_id_hat, alpha, beta, gamma, norm, translation)

@@ -92,6 +92,12 @@ class KnownPerson:
         return Surface(self.x, self.triangles)
 
     @cached_property
+    def tree(self):  # of the true vertices
+        from scipy.spatial import cKDTree
+
+        return cKDTree(self.x)
+
+    @cached_property
     def regions(self):  # (N,) rows of REGIONS
         return face_regions(self.x, self.landmarks)
 

@@ -23,7 +23,7 @@ from ..io.parameters import check_fields
 from ..io.processes import sole_owner, worker_options
 from ..io.progress import Progress
 from .estimators import CLICK, Workbench, all_estimators, estimate
-from .known_faces import REGIONS, as_face, known_person, reconstructions, stored_predictions
+from .known_faces import PLAUSIBLE, REGIONS, as_face, known_person, reconstructions, stored_predictions
 from .protocols import PROTOCOLS, landmark_scale
 from ..training.run import commit
 
@@ -40,7 +40,7 @@ class StudyConfig:
         components: of the face model that fits the scans.
         networks: seeds of the trained networks whose kept predictions are measured, with commas; "": none.
         estimators: "fast", "all", or names with semicolons.
-        reconstructions: "all", or "few": those of one picture, and fewer deformations.
+        reconstructions: "all", or "few": those that fail as methods do, and five deformations.
 
     Raises:
         ValueError: a field of another type or outside its range, or an unknown estimator.
@@ -101,7 +101,7 @@ def study_material(config):  # Material
     return Material(config, population, morphable, pool[rows], chosen, pool[np.roll(order, 1)[: config.people]])
 
 
-FEW = ("mean face", "mean, sized", "half way", "fit of 10", "4 % smaller", "smoothed", "bent", "slid", "smile")
+FEW = (*PLAUSIBLE, "4 % smaller", "smoothed", "bent", "slid", "smile")
 
 
 def person_and_faces(material, k):  # KnownPerson; dict name -> (N, 3) mm
@@ -112,7 +112,7 @@ def person_and_faces(material, k):  # KnownPerson; dict name -> (N, 3) mm
     other = population.faces(material.others[k]).astype(np.float64)
     faces = reconstructions(person, population, material.morphable, networks, other, CLICK)
     few = config.reconstructions == "few"
-    return person, {name: x for name, x in faces.items() if not few or name in FEW or name.endswith("one picture")}
+    return person, {name: x for name, x in faces.items() if not few or name in FEW or name in networks}
 
 # %% ../../nbs/09_scans/09_protocol_study.ipynb #ecabf40b
 def global_scales(people):  # list of (KnownPerson, dict name -> (N, 3)); dict name -> scale

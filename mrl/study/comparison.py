@@ -13,7 +13,7 @@ from .runs import HEADLINE, select_settings
 from ..training.run import read_faces, read_history
 
 # %% ../../nbs/07_study/03_comparison.ipynb #00dd1574
-DECK = ("reprojection", "shape", "camera_position", "camera_rotation")  # columns of the deck's table
+DECK = ("reprojection", "shape", "camera_position", "camera_rotation")  # columns of the slides' table
 
 
 def is_long_run_of(run, loss, group="long"):
@@ -59,7 +59,7 @@ def paired_difference(
     return bootstrap_interval(values[loss] - values[other], images)
 
 # %% ../../nbs/07_study/03_comparison.ipynb #b6776db4
-def selected_settings(study):  # dict row of the deck's table -> setting
+def selected_settings(study):  # dict row of the slides' table -> setting
     "Return the settings of the grid that the short runs of a study select."
     grid = {run.split("/")[1]: record for run, record in study.items() if run.startswith("grid/")}
     return select_settings({setting: record["metrics"]["val"] for setting, record in grid.items()})
@@ -69,7 +69,7 @@ def headline(
     study,  # from `load_study`
     metrics=DECK,  # names
 ):  # dict row -> dict metric -> (mean, low, high), and one more entry "seeds": how many
-    "Return the deck's table from long runs on the test identities: selected settings, then losses without weights."
+    "Return the slides' table from long runs on the test identities: selected settings, then losses without weights."
     best = selected_settings(study)
     rows = {f"{', '.join(row for row in best if best[row] == b)} ({b})": b for b in dict.fromkeys(best.values())}
     table = {}

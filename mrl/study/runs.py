@@ -120,7 +120,7 @@ def study_runs(
     return {f"{name}/{g}/{run}": short | parameters for g, runs in groups.items() for run, parameters in runs.items()}
 
 # %% ../../nbs/07_study/01_runs.ipynb #34be948f
-SELECTION = {  # row of the deck's table -> error on the validation identities that selects its setting
+SELECTION = {  # row of the slides' table -> error on the validation identities that selects its setting
     "Best pose": lambda m: m["camera_rotation"]["mean"] * m["camera_position"]["mean"],
     "Best shape": lambda m: m["shape"]["mean"],
     "Best pixels": lambda m: m["reprojection"]["mean"],
@@ -140,7 +140,7 @@ NAMES = HEADLINE | {
 
 def select_settings(
     metrics,  # dict setting -> dict metric -> {"mean": ...} on the validation identities
-):  # dict row of the deck's table -> setting
+):  # dict row of the slides' table -> setting
     "Return the setting with the smallest error for every row of `SELECTION`."
     return {row: min(metrics, key=lambda name: error(metrics[name])) for row, error in SELECTION.items()}
 

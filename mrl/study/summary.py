@@ -64,10 +64,10 @@ def deck_pattern(r):  # LongRuns -> (sentence, whether it holds)
     "MRL against the weights selected for pose."
     less = {k: r.less("mrl", k, r.pose) for k in DECK}
     sentence = (
-        "**The deck's pattern appears.** Against the weights that a search selects for pose, MRL has a smaller "
+        "**The slides' pattern appears.** Against the weights that a search selects for pose, MRL has a smaller "
         f"reprojection error ({less[PX]} px), the same shape error ({less[MM]} mm) and a larger pose error "
         f"({less[DEG]} deg, {less[POSITION]} mm). The reprojection error is "
-        f"{100 * (1 - r.score('mrl', PX) / r.score(r.pose, PX)):.0f} % smaller; in the deck's table it is 39 % "
+        f"{100 * (1 - r.score('mrl', PX) / r.score(r.pose, PX)):.0f} % smaller; in the slides' table it is 39 % "
         "smaller (3.29 against 5.4), on unpublished data where camera positions are off by 2 to 3 mm, and ours by "
         "40 to 50."
     )
@@ -76,12 +76,12 @@ def deck_pattern(r):  # LongRuns -> (sentence, whether it holds)
 
 
 def translation_frame(r):  # LongRuns -> (sentence, whether it holds)
-    "The weights for pose with the deck's translation."
+    "The weights for pose with the slides' translation."
     deck_pose = "alpha1000-beta1-gamma0"
     sentence = (
-        "**Those weights count the translation in the camera frame.** The same weights with the deck's translation, "
+        "**Those weights count the translation in the camera frame.** The same weights with the slides' translation, "
         f"which are the best for pose in that grid, have {r.once(deck_pose, PX):.1f} px where MRL has "
-        f"{r.once('mrl', PX):.1f} (seed 0). The deck's smaller difference lies in between."
+        f"{r.once('mrl', PX):.1f} (seed 0). The slides' smaller difference lies in between."
     )
     world = {run: s["metrics"]["val"] for run, s in r.grid.items() if s["config"]["translation"] == "world"}
     selected = select_settings(world)["Best pose"] == deck_pose
@@ -173,7 +173,7 @@ def setting(r):  # LongRuns -> (sentence, whether it holds)
     sentence = (
         f"**The setting of all of this**: VGG16 with {config['width']:g} of its channels, {config['image_size']} px, "
         f"rendered faces, {passes:.0f} passes over them, one learning rate, weights that were selected at a quarter "
-        "of that length. The deck's encoder and images need a GPU: the same command with `-p width 1.0 "
+        "of that length. The slides' encoder and images need a GPU: the same command with `-p width 1.0 "
         "-p image_size 224`."
     )
     return sentence, config["width"] < 1
