@@ -20,9 +20,9 @@ from scipy.spatial import cKDTree
 from mrl.data.configuration import DataConfig
 from mrl.data.dataset import FaceImages, batches
 from mrl.data.rendered import build_dataset, dataset_folder
-from mrl.faces.carrier import into_head_frame, wrap
+from mrl.faces.carrier import wrap
+from mrl.faces.morphable import morphable_model_of
 from mrl.faces.population import load_population
-from mrl.faces.sources import find_face_model, read_face_model
 from mrl.geometry.camera import crop_to_pose, intrinsics
 from mrl.geometry.rotation import geodesic_angle, normalize_quaternion
 from mrl.geometry.topology import adjacency, area_vectors, edges
@@ -196,7 +196,7 @@ def family(args):
     data_config = DataConfig(n_images=args.images, size=64, face_model="ict")
     test = FaceImages(build_dataset(dataset_folder(data_config, HOME / "datasets"), data_config), "all")
     people = load_population()
-    wrapped = wrap(people, into_head_frame(read_face_model(find_face_model("ict")), people))
+    wrapped = wrap(people, morphable_model_of(test.population, np.arange(100), 2))
     row = np.full(len(people.mean), -1)
     row[people.face_vertices] = np.arange(len(people.face_vertices))
     on = row[wrapped.on] >= 0
