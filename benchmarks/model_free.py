@@ -317,37 +317,35 @@ def seconds(f, n):
     return float(np.median(times[1:]))
 
 
-def speed(args):
-    "Time a training step of every head, in turn, and the prediction of 10,000 vertices for one image; one thread."
-    torch.set_num_threads(1)
-    run, cases = Run.load(ENCODER), [("model", 64), ("vertices", 64), ("uv", 64), ("uv", 128)]
-    places = texture_places(load_population())
+def times_of(args, run, places, geometry, side, bf16):
+    "Return the times of a training step with 64 images, and of the prediction of 10,000 vertices from one image."
+    config = TrainConfig(geometry=geometry, loss="log_mrl", map_size=side)
+    about = run.network.t_crop_mean, run.network.t_crop_sd, 64, config.width
     g = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (64, 3, 64, 64), dtype=torch.uint8, generator=g)
     K = intrinsics(torch.full((64,), 300.0), 64)
-    step, prediction = {}, {}
-    for geometry, side in cases:
-        config = TrainConfig(geometry=geometry, loss="log_mrl", map_size=side)
-        about = run.network.t_crop_mean, run.network.t_crop_sd, 64, config.width
-        make = lambda m, p: Reconstructor(m, *about, geometry=geometry, places=p, map_size=side)
-        network = make(run.morphable, places)
-        with torch.no_grad():
-            out = network.eval()(images, K)
-        batch = {
-            "image": images,
-            "K": K,
-            "x": out.x_hat + run.morphable.basis.sum(0),
-            "q": out.q_hat,
-            "t": out.t_hat + 9,
-        }
-        objective = Objective(network.train(), criterion_of(vars(config), g), loss_vertices(run.morphable.mean, 2500))
-        optimiser, _ = make_optimiser(network, objective.criterion, config)
-        name = f"{geometry}-{side}" if geometry == "uv" else geometry
-        step[name] = seconds(lambda: train_step(objective, optimiser, batch, 0.0), args.repeats)
-        large = make(*more_vertices(run.morphable, places, 10_000)).eval()
-        with torch.no_grad():
-            prediction[name] = seconds(lambda: large(images[:1], K[:1]), 3 * args.repeats)
-    return {"step_s": step, "prediction_of_10000_vertices_s": prediction}
+    make = lambda m, p: Reconstructor(m, *about, bf16=bf16, geometry=geometry, places=p, map_size=side)
+    network, large = make(run.morphable, places), make(*more_vertices(run.morphable, places, 10_000)).eval()
+    with torch.no_grad():
+        out = network.eval()(images, K)
+        prediction = seconds(lambda: large(images[:1], K[:1]), 3 * args.repeats)
+    batch = {"image": images, "K": K, "x": out.x_hat + run.morphable.basis.sum(0), "q": out.q_hat, "t": out.t_hat + 9}
+    objective = Objective(network.train(), criterion_of(vars(config), g), loss_vertices(run.morphable.mean, 2500))
+    optimiser, _ = make_optimiser(network, objective.criterion, config)
+    return seconds(lambda: train_step(objective, optimiser, batch, 0.0), args.repeats), prediction
+
+
+def speed(args):
+    "Time every head at both precisions, on one thread: seconds on the CPU."
+    torch.set_num_threads(1)
+    run, places, found = Run.load(ENCODER), texture_places(load_population()), {}
+    for precision in ("fp32", "bf16"):
+        step, prediction = {}, {}
+        for geometry, side in (("model", 64), ("vertices", 64), ("uv", 64), ("uv", 128)):
+            name = f"{geometry}-{side}" if geometry == "uv" else geometry
+            step[name], prediction[name] = times_of(args, run, places, geometry, side, precision == "bf16")
+        found[precision] = {"step_s": step, "prediction_of_10000_vertices_s": prediction}
+    return found
 
 
 def main():
