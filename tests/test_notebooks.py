@@ -402,7 +402,7 @@ def draws(cell):
 
 NOT_EXECUTED = {  # they need data that is not here, or hours; `photo` shows the reader's own photograph
     *("build_data", "build_faces", "evaluate_h3ds", "evaluate_photographs", "figures", "photo", "train"),
-    *("09_augmentation", "07_known_faces", "08_estimators", "protocols", "model_free"),
+    *("09_augmentation", "07_known_faces", "08_estimators", "protocols"),
 }
 
 
