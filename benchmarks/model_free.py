@@ -307,18 +307,19 @@ def more_vertices(morphable, places, n):
     ), places[rows]
 
 
-def seconds(f, n):
-    "Return the median of the times that a function takes on the CPU."
-    times = []
-    for _ in range(n):
-        began = time.process_time()
-        f()
-        times.append(time.process_time() - began)
-    return float(np.median(times[1:]))
+def seconds(functions, rounds):
+    "Return the median times on the CPU of functions that are called in turn; the first round does not count."
+    times = {name: [] for name in functions}
+    for _ in range(rounds + 1):
+        for name, f in functions.items():
+            began = time.process_time()
+            f()
+            times[name].append(time.process_time() - began)
+    return {name: float(np.median(v[1:])) for name, v in times.items()}
 
 
-def times_of(args, run, places, geometry, side, bf16):
-    "Return the times of a training step with 64 images, and of the prediction of 10,000 vertices from one image."
+def work_of(run, places, geometry, side, bf16):
+    "Return two functions: a training step with 64 images, and the prediction of 10,000 vertices from one image."
     config = TrainConfig(geometry=geometry, loss="log_mrl", map_size=side)
     about = run.network.t_crop_mean, run.network.t_crop_sd, 64, config.width
     g = torch.Generator().manual_seed(0)
@@ -328,22 +329,22 @@ def times_of(args, run, places, geometry, side, bf16):
     network, large = make(run.morphable, places), make(*more_vertices(run.morphable, places, 10_000)).eval()
     with torch.no_grad():
         out = network.eval()(images, K)
-        prediction = seconds(lambda: large(images[:1], K[:1]), 3 * args.repeats)
     batch = {"image": images, "K": K, "x": out.x_hat + run.morphable.basis.sum(0), "q": out.q_hat, "t": out.t_hat + 9}
     objective = Objective(network.train(), criterion_of(vars(config), g), loss_vertices(run.morphable.mean, 2500))
     optimiser, _ = make_optimiser(network, objective.criterion, config)
-    return seconds(lambda: train_step(objective, optimiser, batch, 0.0), args.repeats), prediction
+    predict = torch.no_grad()(lambda: large(images[:1], K[:1]))
+    return lambda: train_step(objective, optimiser, batch, 0.0), predict
 
 
 def speed(args):
     "Time every head at both precisions, on one thread: seconds on the CPU."
     torch.set_num_threads(1)
     run, places, found = Run.load(ENCODER), texture_places(load_population()), {}
+    cases = {"model": ("model", 64), "vertices": ("vertices", 64), "uv-64": ("uv", 64), "uv-128": ("uv", 128)}
     for precision in ("fp32", "bf16"):
-        step, prediction = {}, {}
-        for geometry, side in (("model", 64), ("vertices", 64), ("uv", 64), ("uv", 128)):
-            name = f"{geometry}-{side}" if geometry == "uv" else geometry
-            step[name], prediction[name] = times_of(args, run, places, geometry, side, precision == "bf16")
+        work = {name: work_of(run, places, *case, precision == "bf16") for name, case in cases.items()}
+        step = seconds({name: v[0] for name, v in work.items()}, args.repeats)
+        prediction = seconds({name: v[1] for name, v in work.items()}, 4 * args.repeats)
         found[precision] = {"step_s": step, "prediction_of_10000_vertices_s": prediction}
     return found
 
