@@ -135,7 +135,7 @@ def nearby_used(
     turn = (used.logical_not().cumsum(0) - 1) % used.sum().clamp(min=1)
     return torch.where(used, torch.arange(len(used), device=used.device), order[turn])
 
-
+# %% ../../nbs/02_losses/00_inputs.ipynb #66c7038e
 def unturned(like: Tensor) -> Tensor:
     "Return the rotation by nothing in the form of `like`, `(4,)` or `(3, 3)`."
     one = torch.eye(like.shape[-1], dtype=like.dtype, device=like.device)
@@ -268,7 +268,7 @@ def explain(
     if b.K is not None and bool((b.K[..., 0, 0] <= 0).any()):
         raise ValueError("K: expected positive focal lengths")
 
-
+# %% ../../nbs/02_losses/00_inputs.ipynb #c3ca10b7
 def check_values(
     b: Inputs,
     validate=True,  # one of VALIDATE
