@@ -37,7 +37,7 @@ class Estimator:
         protocol: `Protocol`; its fields define the alignment, the region, the distance and the statistic.
         align: one of `ALIGNMENTS`.
         noise: mm, standard deviation of each coordinate of a landmark of the scan.
-        crop: mm around the nose tip where distances count; 0: the protocol's region.
+        crop: radius around the nose tip in which distances are used, mm; 0: the protocol's region.
         group: "published", "one step" (of ramon2019 varied), "landmarks", "non-rigid", "other".
         slow: whether it costs so much time that it is not among the "fast" ones.
 
@@ -190,7 +190,7 @@ _STEPS = ("landmarks", "scale", "icp", "pairs", "trim", "centre", "radius", "exc
 
 @dataclass(eq=False)
 class Workbench:
-    "Hold a person, what was computed of the scan, and the alignments of the reconstruction that is measured."
+    "Hold a person, derived data of the scan, and the alignments of the current reconstruction."
 
     person: KnownPerson
     template: np.ndarray  # (N, 3) mm, the mean face

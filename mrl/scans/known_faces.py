@@ -121,7 +121,7 @@ class KnownPerson:
 
 # %% ../../nbs/09_scans/07_known_faces.ipynb #08b60a82
 def named_rows(landmarks, x):
-    "Return name -> (3,) of landmarks given as rows, with lips_central between the inner lips where iBUG's are known."
+    "Return name -> (3,) of landmarks given as rows, with lips_central between the inner lips if iBUG's are known."
     marks = {k: x[i] for k, i in landmarks.items()}
     lips = [marks[k] for k in ("ibug_62", "ibug_66") if k in marks]
     return marks | ({"lips_central": np.mean(lips, 0)} if len(lips) == 2 else {})
@@ -133,7 +133,7 @@ def known_person(
     seed=0,
     spacing=2.5,  # mm between the vertices of the scan
 ):  # KnownPerson
-    "Return a person of a population with a scan as `make_scan` makes it."
+    "Return a person of a population with a scan of `make_scan`."
     mesh = make_scan(population, identity, seed, spacing=spacing)
     return KnownPerson(
         int(identity),
@@ -252,7 +252,7 @@ def deformations(
     population,
     other,  # (N, 3) mm, another person's face
 ):  # dict name -> (N, 3) mm
-    "Return what is made of the true face."
+    "Return deformations of the true face."
     rng = np.random.default_rng([person.seed, person.identity, 11])
     tip = person.x[person.landmarks["nose_tip"]]
     made = {
