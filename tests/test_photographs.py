@@ -281,6 +281,13 @@ FAULTS = {
     r"units must be one of mm, cm, m; got \['mm'\]": frame(units=["mm"]),
     "^no such file$": frame(file_path="x" * 300),  # longer than a file name may be
     "fl_x: a number is expected, got 1000": frame(fl_x=10**400),
+    "fl_x: a number is expected, got True": frame(fl_x=True),
+    "fl_x: a number is expected, got '1_000'": frame(fl_x="1_000"),
+    "transform_matrix: 4 x 4 finite .*": frame(transform_matrix=[[10**400, 0, 0, 0]] * 4),
+    "focal lengths in pixels are expected, got 1.3, 1.4: millimetres, or shares": frame(fl_x=1.3, fl_y=1.4),
+    r"principal point in pixels expected, got \(0.5, 0.49\): shares of width and height": frame(cx=0.5, cy=0.49),
+    r"camera_angle_x is 1.2, but fl_x = [0-9.]+ sees [0-9.]+ radians": frame(camera_angle_x=1.2),
+    r"lens distortion \(distortion_params\)": frame(distortion_params=[0.1, 0, 0, 0]),
     "camera_angle_x: radians between 0 and pi": lambda c: (
         c["frames"][2].pop("fl_x") and c["frames"][2].update(camera_angle_x=0)
     ),
@@ -547,6 +554,31 @@ def test_field_of_view_instead_of_focal_length(source, truth, population):
     (photograph,), faults = read_photographs(source, population)
     f = truth["K"][0, 0, 0].item()
     assert not faults and np.allclose(photograph.K, [[f, 0, WIDTH / 2], [0, f, HEIGHT / 2], [0, 0, 1]])
+
+
+def test_a_frame_states_its_own_lens(source, truth, population):
+    "What the file says for all does not mix with it, whichever of the two ways of saying it is used."
+
+    def two_ways(cameras):
+        cameras["fl_x"], cameras["fl_y"], cameras["camera_angle_y"] = 77.0, 78.0, 0.1
+        for frame in cameras["frames"][::2]:
+            frame["camera_angle_x"] = 2 * np.arctan(WIDTH / 2 / frame.pop("fl_x"))
+            frame.pop("fl_y")
+
+    write(source, two_ways)
+    good, faults = read_photographs(source, population)
+    assert not faults
+    for i, photograph in enumerate(good):
+        fx, fy = truth["K"][i].diagonal()[:2].tolist()
+        assert np.allclose(photograph.K.diagonal(), [fx, fy if i % 2 else fx, 1])
+
+
+def test_a_meaning_has_one_column(source, truth):
+    write_csv(source, truth)
+    text = (source / "images.csv").read_text()
+    (source / "images.csv").write_text(text.replace(",fy,", ",fl_x,", 1))
+    with pytest.raises(ValueError, match="images.csv: line 1: expected one column of each meaning"):
+        read_cameras(source)
 
 
 def test_which_file(source, truth, tmp_path):

@@ -29,7 +29,7 @@ def true_shapes(
     person,  # (B,) row of `x` for each image
     labels,  # dict with "alpha_exp" (B, E) if there are expressions
 ):  # dict "x" (B, N, 3) and, with expressions, "expression" (B, N, 3)
-    "Return the true shapes of images, gathered where `x` is."
+    "Return the true shapes of images, gathered on the device of `x`."
     if moves is None:
         return {"x": x[person]}
     expression = (labels["alpha_exp"] @ moves).unflatten(-1, x.shape[1:])
@@ -131,7 +131,7 @@ def fits(
     data,  # FaceImages
     device,
 ):  # bool
-    "Return whether a GPU holds a split in a quarter of its free memory."
+    "Return whether a split fits in 25 % of the free memory of a GPU."
     if device.type != "cuda":
         return False
     return len(data) * 3 * data.config.size**2 < torch.cuda.mem_get_info(device)[0] / 4

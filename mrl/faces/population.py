@@ -82,7 +82,7 @@ class Population(Heads):
         path: file it was read from.
         sha256: hash of that file: data sets and models name the population they come from.
         own_basis: whether `basis` is a face model's own, and `coefficients` are drawn from its Gaussian.
-        identities: S names, where heads have one: the files of scans.
+        identities: S names, if heads have names: the files of scans.
         head_to_scan: (S, 4, 4) rigid, mm: from the head frame to that of each scan's file.
     """
 

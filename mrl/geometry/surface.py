@@ -37,7 +37,7 @@ def _spread_points(corners, areas, size, most=20):
 # %% ../../nbs/01_geometry/06_surface.ipynb #8ad6cc2d
 @dataclass(frozen=True, eq=False)
 class TriangleMesh:
-    "Hold a triangle mesh, and keep what was computed from it."
+    "Hold a triangle mesh and its derived properties, which are computed once."
 
     vertices: np.ndarray  # (V, 3) mm, kept as float64
     triangles: np.ndarray  # (T, 3) rows of vertices, kept as int64

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ROOT', 'HOME', 'SUMS', 'find_root', 'find_home', 'write_hint', 'atomic_write', 'temporaries', 'remove_temporaries',
-           'sha256', 'write_sums', 'check_sum', 'write_json', 'read_json', 'save_tensors', 'tensor_kind',
+           'sha256', 'write_sums', 'check_sum', 'write_json', 'read_json', 'read_lines', 'save_tensors', 'tensor_kind',
            'load_tensors']
 
 # %% ../../nbs/11_io/01_files.ipynb #71f310dd
@@ -62,7 +62,7 @@ def write_hint(error):  # str, to append to a message
 def atomic_write(
     path,  # final path; its folder is created if missing
 ):
-    "Give a temporary path to write to; it becomes `path` when the block ends well and disappears when it does not."
+    "Yield a temporary path; it is renamed to `path` at the end of the block, or deleted after an exception."
     path = expand(path)
     tmp = path.with_name(f"{path.name}.{secrets.token_hex(6)}.tmp")
     try:
@@ -106,7 +106,7 @@ SUMS = "SHA256SUMS"  # beside files: their hashes, as the command `sha256sum` wr
 
 
 def write_sums(folder, names):
-    "Write the hashes of those files of a folder that exist; what is read later is compared with its hash."
+    "Write the hashes of those files of a folder that exist; later reads compare files with their hashes."
     with atomic_write(expand(folder) / SUMS) as tmp:
         files = [Path(folder) / name for name in sorted(names) if (Path(folder) / name).is_file()]
         tmp.write_text("".join(f"{sha256(path)}  {path.name}\n" for path in files))
@@ -130,17 +130,28 @@ def write_json(path, value):
         tmp.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
+def _object(pairs):
+    "Return a JSON object as a dict; ValueError if a key is there twice, of which JSON readers keep one."
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} is there twice in one object; keep one of them")
+    return found
+
+
 def read_json(path, names=()):
     """Read a JSON file.
 
-    An error names a file that is missing or damaged, and one that is no object with the keys `names`."""
+    An error names a file that is missing or damaged, that has a key twice, or that is no object with the keys `names`.
+    """
     path = expand(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     check_sum(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
+        value = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_object)
+    except (ValueError, RecursionError) as e:
         raise ValueError(f"{path}: not a JSON file ({e})") from None
     if names and not isinstance(value, dict):
         shown = json.dumps(value)
@@ -149,6 +160,17 @@ def read_json(path, names=()):
     if missing:
         raise ValueError(f"{path}: keys missing: {', '.join(missing)}")
     return value
+
+# %% ../../nbs/11_io/01_files.ipynb #31e08c22
+def read_lines(path):  # list of str
+    "Return the lines of a text file in UTF-8, without a byte order mark. An error names the file."
+    path = expand(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file (a text is expected)")
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as e:
+        raise ValueError(f"{path}: expected text in UTF-8 ({e}); save it in that encoding") from None
 
 # %% ../../nbs/11_io/01_files.ipynb #44779247
 def _digest(header, tensors):
@@ -190,7 +212,7 @@ def load_tensors(
     kind,  # the kind the file must be
     names=(),  # tensors it must hold
 ):
-    "Read `(tensors, metadata)` as `save_tensors` wrote them; an error names the file and what is wrong with it."
+    "Read `(tensors, metadata)` of `save_tensors`; an error names the file and the fault."
     path = expand(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file (expected a {kind} file)")

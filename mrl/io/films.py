@@ -73,7 +73,7 @@ def _decode_jpeg(data):  # (H, W, 3) uint8 BGR, or None
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except Exception:  # of damaged pictures Pillow raises whatever its code runs into
         return None
     with tempfile.TemporaryDirectory(prefix="mrl-film-") as folder:
         file = Path(folder) / "frame.mjpg"

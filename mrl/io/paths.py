@@ -11,9 +11,21 @@ import unicodedata
 from pathlib import Path
 
 # %% ../../nbs/11_io/06_paths.ipynb #ee1f624d
+def _as_stored(path):  # Path
+    "Return a path whose parts are there in the other Unicode form with those parts as they are stored."
+    found = Path(path.anchor)
+    for part in path.parts[len(found.parts) :]:
+        forms = (part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD")))
+        found /= next((form for form in forms if os.path.lexists(found / form)), part)
+    return found
+
+
 def expand(path):  # Path
-    "Return a path with `~` or `~user` at its beginning replaced by that user's home folder."
-    return Path(os.path.expanduser(path))
+    """Return a path with `~` or `~user` at its beginning replaced by that user's home folder.
+
+    A name that is there in the other Unicode form only is returned in that form."""
+    path = Path(os.path.expanduser(path))
+    return path if str(path).isascii() or os.path.lexists(path) else _as_stored(path)
 
 # %% ../../nbs/11_io/06_paths.ipynb #119f2f5d
 def data_files(
@@ -33,5 +45,5 @@ def composed(name):  # str
 
 def existing(path):  # Path or None
     "Return the path of a file that is there under this name in either Unicode form, None if there is none."
-    forms = (str(path), *(unicodedata.normalize(form, str(path)) for form in ("NFC", "NFD")))
-    return next((Path(form) for form in forms if os.path.isfile(form)), None)
+    found = expand(path)
+    return found if os.path.isfile(found) else None

@@ -6,7 +6,6 @@
 __all__ = ['FILM_FOCAL', 'CAMERA_SHAPES', 'Picture', 'read_picture']
 
 # %% ../../nbs/11_io/03_pictures.ipynb #b19d6cb0
-import struct
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +27,7 @@ def _exif_tags(image):
     try:
         exif = image.getexif()
         return dict(exif) | dict(exif.get_ifd(0x8769))
-    except (OSError, SyntaxError, TypeError, ValueError, KeyError, OverflowError, ZeroDivisionError, struct.error):
+    except Exception:  # a damaged tag makes Pillow raise whatever its code runs into
         return {}
 
 
@@ -96,7 +95,7 @@ def _remedy(path):
 def read_picture(
     path,  # of any format that Pillow reads; HEIC, if pillow-heif is installed
 ):  # Picture
-    "Read a picture upright. FileNotFoundError or ValueError names the file and what is wrong with it."
+    "Read a picture upright. FileNotFoundError or ValueError names the file and the fault."
     from PIL import Image
 
     path = expand(path)
@@ -110,7 +109,9 @@ def read_picture(
             if image.mode[0] in "IF":
                 raise ValueError(f"pixels of kind {image.mode}; save it with 8 bits per channel")
             pixels = np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError) as e:
-        raise ValueError(f"{path}: cannot be read as a picture ({e}){remedy}") from None
+    except MemoryError:
+        raise ValueError(f"{path}: no memory left to read it; make the picture smaller") from None
+    except Exception as e:  # of damaged files Pillow raises whatever its code runs into: struct.error, IndexError, ...
+        raise ValueError(f"{path}: cannot be read as a picture ({e or type(e).__name__}){remedy}") from None
     focal, doubt = _focal_length(tags, *pixels.shape[1::-1])
     return Picture(pixels, focal, turned, doubt)

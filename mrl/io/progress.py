@@ -31,7 +31,7 @@ def papermill_command():  # list of arguments, empty if papermill's command is n
 
 
 def executed_notebook():  # Path, or None if papermill's command is not the parent
-    "Return where papermill will leave the notebook that it executes."
+    "Return the path of the notebook that papermill will write."
     notebooks = [word for word in papermill_command() if word.endswith(".ipynb")]
     return Path(notebooks[1]).absolute() if len(notebooks) > 1 else None
 

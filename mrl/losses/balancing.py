@@ -37,7 +37,8 @@ class InverseSoftmax(nn.Module):
         self.temperature = temperature
 
     def forward(self, parts):
-        return (torch.softmax(1 / (parts.detach() * self.temperature), 0) * parts).sum()
+        inverse = (1 / (parts.detach() * self.temperature)).clamp(max=torch.finfo(parts.dtype).max)
+        return (torch.softmax(inverse, 0) * parts).sum()
 
 # %% ../../nbs/02_losses/05_balancing.ipynb #352dcd5e
 class CountsSteps(nn.Module):

@@ -64,9 +64,9 @@ def _on_portraits(record):
     rows = [[kind, f"{test[kind]['shape']:.2f}", f"{test[kind]['same_person_auc']:.2f}"] for kind in kinds]
     held = [[what, *(f"{shares[level]:.0f}" for level in ("68", "95"))] for what, shares in test["intervals"].items()]
     return [
-        f"{seen} images of {record['portraits']['people']} people who are not in the training, without expression, "
-        f"commit `{record['commit'][:12]}`. The second number is the probability that two images of one person have "
-        "nearer shapes than images of two people.",
+        f"{seen} images of {record['portraits']['people']} people who are not in the training. Shapes are compared "
+        f"without expression. Commit `{record['commit'][:12]}`. The AUC is the probability that two images of one "
+        "person have nearer shapes than images of two people.",
         "",
         *_table(["", "shape (mm)", "same person (AUC)"], rows),
         "",

@@ -76,7 +76,7 @@ def best_pose(
     uv,  # (L, 2) where they are seen, pixels
     K,  # (3, 3) intrinsics
 ):  # q (4,), t (3,) camera-to-world, float64 tensors; residual (L,) pixels
-    "Return the camera at which landmarks are nearest to image points, in least squares, and what is left."
+    "Return the camera with the least-squares distance of landmarks to image points, and the residual."
     from scipy.optimize import least_squares
 
     x, uv, K = (np.asarray(v, np.float64) for v in (x, uv, K))
@@ -129,7 +129,7 @@ def fitted_box(
     landmarks,  # dict name -> vertex
     K,  # (3, 3) intrinsics of the picture
 ):  # (left, top, right, bottom), pixels
-    "Return the box around the mean face at its best pose: what training calls the face."
+    "Return the box around the mean face at its best pose, as in training."
     q, t, _ = best_pose(mean[[landmarks[name] for name in LANDMARKS]], face.points, K)
     uv = project(mean.double(), K.double(), q, t)
     return (*uv.amin(0).tolist(), *uv.amax(0).tolist())

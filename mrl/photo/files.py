@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from ..faces.landmarks import NOW_LANDMARKS
-from ..io.files import atomic_write, sha256, write_json
+from ..io.files import atomic_write, read_lines, sha256, write_json
 from ..io.meshes import write_mesh
-from ..io.paths import existing, expand
+from ..io.paths import data_files, existing, expand
 from .camera import camera_matrices
 from .reconstruction import reconstruct
 
@@ -84,22 +84,21 @@ def reconstruct_folder(
     from tqdm.auto import tqdm
 
     suffixes = {*Image.registered_extensions(), ".heic", ".heif"}  # what cannot be read is a problem, not passed over
-    pictures = [p for p in sorted(expand(folder).iterdir()) if p.suffix.lower() in suffixes and p.name[0] != "."]
+    pictures = data_files(folder, suffixes)
     if not pictures:
         raise ValueError(f"{folder}: holds no pictures")
     written, problems = {}, []
     for path in tqdm(pictures, disable=not progress, desc="pictures"):
         try:
             written[path.name] = save_prediction(reconstruct(run, path, **options), path, out)
-        except (ValueError, FloatingPointError, FileExistsError) as e:
+        except (ValueError, FloatingPointError, FileExistsError, FileNotFoundError) as e:
             problems.append((path.name, str(e)))
     return written, problems
 
 # %% ../../nbs/08_photo/06_files.ipynb #fe28450e
 def _now_lines(image_list):
     "Return the lines of a list; ValueError names the first that has another form, or two with one output."
-    text = expand(image_list).read_text(encoding="utf-8-sig")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in read_lines(image_list) if line.strip()]
     if not lines:
         raise ValueError(f"{image_list}: no pictures listed")
     outputs = {}

@@ -31,7 +31,7 @@ def point_vertices():
 
 @dataclass(frozen=True, eq=False)
 class Refined:
-    "Hold what refinement returns."
+    "Hold the result of a refinement."
 
     x: torch.Tensor  # (N, 3) vertices, mm
     q: torch.Tensor  # (4,) camera-to-world rotation
@@ -44,7 +44,7 @@ class Refined:
 
 # %% ../../nbs/08_photo/03_refinement.ipynb #e7a10c71
 class Start(NamedTuple):
-    "Hold one picture's points and what the network predicts for it."
+    "Hold the points of one picture and the prediction of the network for it."
 
     points: np.ndarray  # (468, 2 or 3) of Face Mesh, pixels
     K: torch.Tensor  # (3, 3) intrinsics of the picture

@@ -57,7 +57,7 @@ WRAP = np.float32([0.35, 0.16, 0.10])  # of red, green and blue in skin
 
 @dataclass(frozen=True)
 class Surface:
-    "Hold what shading needs to know of N points."
+    "Hold the inputs of shading for N points."
 
     part: np.ndarray  # (N,) of mrl.render.scene
     normal: np.ndarray  # (N, 3)

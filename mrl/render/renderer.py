@@ -114,7 +114,7 @@ class RendererParts:
 class Renderer(RendererParts):
     """Render images of the heads of one population.
 
-    Topology, textures and all that does not change from image to image are computed once.
+    Topology, textures and other data that all images share are computed once.
 
     Args:
         population: a `Population`.
@@ -122,7 +122,7 @@ class Renderer(RendererParts):
     """
 
     def cast(self, vertices, K, q, t, size):
-        """Return what the pixels' centres see of the head alone.
+        """Return the points of the head that are visible at the centres of the pixels.
 
         Args:
             vertices: (V, 3) mm, world frame.

@@ -24,7 +24,7 @@ class MouthRegion:
 
 
 def find_mouth(head, eyes):
-    "Return the `MouthRegion` of a mean `Head` with an `EyeRegion`: lips are where skin meets the inside of the mouth."
+    "Return the `MouthRegion` of a mean `Head` with an `EyeRegion`: lips are the border of skin and inner mouth."
     rim = np.intersect1d(head.vertices_of(SKIN), head.vertices_of(INSIDE))
     rim = rim[eyes.to_face(head.vertices[rim])[:, 1] < -1]  # the others are on lids
     x, y, z = (head.vertices - head.vertices[rim].mean(0)).T

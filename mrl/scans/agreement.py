@@ -28,7 +28,7 @@ def correlation(
     b,  # (..., n)
     kind="spearman",  # or kendall (tau-a), pearson
 ):  # (...)
-    "Return the correlation over the last axis; NaN where one of them is constant."
+    "Return the correlation over the last axis; NaN if one of them is constant."
     if kind not in KINDS:
         raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
     if kind == "kendall":
@@ -164,7 +164,7 @@ def _slope(a, b):  # (..., P, R) -> (...)
 
 # %% ../../nbs/09_scans/10_agreement.ipynb #18f8c065
 def plausible(study):  # (R,) bool
-    "Return which reconstructions of a study fail as methods do."
+    "Return the reconstructions of a study whose errors are like those of methods."
     return np.array([name in PLAUSIBLE or name.endswith(("pictures", "one picture")) for name in _names(study)])
 
 
@@ -207,7 +207,7 @@ def region_bias(study, estimator, rows):  # (4,) mm, estimated minus true; NaN w
 
 
 def click_costs(study, rows):  # list of (estimator, clicks in mm, (mean, low, high) of the change in mm, correlation)
-    "Return what landmarks with another error change: the number, and the correlation of methods with the truth."
+    "Return the effect of another landmark error on the number, and on the correlation of methods with the truth."
     known, out = all_estimators(), []
     for name in study.about["estimators"]:
         if ", clicks " not in name:

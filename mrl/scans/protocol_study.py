@@ -40,7 +40,7 @@ class StudyConfig:
         components: of the face model that fits the scans.
         networks: seeds of the trained networks whose kept predictions are measured, with commas; "": none.
         estimators: "fast", "all", or names with semicolons.
-        reconstructions: "all", or "few": those that fail as methods do, and five deformations.
+        reconstructions: "all", or "few": those with errors like methods, and five deformations.
 
     Raises:
         ValueError: a field of another type or outside its range, or an unknown estimator.
@@ -180,7 +180,7 @@ class Study:
             raise KeyError(f"{name}: expected one of {'; '.join(self.about['estimators'])}")
         return self.errors[..., self.about["estimators"].index(name)]
 
-
+# %% ../../nbs/09_scans/09_protocol_study.ipynb #2e46aaea
 def study_path(name, home=HOME):
     "Return the file of a study's numbers."
     return Path(home) / "results" / "protocols" / name / "errors.safetensors"
@@ -225,7 +225,7 @@ def _resumed(path, about):  # Study
 
 
 def describe_study(material, reconstructions):  # dict for JSON
-    "Return what a study is of: configuration, people, reconstructions, estimators, population and commit."
+    "Return the description of a study: configuration, people, reconstructions, estimators, population and commit."
     return {
         "config": asdict(material.config),
         "identities": material.identities.tolist(),

@@ -51,8 +51,8 @@ class Protocol:
 
     Attributes:
         name: of the protocol.
-        source: paper, and where its steps are described.
-        open: what the sources leave open or do otherwise, and what is done here.
+        source: paper, and the source of its steps.
+        open: steps that the sources do not define or that differ there, and the choices of this library.
         videos: videos that the paper uses.
         frames: number of frames per video whose shapes are averaged; None: the annotated frame.
         landmarks: names of the points of the first alignment.
@@ -60,7 +60,7 @@ class Protocol:
         scale: "none", "icp" (fitted throughout) or "global" (one for all subjects).
         icp: distance that ICP makes small: to the "plane" or to the "point".
         pairs: points that are paired with closest points in ICP: "both" or "measured".
-        trim: share of the pairs that counts in ICP.
+        trim: share of the pairs that ICP uses.
         centre: of the region: "nose_tip" of the scan, "own_tips" of each surface, or "now".
         radius: of the region, mm.
         exceptions: (subject, radius in mm) of other regions.
@@ -284,7 +284,7 @@ PROTOCOLS = {
 
 # %% ../../nbs/09_scans/03_protocols.ipynb #0ea3429d
 def eye_corners(marks):  # dict name -> (3,) -> (2, 3): right, left
-    "The inner corners of the eyes, or the outer ones where a data set has only these."
+    "The inner corners of the eyes, or the outer ones if a data set has only these."
     corner = "inner" if "right_eye_inner" in marks else "outer"
     return np.stack([marks[f"{side}_eye_{corner}"] for side in ("right", "left")])
 
@@ -374,7 +374,7 @@ def named_face(
     marks,  # name -> (3,), the four or, instead of lips_central, the corners of the mouth among them
     note="",
 ):  # Face
-    """Make a `Face` of a predicted mesh, lips_central found where only the corners of the mouth are named.
+    """Make a `Face` of a predicted mesh; lips_central is computed if only the corners of the mouth are named.
 
     ValueError: another unit, or landmarks that are no face, inside out, or not on the mesh."""
     check_eye_distance(mesh.path, marks)
@@ -420,7 +420,7 @@ def region(
 # %% ../../nbs/09_scans/03_protocols.ipynb #3d98c9f9
 @dataclass(frozen=True)
 class Comparison:
-    "Hold what a protocol measures of one prediction against one scan."
+    "Hold the result of a protocol for one prediction and one scan."
 
     error: float  # mm
     T: np.ndarray  # (4, 4) from the prediction's frame to the scan's; of two, of the side measured last, the scan's

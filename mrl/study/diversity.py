@@ -105,7 +105,7 @@ def left_out_effect(
     condition,  # who was left out: mrl.faces.population.people_where
     metric,
 ):  # dict "group", "others", "difference", "group before" -> (mean, low, high)
-    "Return what leaving a group out of the training adds to the errors of its test people and of the others."
+    "Return the change of the errors of a group and of the others if the group is left out of the training."
     a, b = ([read_faces(f) for f in folders] for folders in (with_all, without))
     added = np.stack([v[metric] - u[metric] for u, v in zip(a, b, strict=True)])
     identity, images = a[0]["identity"], a[0]["images"]

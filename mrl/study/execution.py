@@ -83,7 +83,7 @@ def render_datasets(runs, home):
 
 # %% ../../nbs/07_study/02_execution.ipynb #72902c06
 def execute_in_parallel(runs, jobs, scheduler, home):
-    "Yield what `execute_run` returns for runs (dict name -> parameters), in the order in which they end."
+    "Yield the results of `execute_run` for runs (dict name -> parameters), in the order of their ends."
     from joblib import Parallel, delayed, parallel_config
 
     if scheduler:

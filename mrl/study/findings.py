@@ -129,7 +129,7 @@ def differences(
     base="combinations/log-mrl",
     metrics=tuple(SAID),
 ):  # dict metric -> -1 smaller, 0 within what seeds do, 1 larger
-    "Return in which errors a short run differs from another by more than two seeds of MRL do."
+    "Return the errors in which two short runs differ by more than two seeds of MRL."
     found = {}
     for k in metrics:
         ratio = np.divide(*(study[r]["metrics"]["val"][k]["mean"] for r in (run, base)))

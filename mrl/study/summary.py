@@ -165,7 +165,7 @@ def fewest_pixels(r):  # LongRuns -> (sentence, whether it holds)
 
 # %% ../../nbs/07_study/09_summary.ipynb #e2aee09e
 def setting(r):  # LongRuns -> (sentence, whether it holds)
-    "Return what the runs are of."
+    "Return a sentence about the setting of the runs."
     run = r.long["mrl-0"]
     held = sum(read_faces(run["folder"], split)["images"].sum() for split in ("val", "test"))
     config = run["config"]

@@ -86,7 +86,7 @@ def trained_range(
     name,  # of a sweep
     config,  # DataConfig of the training images
 ):  # (low, high) in the sweep's unit, or None where there is no such range
-    "Return the range of the training images in what a sweep changes."
+    "Return the range of the training images for the changes of a sweep."
     px, jitter = 100 / config.size, 100 * config.jitter
     either = {k: (-getattr(config, k), getattr(config, k)) for k in ("yaw", "pitch", "roll")}
     return (
@@ -338,7 +338,7 @@ def measure_sweeps(
 
 # %% ../../nbs/07_study/05_sweeps.ipynb #e09b0491
 def save_errors(path, errors, about, coefficients=None):
-    "Write errors by sweep, and coefficients if given, with what they were measured on."
+    "Write errors by sweep, and coefficients if given, with a description of their inputs."
     tensors = errors | {f"coefficients.{k}": v for k, v in (coefficients or {}).items()}
     save_tensors(path, {k: v.half() for k, v in tensors.items()}, "mrl.sweeps", about)
 
@@ -346,7 +346,7 @@ def save_errors(path, errors, about, coefficients=None):
 def load_errors(
     path,
 ):  # dict sweep -> (V, F, metrics), "coefficients.<sweep>" -> (V, F, M), float32; dict: measured on what
-    "Return what `save_errors` wrote."
+    "Return the contents of a file of `save_errors`."
     tensors, about = load_tensors(path, "mrl.sweeps")
     return {k: v.float().numpy() for k, v in tensors.items()}, about
 
@@ -355,7 +355,7 @@ def doubles_at(
     sweep,  # Sweep of one change
     errors,  # (S, V, F)
 ):  # list of strings, one for each side on which there are values
-    "Return where the median is twice that of the unchanged picture, interpolated between the values of the sweep."
+    "Return the value at which the median is twice that of the unchanged picture, interpolated over the sweep."
     order = np.argsort(sweep.x)
     x, median = sweep.x[order], medians(errors)[order]
     neutral, sides = int(np.argmin(np.abs(x - NEUTRAL.get(sweep.changes[0], 0)))), []
@@ -378,7 +378,7 @@ def worst_within(
     ranges,  # dict change -> (low, high) of the training
     frontal,  # median to compare with
 ):  # (ratio, where)
-    "Return the largest median within the ranges of the training, as a multiple of another, and where it is."
+    "Return the largest median within the ranges of the training, as a multiple of another, and its place."
     found = []
     for name, sweep in sweeps.items():
         values, median = np.array(sweep.values), medians(errors[name])
@@ -441,7 +441,7 @@ def measure_run(
 
 # %% ../../nbs/07_study/05_sweeps.ipynb #2265a5c0
 def describe_sweeps(run, config, weights, data, sweeps, population):  # dict for JSON
-    "Return what errors were measured on: run, weights, code, device, pictures, people and ranges of the training."
+    "Return a description of measured errors: run, weights, code, device, pictures, people, ranges of the training."
     images = training_data(config)
     return {
         "run": run,
@@ -505,7 +505,7 @@ def sweep_run(
 
 # %% ../../nbs/07_study/05_sweeps.ipynb #4b89723b
 def common_to_seeds(about):
-    "Return what runs of one loss with other seeds have in common."
+    "Return the common configuration of runs of one loss with several seeds."
     known = asdict(TrainConfig()) | about["config"]  # parameters that are younger than the errors have their defaults
     config = {k: v for k, v in known.items() if k not in ("run", "seed")}
     return [*(about[k] for k in ("population", "people", "sweeps")), config]
@@ -540,7 +540,7 @@ def sweep_runs(
     home=HOME,  # folder of results/ and datasets/
     progress=True,
 ):  # dict loss -> (tensors with a first axis over seeds, about of the first seed); dict run -> what was wrong with it
-    "Return errors of several runs on the same pictures, with all seeds that are kept, and why others cannot be had."
+    "Return errors of several runs on the same pictures, with all kept seeds, and the reasons for missing runs."
     found, problems = {}, {}
     for run in runs:
         try:

@@ -39,7 +39,7 @@ class FreeHead(nn.Module):
         super().__init__()
         basis = morphable.basis.flatten(1).double()
         nearest = torch.linalg.pinv(basis @ basis.T, hermitian=True) @ basis
-        self.register_buffer("nearest", nearest.T.to(morphable.basis), persistent=False)  # (3N, M)
+        self.register_buffer("nearest", nearest.T.contiguous().to(morphable.basis), persistent=False)  # (3N, M)
 
     def forward(self, inputs, features, basis):  # (B, n_inputs), (B, F), (M, 3N) -> (B, 3N), (B, M)
         "Return the offsets of the vertices from the mean face, mm, and the coefficients of the model's nearest face."
@@ -142,7 +142,7 @@ class PositionMapHead(FreeHead):
         return self.unit * self.decode(start.contiguous(memory_format=torch.channels_last))
 
     def offset(self, inputs, features, basis):
-        places = self.places.expand(len(features), -1, -1, -1)
+        places = self.places.expand(features.shape[0], -1, -1, -1)
         read = grid_sample(self.maps(features), places, padding_mode="border", align_corners=False)
         return read.mean(-1).mT.flatten(1)
 

@@ -77,7 +77,7 @@ def loss_vertices(
 
 # %% ../../nbs/06_training/10_loop.ipynb #7ec67b53
 class Objective(torch.nn.Module):
-    "Network and criterion in one module, which is what distributed training wraps."
+    "Network and criterion in one module, for wrappers of distributed training."
 
     def __init__(
         self,
@@ -162,7 +162,7 @@ def step_loader(config, data, start, fabric):
 
 @dataclass(eq=False)
 class Fit:
-    "Hold what the loop works with, as `begin_fit` makes it, new or resumed."
+    "Hold the state of the training loop, made by `begin_fit`, new or resumed."
 
     objective: torch.nn.Module  # `Objective`, wrapped if several processes share a batch
     learner: Learner  # network, criterion, optimiser and schedule
@@ -362,7 +362,7 @@ def train(
     Args:
         config: TrainConfig.
         results_dir: parent folder of the run, results_dir/config.run.
-        data_dir: where data sets are kept.
+        data_dir: folder of the data sets.
         progress: show progress bars.
 
     Returns:

@@ -249,7 +249,7 @@ class CheckedReconstructor(ReconstructorParts):
             Prediction.
 
         Raises:
-            FloatingPointError: it is not finite, where values can be read.
+            FloatingPointError: it is not finite; only if values can be read.
         """
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
             images = images.to(memory_format=torch.channels_last).float() / 255

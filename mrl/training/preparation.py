@@ -68,7 +68,7 @@ def open_splits(
 # %% ../../nbs/06_training/05_preparation.ipynb #2a6a11e1
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    "Hold what a run starts from."
+    "Hold the data, the 3DMM and the network at the start of a run."
 
     data: dict  # "train", "val", "test" -> FaceImages
     morphable: MorphableModel  # of the training identities

@@ -98,7 +98,7 @@ def run_record(
 ):  # dict
     """Return the contents of config.json.
 
-    A run that resumes keeps its first record; what differs now is appended to `resumed`. Other data or another
+    A run that resumes keeps its first record; differences are appended to `resumed`. Other data or another
     precision raise ValueError.
     """
     if not (folder / "state.pt").exists():
@@ -140,7 +140,7 @@ def read_faces(
 # %% ../../nbs/06_training/07_run.ipynb #507fa669
 @dataclass(eq=False)
 class Learner:
-    "Hold what changes while a network is trained."
+    "Hold the objects that change during training."
 
     model: Reconstructor
     criterion: torch.nn.Module  # may have weights of its own
@@ -242,7 +242,7 @@ def load_network(
 # %% ../../nbs/06_training/07_run.ipynb #5e1d0a77
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A trained network and what belongs to it. `Run.load` reads one.
+    """A trained network with its configuration and face model. `Run.load` reads one.
 
     Args:
         network: Reconstructor in evaluation mode.

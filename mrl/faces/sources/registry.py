@@ -47,7 +47,7 @@ def find_face_model(
         raise ValueError(f"face model must be one of {', '.join(FACE_MODELS)}; got {name!r}")
     model, data_dir = FACE_MODELS[name], expand(data_dir or os.environ.get("MRL_DATA") or ROOT / "data")
     for file in model.files:
-        for path in (data_dir / file, *sorted(data_dir.glob(f"*/{file}"))):
+        for path in (data_dir / file, *sorted(data_dir.glob(f"[!.]*/{file}"))):
             if path.exists():
                 return path
     raise FileNotFoundError(

@@ -98,7 +98,7 @@ def check_stray_vertices(
     paths,  # of the scans
     x,  # (S, N, 3) mm
 ):
-    "Raise ValueError that names the scan and the vertex farthest from where the other scans have it."
+    "Raise ValueError that names the scan and the vertex with the largest distance from its place in the other scans."
     reference, found = _reference(x), []
     for i, scan in enumerate(x):
         away = np.linalg.norm(_laid_on(scan, reference, scale=True) - reference, axis=1)
