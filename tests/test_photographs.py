@@ -263,8 +263,8 @@ FAULTS = {
     "unknown scan -1": frame(scan=-1),
     "w is 800, but the picture is 400 x 360": frame(w=800),
     "h is 400, but the picture is 400 x 360": frame(h=400),
-    "focal lengths must be positive": frame(fl_y=-500),
-    "fl_x: a number is expected, got 'long'": frame(fl_x="long"),
+    "focal lengths: expected positive numbers": frame(fl_y=-500),
+    "fl_x: expected a number, got 'long'": frame(fl_x="long"),
     "fl_x: a finite number": frame(fl_x=float("inf")),
     "fl_x is missing": lambda c: c["frames"][2].pop("fl_x"),
     "principal point .* outside the picture": frame(cx=0.0),
@@ -277,15 +277,15 @@ FAULTS = {
     "transform_matrix: 4 x 4 finite numbers": matrix(lambda M: M * np.nan),
     "head_to_world: left-handed": frame(head_to_world=MIRROR.tolist()),
     "head_to_world: 4 x 4": frame(head_to_world="identity"),
-    "units must be one of mm, cm, m; got 'feet'": frame(units="feet"),
-    r"units must be one of mm, cm, m; got \['mm'\]": frame(units=["mm"]),
+    "units: expected one of mm, cm, m, got 'feet'": frame(units="feet"),
+    r"units: expected one of mm, cm, m, got \['mm'\]": frame(units=["mm"]),
     "^no such file$": frame(file_path="x" * 300),  # longer than a file name may be
-    "fl_x: a number is expected, got 1000": frame(fl_x=10**400),
-    "fl_x: a number is expected, got True": frame(fl_x=True),
-    "fl_x: a number is expected, got '1_000'": frame(fl_x="1_000"),
+    "fl_x: expected a number, got 1000": frame(fl_x=10**400),
+    "fl_x: expected a number, got True": frame(fl_x=True),
+    "fl_x: expected a number, got '1_000'": frame(fl_x="1_000"),
     "transform_matrix: 4 x 4 finite .*": frame(transform_matrix=[[10**400, 0, 0, 0]] * 4),
-    "focal lengths in pixels are expected, got 1.3, 1.4: millimetres, or shares": frame(fl_x=1.3, fl_y=1.4),
-    r"principal point in pixels expected, got \(0.5, 0.49\): shares of width and height": frame(cx=0.5, cy=0.49),
+    "focal lengths: expected pixels, got 1.3, 1.4: millimetres, or shares": frame(fl_x=1.3, fl_y=1.4),
+    r"principal point: expected pixels, got \(0.5, 0.49\): shares of width and height": frame(cx=0.5, cy=0.49),
     r"camera_angle_x is 1.2, but fl_x = [0-9.]+ sees [0-9.]+ radians": frame(camera_angle_x=1.2),
     r"lens distortion \(distortion_params\)": frame(distortion_params=[0.1, 0, 0, 0]),
     "camera_angle_x: radians between 0 and pi": lambda c: (
@@ -438,7 +438,7 @@ def test_csv_in_the_other_convention_is_caught(source, truth, population):
     assert (
         not good
         and "the camera axes are OpenGL's" in faults[0][1]
-        and "quaternion of length" in faults[1][1]
+        and "quaternion: expected length 1" in faults[1][1]
         and "fl_x is missing (fx in a CSV)" in faults[2][1]
     )
 
@@ -582,7 +582,7 @@ def test_a_meaning_has_one_column(source, truth):
 
 
 def test_which_file(source, truth, tmp_path):
-    with pytest.raises(FileNotFoundError, match="one of transforms.json and images.csv is expected, none found"):
+    with pytest.raises(FileNotFoundError, match="expected one of transforms.json and images.csv, got none"):
         read_cameras(tmp_path)
     shutil.copy(source / "transforms.json", source / "keep.json")
     write_csv(source, truth)
