@@ -281,6 +281,22 @@ READINGS = (
     *(_Reading(turn=turn, prior=3.0) for turn in TURNS),
 )
 
+# %% ../../nbs/05_data/07_photographs.ipynb #6914c637
+def _in_words(reading, kind, unit):
+    "Return a convention in words; `kind` names the axes of the cameras as written, `unit` the unit of lengths."
+    if reading.inverse:
+        return "the pose is world-to-camera" + (f" with {kind} axes" if reading.other_axes else "")
+    if reading.other_axes:
+        return f"the camera axes are {kind}"
+    if reading.unit:
+        factor = UNITS[reading.unit] / UNITS[unit]
+        return f"the lengths are in {reading.unit}: factor {factor:g}, write units = {reading.unit}"
+    if reading.zoom != 1:
+        words = {0.5: "half", 0.25: "a quarter", 0.125: "an eighth"}.get(reading.zoom, f"{reading.zoom:g} times")
+        resized = "smaller" if reading.zoom < 1 else "larger"
+        return f"the picture was made {resized} after it was calibrated: a focal length {words} as long"
+    return reading.turn
+
 # %% ../../nbs/05_data/07_photographs.ipynb #a3d7e5b9
 @dataclass(frozen=True)
 class _Claim:
@@ -316,20 +332,8 @@ class _Claim:
         return _misfit(C, K, self.width, self.height, self.landmarks)
 
     def name(self, reading):  # str
-        "Return the description of a convention."
-        kind = "OpenCV's" if self.axes is FLIP else "OpenGL's"
-        if reading.inverse:
-            return "the pose is world-to-camera" + (f" with {kind} axes" if reading.other_axes else "")
-        if reading.other_axes:
-            return f"the camera axes are {kind}"
-        if reading.unit:
-            factor = UNITS[reading.unit] / UNITS[self.unit]
-            return f"the lengths are in {reading.unit}: factor {factor:g}, write units = {reading.unit}"
-        if reading.zoom != 1:
-            words = {0.5: "half", 0.25: "a quarter", 0.125: "an eighth"}.get(reading.zoom, f"{reading.zoom:g} times")
-            resized = "smaller" if reading.zoom < 1 else "larger"
-            return f"the picture was made {resized} after it was calibrated: a focal length {words} as long"
-        return reading.turn
+        "Return a convention in words."
+        return _in_words(reading, "OpenCV's" if self.axes is FLIP else "OpenGL's", self.unit)
 
 # %% ../../nbs/05_data/07_photographs.ipynb #b0e0ebf7
 def _claim(row, K, width, height, landmarks, head_to_scan=None):  # _Claim
