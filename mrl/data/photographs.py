@@ -63,9 +63,7 @@ def _find_cameras(source):  # Path
         return source
     files = [source / name for name in ("transforms.json", "images.csv") if (source / name).is_file()]
     if len(files) != 1:
-        raise FileNotFoundError(
-            f"{source}: expected one of transforms.json and images.csv, got {len(files) or 'none'}"
-        )
+        raise FileNotFoundError(f"{source}: expected one of transforms.json and images.csv, got {len(files) or 'none'}")
     return files[0]
 
 

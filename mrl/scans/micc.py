@@ -217,9 +217,7 @@ def _read_ljson(path):
         points = said["groups"]["LJSON"]["landmarks"]["points"]
         points = np.array([[to_number(v) for v in p] for p in points])
     except (KeyError, TypeError, ValueError, OverflowError):
-        raise ValueError(
-            f"{path}: expected 68 points of three numbers in groups.LJSON.landmarks.points"
-        ) from None
+        raise ValueError(f"{path}: expected 68 points of three numbers in groups.LJSON.landmarks.points") from None
     if points.shape != (68, 3) or not np.isfinite(points).all():
         raise ValueError(
             f"{path}: expected 68 points of three finite numbers, got "
