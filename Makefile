@@ -26,6 +26,7 @@ PHOTO := -p run photo-network -p loss log_mrl -p setting photo -p augment mirror
 photo-network: .venv/ready  ## render faces with expressions, train the network for photographs (hours; resumes)
 	$(BIN)/pip install -q -c constraints.txt --editable ".[photo-train]"
 	$(BIN)/papermill nbs/train.ipynb out.ipynb $(PHOTO) $(PARAMS)
+	$(BIN)/python benchmarks/calibrate.py --run photo-network --write
 
 data: .venv/ready  ## render 50,000 images at 128 px (about a quarter of an hour on two cores)
 	$(BIN)/papermill --no-progress-bar nbs/build_data.ipynb out.ipynb $(PARAMS)

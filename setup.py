@@ -11,7 +11,7 @@ here = Path(__file__).parent
 config = ConfigParser(delimiters=["="])
 config.read(here / "settings.ini", encoding="utf-8")
 settings = config["DEFAULT"]
-EXTRAS = ("dev", "cluster", "docs", "study", "build", "photo-train", "heic")
+EXTRAS = ("dev", "cluster", "docs", "study", "build", "photo-train", "heic", "onnx")
 SHARED = ("data", "results/photo")  # to mrl/share, which is mrl.io.files.ROOT in a wheel
 
 

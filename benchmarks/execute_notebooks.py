@@ -63,6 +63,15 @@ def shorten(notebook, parameters):
     return cell, before
 
 
+def drop_progress(notebook):
+    "Remove progress bars, which no viewer shows without a kernel."
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [
+                o for o in cell.outputs if "application/vnd.jupyter.widget-view+json" not in o.get("data", {})
+            ]
+
+
 def execute(path):
     "Run all cells of a notebook and write it; return what went wrong, or None."
     notebook = nbformat.read(path, as_version=4)
@@ -85,6 +94,7 @@ def execute(path):
                     return f"{path}: cell {i}: {e.ename}: {e.evalue}"
     if shortened:
         shortened[0].source = shortened[1]
+        drop_progress(notebook)
     nbformat.write(notebook, path)
     size = path.stat().st_size / 1e6
     print(f"{path.relative_to(NBS)}: {time.time() - start:.0f} s, {size:.2f} MB", flush=True)

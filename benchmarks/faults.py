@@ -1,10 +1,12 @@
 """Kill long work at random moments, run it again, and count what is not as it would have been without the kill.
 
-    python benchmarks/faults.py build train study sweep evaluate [--trials 20] [--out results/faults]
+    python benchmarks/faults.py build train notebook study sweep evaluate [--trials 20] [--out results/faults]
 
-A trial starts the work in a session of its own and kills, with SIGKILL, either the process or its whole group. It then
-waits until every process of the trial has ended, repeats the work, and compares its files with those of undisturbed
-work. Only processes that carry the mark of the trial in their environment are looked at, and only they are killed.
+A trial does the work in a child of this process with a session of its own, and kills the child, its whole group or one
+of its workers (a kernel, a renderer) with SIGKILL, or interrupts it with SIGINT or SIGTERM. It then waits until every
+process of the trial has ended, repeats the work, and compares its files with those of undisturbed work. Only processes
+of the trial's session, or with its mark in their environment, are looked at, and only they are killed. Children have
+the libraries, the population and its face model from their parent, so that a trial takes seconds and not minutes.
 `two` starts the same training twice at once, and another one under its name. `flip` changes single bits of the files
 of a run, a data set and a sweep, and reads them. For each kind a file in `--out` holds every trial with commit and
 configuration.
@@ -21,14 +23,18 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
-SIZE = dict(n_images=512, image_size=32)
-TINY = dict(SIZE, n_components=8, width=0.06, steps=60, batch_size=16, eval_every=10, device="cpu", precision="fp32")
+SIZE = dict(n_images=128, image_size=32)
+TINY = dict(SIZE, n_components=8, width=0.06, steps=24, batch_size=8, eval_every=3, device="cpu", precision="fp32")
+IMAGES_PER_FILE = 16  # in `build`, so that a small data set has files to be killed between
+KILLS = ("process", "group", "worker", "SIGINT", "SIGTERM")
 COMMON = f"""
 import sys
 from dataclasses import replace
@@ -46,6 +52,16 @@ dataset_of(TrainConfig(**TINY), home / "datasets")
     "train": """
 from mrl.training.loop import train
 train(TrainConfig(run="killed", **TINY), **where)
+""",
+    "notebook": """
+import os
+import papermill
+from mrl.io.files import ROOT
+os.environ["MRL_HOME"] = str(home)
+notebook = str(ROOT / "nbs" / "train.ipynb")
+(home / "results").mkdir(parents=True, exist_ok=True)
+out = str(home / "results" / "out.ipynb")
+papermill.execute_notebook(notebook, out, dict(run="killed", **TINY), progress_bar=False)
 """,
     "study": """
 from mrl.study.execution import run_study
@@ -66,20 +82,21 @@ from mrl.scans.micc import read_micc
 from mrl.scans.protocols import PROTOCOLS
 from mrl.scans.report import own_report, write_report
 look = home / "look"
-if not (look / "truth.json").exists():
-    import shutil
-    shutil.rmtree(look, ignore_errors=True)  # half of a look-alike, from a killed trial
-    build_lookalike(look, 2, frames=3, spacing=2.5)
 subjects, _ = read_micc(look / "micc", look / "annotations", None)
 cases, protocols = [MiccCase(s) for s in subjects], [PROTOCOLS["now"]]
 methods = methods_of("", [], ["Indoor-Cooperative"])
 with own_report(home / "results" / "micc", cases, protocols, methods):
-    write_report(home / "results" / "micc", evaluate(cases, protocols, methods, 2), protocols, {}, {})
+    write_report(home / "results" / "micc", evaluate(cases, protocols, methods), protocols, {}, {})
 """,
 }
+LOOKALIKE = """
+from mrl.scans.lookalike import build_lookalike
+build_lookalike(home / "look", 2, frames=3, spacing=2.5)
+"""
 DONE = {  # what is compared with undisturbed work
     "build": ("datasets/*/*",),
     "train": ("datasets/*/*", "results/killed/*"),
+    "notebook": ("datasets/*/*", "results/killed/*"),
     "study": ("results/study/x/*/*.*",),
     "sweep": ("results/sweeps/*",),
     "evaluate": ("results/micc/*",),
@@ -87,24 +104,95 @@ DONE = {  # what is compared with undisturbed work
 STRAY = (".tmp", ".lock", "progress.json", "state.pt")
 
 
-def start(work, home, mark):
-    "Return a process in a session of its own that does some work, marked in its environment."
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "MRL_FAULTS": mark, "OMP_NUM_THREADS": "1"}
-    code = COMMON + WORK.get(work, work)
-    log = open(f"{home}.log", "a")
-    return subprocess.Popen(
-        [sys.executable, "-c", code, str(home)], env=environment, stdout=log, stderr=log, start_new_session=True
-    )
+class Child:
+    "A child of this process with a session of its own."
 
+    def __init__(self, pid):
+        self.pid, self.returncode = pid, None
 
-def marked(mark):
-    "Return the processes of a trial that still run."
-    found = []
-    for process in psutil.process_iter():
+    def poll(self):
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self, seconds=900):
+        end = time.time() + seconds
+        while self.poll() is None:
+            if time.time() > end:
+                raise subprocess.TimeoutExpired("the work of a trial", seconds)
+            time.sleep(0.02)
+        return self.returncode
+
+    def work_done(self):
+        "Return the processor time that this child and those that it started have had (s): a clock that load spares."
+        total = 0.0
         with suppress(psutil.Error):
-            if process.environ().get("MRL_FAULTS") == mark and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
+            own = psutil.Process(self.pid)
+            for process in (own, *own.children(recursive=True)):
+                with suppress(psutil.Error):
+                    total += sum(process.cpu_times()[:2])
+        return total
+
+    def processes(self, mark):
+        "Return the processes of this child's session and those with a mark, as far as they run."
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, ProcessLookupError):
+                own = os.getsid(process.pid) == self.pid or process.environ().get("MRL_FAULTS") == mark
+                if own and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+
+def start(work, home, mark):
+    "Return a child that does some work."
+    home.mkdir(parents=True, exist_ok=True)
+    pid = os.fork()
+    if pid:
+        return Child(pid)
+    code = 1
+    try:
+        os.setsid()
+        log = os.open(f"{home}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1), os.dup2(log, 2)
+        os.environ |= {"PYTHONPATH": str(ROOT), "MRL_FAULTS": mark, "OMP_NUM_THREADS": "1", "LOKY_MAX_CPU_COUNT": "1"}
+        sys.argv = ["-c", str(home)]
+        exec(COMMON + WORK.get(work, work), {"__name__": "__main__"})
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(code)
+
+
+def preload(kinds):
+    "Import what the work needs, and keep the population and its face model for all trials."
+    import mrl.faces.morphable
+    import mrl.faces.population
+    import mrl.scans.lookalike
+    import mrl.scans.report
+    import mrl.study.execution
+    import mrl.study.sweeps
+    import mrl.training.loop
+
+    load, make = mrl.faces.population.load_population, mrl.faces.morphable.morphable_model_of
+    kept, models = lru_cache(load), {}
+
+    def model_of(population, identities, n_components=64, expressions=None):
+        key = bytes(identities), n_components
+        if expressions or key not in models:
+            return models.setdefault(key, make(population, identities, n_components, expressions))
+        return models[key]
+
+    for module in [m for name, m in sys.modules.items() if name.startswith("mrl.")]:
+        for name, old, new in (("load_population", load, kept), ("morphable_model_of", make, model_of)):
+            if vars(module).get(name) is old:
+                setattr(module, name, new)
+        if "build" in kinds and "SHARD" in vars(module):
+            module.SHARD = IMAGES_PER_FILE
+    kept()
 
 
 def content(home, kind):
@@ -119,74 +207,95 @@ def content(home, kind):
     return found, stray
 
 
-def wait_until_gone(mark, seconds=30):
+def wait_until_gone(child, mark, seconds=30):
     "Return how long processes of a trial outlived its kill (s), None if some had to be killed here."
     began = time.time()
     while time.time() < began + seconds:
-        if not marked(mark):
+        if not child.processes(mark):
             return round(time.time() - began, 1)
         time.sleep(0.2)
-    for process in marked(mark):
+    for process in child.processes(mark):
         process.kill()
     return None
 
 
+def strike(child, mark, how, rng):
+    "Kill or interrupt a trial in one of the ways of `KILLS`; return what was hit."
+    with suppress(ProcessLookupError, psutil.Error):
+        if how == "group":
+            os.killpg(child.pid, signal.SIGKILL)
+        elif how.startswith("SIG"):
+            os.killpg(child.pid, getattr(signal, how))
+        else:
+            workers = [p for p in child.processes(mark) if p.pid != child.pid] if how == "worker" else []
+            if workers:
+                rng.choice(workers).kill()
+                return how
+            os.kill(child.pid, signal.SIGKILL)
+            return "process"
+    return how
+
+
 def kill_trial(kind, whole, duration, folder, rng, i):
-    "Kill work at a random moment and repeat it; return what was found."
-    home, mark, group = folder / f"{kind}-{i}", f"{os.getpid()}-{kind}-{i}", bool(i % 2)
+    "Disturb work at a random moment and repeat it; return what was found."
+    home, mark = folder / f"{kind}-{i}", f"{os.getpid()}-{kind}-{i}"
     give_data(kind, folder, home)
     moment = rng.uniform(*duration)
-    process = start(kind, home, mark)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(moment)
-    ended = process.poll() is not None
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL) if group else process.kill()
-    process.wait()
-    outlived = wait_until_gone(mark)
+    child = start(kind, home, mark)
+    while child.poll() is None and child.work_done() < moment:
+        time.sleep(0.05)
+    ended = child.poll() is not None
+    hit = "nothing" if ended else strike(child, mark, KILLS[i % len(KILLS)], rng)
+    child.wait()
+    outlived = wait_until_gone(child, mark)
     left = [str(p.relative_to(home)) for p in home.rglob("*") if p.name.endswith(STRAY)]
-    again = start(kind, home, mark)
-    code = again.wait()
+    code = start(kind, home, mark).wait()
     found, stray = content(home, kind)
     differs = sorted(k for k in whole.keys() | found.keys() if whole.get(k) != found.get(k))
     failed = bool(code or stray or differs or outlived is None)
     if not failed:
         shutil.rmtree(home, ignore_errors=True)
     return dict(
-        moment_s=round(moment, 1), killed="group" if group else "process", ended_before=ended, outlived_s=outlived,
-        left_by_the_kill=left, exit_of_the_repetition=code, stray=stray, differs=differs, failed=failed,
+        moment_cpu_s=round(moment, 2), hit=hit, exit=child.returncode, outlived_s=outlived, left_by_the_kill=left,
+        exit_of_the_repetition=code, stray=stray, differs=differs, failed=failed,
     )  # fmt: skip
 
 
+@lru_cache
+def made(name, work, folder):
+    "Return a folder that some work was done in once, for all trials."
+    assert start(work, folder / name, name).wait() == 0, f"see {folder / name}.log"
+    return folder / name
+
+
 def give_data(kind, folder, home):
-    "Copy the data set to where work needs it: rendering is killed in `build`."
-    if kind in ("train", "study", "sweep"):
-        data = folder / "data" / "datasets"
-        if not data.exists():
-            assert start("build", folder / "data", "data").wait() == 0
-        shutil.copytree(data, home / "datasets")
+    "Copy what work needs and is not killed in it."
+    if kind in ("train", "notebook", "study", "sweep", "two"):
+        shutil.copytree(made("data", "build", folder) / "datasets", home / "datasets")
+    if kind == "evaluate":
+        shutil.copytree(made("lookalike", LOOKALIKE, folder) / "look", home / "look")
 
 
 def kills(kind, trials, folder, seed):
-    "Return when undisturbed work writes its first and its last file (s), and the trials of one kind of work."
+    "Return the processor time of undisturbed work up to its first and its last file (s), and the trials of its kind."
     home = folder / f"{kind}-whole"
     give_data(kind, folder, home)
-    began, first = time.time(), None
-    process = start(kind, home, f"{os.getpid()}-whole")
+    process, first, last = start(kind, home, f"{os.getpid()}-whole"), None, 0.0
     while process.poll() is None:
-        if first is None and any(p.is_file() for name in ("results", "look") for p in (home / name).rglob("*")):
-            first = time.time() - began
-        time.sleep(0.1)
+        last = max(last, process.work_done())
+        if first is None and any(p.is_file() for p in home.glob(DONE[kind][-1])):
+            first = last
+        time.sleep(0.05)
     if process.returncode:
         sys.exit(f"{kind} fails without a kill: {Path(f'{home}.log').read_text()}")
-    duration = first or 0.3 * (time.time() - began), time.time() - began
+    duration = 0.7 * (first or 0), last
     whole, stray = content(home, kind)
     assert whole and not stray, stray
     rng, done = random.Random(f"{kind} {seed}"), []
     for i in range(trials):
         done.append(kill_trial(kind, whole, duration, folder, rng, i))
         print(kind, i, done[-1], flush=True)
-    return {"first_and_last_file_s": [round(t, 1) for t in duration], "files": len(whole), "trials": done}
+    return {"first_and_last_file_cpu_s": [round(t, 1) for t in duration], "files": len(whole), "trials": done}
 
 
 def two(trials, folder):
@@ -252,8 +361,7 @@ for path, read in readers.items():
 
 def flips(trials, folder):
     "Return trials of single flipped bits in every kind of file that is read back."
-    home = folder / "flip"
-    assert start("sweep", home, "flip").wait() == 0, f"see {home}.log"
+    home = made("flip", "sweep", folder)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", COMMON + READERS, str(home), str(trials)], env=environment, check=True)
     return {"trials": json.loads((home / "flips.json").read_text())}
@@ -266,11 +374,14 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "faults")
     args = parser.parse_args()
+    if "build" in args.kinds and len(args.kinds) > 1:
+        parser.error("build: expected alone, since its data sets have smaller files")
     sys.path.insert(0, str(ROOT))
     from mrl.io.files import write_json
     from mrl.training.run import commit
 
     failures = 0
+    preload(args.kinds)
     with tempfile.TemporaryDirectory(prefix="mrl faults ä ") as folder:  # a blank and an umlaut in every path
         for kind in args.kinds:
             about = {"commit": commit(), "kind": kind, "seed": args.seed, "config": TINY, "work": WORK.get(kind, "")}

@@ -10,6 +10,7 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
 PLOTLY = "application/vnd.plotly.v1+json"
+MEMBERS = ["   :members:", "   :inherited-members: Module, tuple, Dataset"]  # of our own base classes only
 _settings = ConfigParser()
 _settings.read(ROOT / "settings.ini")
 URL = "{git_url}/blob/{branch}/".format(**_settings["DEFAULT"])
@@ -69,7 +70,7 @@ def reference_pages():
             if not callable(thing):
                 lines += [f".. py:data:: mrl.{name}", "", f"   A {type(thing).__name__}: {', '.join(thing)}.", ""]
                 continue
-            kind, members = ("class", ["   :members:"]) if inspect.isclass(thing) else ("function", [])
+            kind, members = ("class", MEMBERS) if inspect.isclass(thing) else ("function", [])
             lines += [f".. auto{kind}:: mrl.{name}", *members, ""]
         pages[module] = "\n".join([*lines, "```", ""])
     listed = "\n".join(sorted(pages))

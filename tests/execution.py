@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 TWO = "study/long/mrl-0,study/long/camera-alpha1000-beta1-gamma0-0"
 TINY = dict(n_images=256, image_size=32, n_components=8, width=0.06, steps=6, batch_size=16, eval_every=3, device="cpu")
 EXECUTED = {
-    "train": (dict(loss="mrl", **TINY), True),
+    "train": (dict(loss="mrl", export="torch", **TINY), True),
     "pose_robustness": (dict(run=f"{TWO},nobody-0", people=2, grid_people=2, poses="60,90"), False),
     "face_diversity": (dict(run="study/long/mrl-0,nobody-0", per_cell=2, explore=True), False),
 }

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mrl.scans.agreement import Resolution, agreement, conversion, misranked, region_bias, resolution, usable
+from mrl.scans.agreement import Resolution, advantage, agreement, conversion, misranked, region_bias, resolution, usable
 from mrl.scans.protocol_files import find_protocols, read_protocol
 from mrl.scans.protocol_study import Study
 from mrl.scans.protocols import PROTOCOLS
@@ -37,6 +37,16 @@ def test_agreement(study):
     assert bad.resolution.difference(50) == np.inf
     assert good.people == 12 and holes.people == 11
     assert good.methods["pearson"][1] <= good.methods["pearson"][0] <= good.methods["pearson"][2]
+
+
+def test_advantage(study):
+    "A follower of the truth is ahead of a reverser by 2, and of itself by nothing; a hole costs one person."
+    rows = np.ones(5, bool)
+    assert advantage(study, "good", "bad", rows, draws=100)[0] == pytest.approx(2, abs=0.02)
+    assert advantage(study, "good", "good", rows, draws=100) == pytest.approx((0, 0, 0))
+    kept, a, b, t = slice(1, None), study.column("good"), study.column("holes"), study.true[..., 0]
+    expected = [stats.pearsonr(e[kept].mean(0), t[kept].mean(0))[0] for e in (a, b)]
+    assert advantage(study, "good", "holes", rows, draws=100)[0] == pytest.approx(expected[0] - expected[1])
 
 
 def test_resolution_by_other_code(study):
@@ -102,7 +112,7 @@ def test_protocol_file(tmp_path):
         ("videos", ["film"], "videos: expected different ones of Indoor-Cooperative"),
         ("scans", [], "scans: expected a list of 1 or more"),
         ("exceptions", [28], "exceptions: expected a list of"),
-        ("statistic", "mode", "statistic must be one of"),
+        ("statistic", "mode", "statistic: expected one of"),
         ("statistic", 3, "statistic: expected text"),
         ("overlap", "yes", "overlap: expected true or false"),
         ("name", "now", "name: expected another name"),

@@ -2,21 +2,25 @@
 
 import dataclasses
 import inspect
+import re
 
 import pytest
 
 import mrl
 
 PUBLIC = {name: getattr(mrl, name) for name in mrl.__all__ if callable(getattr(mrl, name))}
-OWN = {
-    f"{name}.{method}": f
-    for name, cls in PUBLIC.items()
-    if inspect.isclass(cls)
-    for method, f in vars(cls).items()
-    if not method.startswith("_") and (inspect.isfunction(f) or isinstance(f, classmethod))
-}
-FUNCTIONS = {n: f for n, f in PUBLIC.items() if inspect.isfunction(f)} | OWN
 CLASSES = {n: c for n, c in PUBLIC.items() if inspect.isclass(c)}
+
+
+def methods(cls):
+    "Return the public methods of a class and of its bases in mrl: dict name -> function or class method."
+    ours = [base for base in reversed(cls.__mro__) if base.__module__.split(".")[0] == "mrl"]
+    found = {name: f for base in ours for name, f in vars(base).items() if not name.startswith("_")}
+    return {name: f for name, f in found.items() if inspect.isfunction(f) or isinstance(f, classmethod)}
+
+
+METHODS = {f"{name}.{method}": f for name, cls in CLASSES.items() for method, f in methods(cls).items()}
+FUNCTIONS = {n: f for n, f in PUBLIC.items() if inspect.isfunction(f)} | METHODS
 
 
 def documentation(name):
@@ -26,6 +30,12 @@ def documentation(name):
         return inspect.getdoc(FUNCTIONS[name])
     overridden = [vars(cls)[method] for cls in PUBLIC[owner].__mro__ if method in vars(cls)]
     return "\n".join(inspect.getdoc(f) or "" for f in overridden)
+
+
+def described(text):
+    "Return the names that the lines `name: ...` and `name, name: ...` of a docstring describe."
+    lines = re.findall(r"^    ([a-zA-Z_][\w, ]*): ", text, re.M)
+    return {name.strip() for line in lines for name in line.split(",")}
 
 
 def arguments(f):
@@ -39,7 +49,7 @@ def test_functions(name):
     f = FUNCTIONS[name]
     own, text = inspect.getdoc(f), documentation(name)
     assert own and own[0].isupper() and own.split("\n")[0].endswith(".")
-    assert [n for n in arguments(f) if f"\n    {n}: " not in text] == []
+    assert [n for n in arguments(f) if n not in described(text)] == []
     assert "\nReturns:\n" in text or "return " not in inspect.getsource(f)
 
 
@@ -54,4 +64,4 @@ def test_classes(name):
         names = list(cls._fields)
     else:
         names = arguments(cls.__init__)
-    assert [n for n in names if f"\n    {n}: " not in text] == []
+    assert [n for n in names if n not in described(text)] == []

@@ -24,7 +24,7 @@ from mrl.photo.camera import box_of, crop_of_box
 from mrl.photo.card import model_card
 from mrl.photo.detection import detect_face, detect_faces
 from mrl.photo.files import export_now
-from mrl.photo.reconstruction import look, reconstruct
+from mrl.photo.reconstruction import look, reconstruct, reconstruct_film
 from mrl.scans.methods import read_face
 from mrl.training.configuration import TrainConfig
 from mrl.training.network import Reconstructor
@@ -397,3 +397,14 @@ def test_notebook(run, scene, tmp_path, monkeypatch):
     assert sum("application/vnd.plotly.v1+json" in o for o in outputs) == 3
     assert (tmp_path / "me.obj").is_file()
     assert json.loads((tmp_path / "me.landmarks.json").read_text()) == run.morphable.landmarks
+
+
+def test_a_film_without_a_face_is_named(run, tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    film = str(tmp_path / "grey.avi")
+    writer = cv2.VideoWriter(film, cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 64))
+    for _ in range(3):
+        writer.write(np.full((64, 64, 3), 128, np.uint8))
+    writer.release()
+    with pytest.raises(ValueError, match="grey.avi: Face Mesh sees no face in any of its frames"):
+        reconstruct_film(run, film)

@@ -2,20 +2,26 @@
 
 import copy
 import io
+import json
+import os
+import pickle
+import sys
 import warnings
+from subprocess import Popen, run
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mrl.geometry.camera import intrinsics
-from mrl.geometry.conventions import weak_perspective
+from mrl.geometry.conventions import camera_pose, euler_to_matrix, rotation_6d_to_matrix, weak_perspective
 from mrl.geometry.rotation import (
     axis_angle_to_quaternion,
     quaternion_inverse,
     quaternion_multiply,
     quaternion_to_matrix,
 )
+from mrl.io.files import ROOT, read_json
 from mrl.losses import (
     CRITERIA,
     Disentangled,
@@ -277,6 +283,157 @@ def test_slips_of_convention_are_named_at_the_first_call(name, cls):
     right = cls(K)
     right(x_hat, q_hat, t_hat, x, q, t)
     assert (right.criterion if hasattr(right, "criterion") else right).looked
+
+
+@pytest.mark.parametrize(
+    ("wrong", "cause"),
+    [
+        (K / torch.tensor([[224.0], [224], [1]]), "K counts in shares of the picture"),
+        (torch.diag(torch.tensor([5.7, 5.7, 1])), "K is in normalised device coordinates"),
+        (torch.tensor([[35.0, 0, 112], [0, 35, 112], [0, 0, 1]]), "the focal length is in millimetres"),
+    ],
+)
+@pytest.mark.parametrize("cls", [MultiviewReprojectionLoss, LogMultiviewReprojectionLoss])
+def test_slips_of_intrinsics_are_named_at_the_first_call(cls, wrong, cause):
+    inputs = batch(B=8, N=40)
+    with pytest.raises(ValueError, match=f"K: expected intrinsics in pixels, got .*; the likeliest mistake: {cause}"):
+        cls(wrong)(*inputs)
+    cls(wrong, validate="async")(*inputs)
+    far = [*inputs[:3], inputs[3], inputs[4], inputs[5] * 1e4]
+    with pytest.raises(ValueError, match="the likeliest mistake: .* another unit|t is in millimetres"):
+        cls(K)(*far)
+
+
+def test_a_batch_without_weight_is_not_the_first_look():
+    inputs = batch(B=4)
+    criterion = MultiviewReprojectionLoss(K)
+    assert criterion(*inputs, weight=torch.zeros(4)).item() == 0 and not criterion.looked
+    slipped = slip("world-to-camera", *inputs[4:])
+    with pytest.raises(ValueError, match="poses are world-to-camera"):
+        criterion(inputs[0], *slipped, inputs[3], *slipped)
+
+
+@every
+def test_a_criterion_can_be_pickled(name):
+    "As torch.save of a module that holds it, and the start of processes, do."
+    inputs = batch()
+    criterion = MAKERS[name]()
+    again = pickle.loads(pickle.dumps(criterion))
+    assert again(*inputs, K=K).item() == criterion(*inputs, K=K).item()
+
+
+@pytest.mark.parametrize("cls", [MultiviewReprojectionLoss, LogMultiviewReprojectionLoss])
+def test_an_uneven_last_batch(cls):
+    "A smaller batch after larger ones has as many views as images; at the first call it is refused."
+    inputs, criterion = batch(B=5), cls(K, views=4)
+    for B in (5, 5, 2, 1):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            loss, grads = gradients(criterion, [v[:B] for v in inputs])
+        assert loss.isfinite() and all(g.isfinite().all() for g in grads)
+        assert [f"a batch of {B} after larger ones has {B} views, not 4" in str(w.message) for w in said] == [True] * (
+            B < 4
+        )
+    with pytest.raises(
+        ValueError, match=r"batch: expected a batch \(B, ...\) with B > 3 for 3 cameras of other images"
+    ):
+        cls(K, views=4)(*(v[:2] for v in inputs))
+
+
+PROCESSES = """
+import os, sys, warnings
+import torch, torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from mrl.geometry import intrinsics
+from mrl.losses import LogMultiviewReprojectionLoss, example_batch
+
+rank = int(sys.argv[1])
+dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+warnings.simplefilter("ignore")
+
+
+def mean(v):
+    dist.all_reduce(v)
+    return v / 2
+
+
+class Net(torch.nn.Module):
+    "A pose net that holds its criterion, as many training codes do."
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.head = torch.nn.Linear(10, 7)
+        self.criterion = LogMultiviewReprojectionLoss(intrinsics(640.0, 224), reduce_mean=mean)
+
+    def forward(self, features, x, q, t, weight):
+        with torch.autocast("cpu", torch.bfloat16):
+            out = self.head(features)
+        return self.criterion(None, q + 0.1 * out[:, :4], t + 10 * out[:, 4:], x, q, t, weight=weight)
+
+
+net = DistributedDataParallel(Net())
+optimiser, scaler = torch.optim.SGD(net.parameters(), 1e-3), torch.amp.GradScaler("cpu")
+x, q, t = (v.float() for v in example_batch(B=12)[3:])
+features = torch.randn(12, 10, generator=torch.Generator().manual_seed(1))
+for step, (a, b) in enumerate([(0, 4), (4, 8), (8, 12), (0, 3 - 2 * rank)]):  # the last one is uneven
+    rows = slice(a, b)
+    weight = torch.ones(b - a) * (step != 2 or rank == 0)  # one process has a batch without any label
+    loss = net(features[rows], x[rows], q[rows], t[rows], weight)
+    optimiser.zero_grad()
+    scaler.scale(loss).backward()
+    scaler.step(optimiser)
+    scaler.update()
+assert loss.isfinite()
+torch.save(net.module.head.state_dict(), sys.argv[3])
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_stay_together(tmp_path):
+    "DistributedDataParallel, autocast and GradScaler around a module with its criterion; batches that differ in size."
+    ranks = [
+        [sys.executable, "-c", PROCESSES, str(r), str(tmp_path / "store"), str(tmp_path / f"{r}.pt")] for r in (0, 1)
+    ]
+    with Popen(ranks[0], env=os.environ) as other:
+        done = run(ranks[1], capture_output=True, text=True, env=os.environ)
+        assert done.returncode == 0, done.stderr
+        assert other.wait() == 0
+    a, b = (torch.load(tmp_path / f"{r}.pt", weights_only=True) for r in (0, 1))
+    assert all(torch.equal(a[k], b[k]) and a[k].isfinite().all() for k in a)
+
+
+def test_times_in_the_notebook_are_the_measured_ones():
+    "The stored table of plugging_in.ipynb is that of results/losses/losses.json."
+    notebook = json.loads((ROOT / "nbs/plugging_in.ipynb").read_text())
+    data = [o.get("data", {}) for c in notebook["cells"] for o in c.get("outputs", [])]
+    stored = "".join("".join(d.get("text/markdown", "")) for d in data)
+    measured = read_json(ROOT / "results/losses/losses.json")
+    assert set(measured["criteria"]) == set(CRITERIA)
+    for name, row in measured["criteria"].items():
+        both = row["forward_backward"]
+        assert f"| `{name}` | {both['now']:.2f} | " in stored
+        assert "ratio" not in both or f" | {both['version_0.1']:.2f} | {both['ratio']:.2f} | " in stored
+    for name, step in measured["training_step"].items():
+        assert f"{100 * step['share']:.1f} % of a step with `{name}`" in stored
+
+
+def test_poses_of_heads_under_autocast():
+    "What a head returns in half precision, beside constants in float32, becomes a pose in float32."
+    g = torch.Generator().manual_seed(0)
+    t, uv = torch.tensor([0.0, 0, 600]).expand(4, 3), torch.full((4, 2), 112.0)
+    for half in (torch.float16, torch.bfloat16):
+        d6, angles, v = (torch.randn(4, n, generator=g).to(half) for n in (6, 3, 3))
+        for R in (rotation_6d_to_matrix(d6), euler_to_matrix(angles, "zyx"), axis_angle_to_quaternion(v), d6[:, :4]):
+            poses = (
+                camera_pose(R, t, direction="world-to-camera"),
+                camera_pose(R, t.to(half), direction="world-to-camera"),
+            )
+            assert all(v.dtype == torch.float32 for pose in poses for v in pose)
+            assert all(v.dtype == torch.float32 for v in weak_perspective(uv[:, 0].to(half), R, uv.to(half), 224))
+            exact = camera_pose(R.double(), t.double(), direction="world-to-camera")
+            assert all(torch.allclose(a.double(), e, rtol=1e-5, atol=1e-3) for a, e in zip(poses[0], exact))
 
 
 def test_truth_that_a_camera_cannot_see_has_no_weight():

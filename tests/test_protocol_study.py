@@ -7,7 +7,7 @@ from scipy.spatial.transform import Rotation
 from mrl.faces.morphable import morphable_model_of
 from mrl.faces.population import load_population, split_identities
 from mrl.scans.estimators import CLICK, Workbench, all_estimators, estimate
-from mrl.scans.known_faces import as_face, known_person, slid, smooth_field
+from mrl.scans.known_faces import as_face, face_regions, known_person, slid, smooth_field
 from mrl.scans.protocol_study import StudyConfig, measure_person, study_material
 from mrl.scans.protocols import compare
 
@@ -100,6 +100,13 @@ def test_realy_sees_what_closest_points_do_not(person, bench):
     face, known = as_face(person, slid(np.random.default_rng(3), person.truth, rms=6.0), "slid"), all_estimators()
     bench.aligned.clear()
     assert estimate(bench, known["realy"], face).error > estimate(bench, known["regions"], face).error
+
+
+def test_regions_without_the_pogonion(person):
+    "A face model of another owner has no such landmark; the region of the mouth is nearly the same."
+    marks = {k: v for k, v in person.landmarks.items() if k != "pogonion"}
+    with_it, without = (face_regions(person.x, m) for m in (person.landmarks, marks))
+    assert (with_it == without).mean() > 0.97 and (without == 1).sum() > 50
 
 
 def test_refused_reconstructions_are_nan(person, bench):

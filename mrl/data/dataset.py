@@ -29,13 +29,13 @@ def true_shapes(
     person,  # (B,) row of `x` for each image
     labels,  # dict with "alpha_exp" (B, E) if there are expressions
 ):  # dict "x" (B, N, 3) and, with expressions, "expression" (B, N, 3)
-    "Return the true shapes of images, gathered where `x` is."
+    "Return the true shapes of images, gathered on the device of `x`."
     if moves is None:
         return {"x": x[person]}
     expression = (labels["alpha_exp"] @ moves).unflatten(-1, x.shape[1:])
     return {"x": x[person] + expression, "expression": expression}
 
-
+# %% ../../nbs/05_data/05_dataset.ipynb #9ca8e559
 class FaceImages(Dataset):
     """Images and truth of one split of a data set.
 
@@ -44,7 +44,7 @@ class FaceImages(Dataset):
     Args:
         folder: a finished data set, rendered or of photographs.
         split: "train", "val", "test" or "all".
-        leave_out: leave out the people for whom this condition on their labels holds (`people_where`); "": nobody.
+        leave_out: condition on labels (`people_where`); people for whom it holds are excluded; "": no one.
 
     Raises:
         FileNotFoundError: no data set in the folder, or its population is missing.
@@ -98,7 +98,7 @@ class FaceImages(Dataset):
 
 # %% ../../nbs/05_data/05_dataset.ipynb #889f76da
 def batches(dataset, batch_size):  # DataLoader
-    "Return a loader of the whole split, in order, in batches as dicts."
+    "Return a loader of the complete split, in order, in batches as dicts."
     return DataLoader(dataset, batch_size, collate_fn=lambda batch: batch)
 
 # %% ../../nbs/05_data/05_dataset.ipynb #889f76dc
@@ -131,7 +131,7 @@ def fits(
     data,  # FaceImages
     device,
 ):  # bool
-    "Return whether a GPU holds a split in a quarter of its free memory."
+    "Return whether a split fits in 25 % of the free memory of a GPU."
     if device.type != "cuda":
         return False
     return len(data) * 3 * data.config.size**2 < torch.cuda.mem_get_info(device)[0] / 4

@@ -36,7 +36,7 @@ def distribution(
     population,
     size,  # side of the images, pixels
 ):  # dict title -> (n_images,) array; "images per identity" has one number per identity
-    "Return what the images of a data set show, in columns."
+    "Return the properties of the images of a data set as columns."
     q, t, K = (labels[k] for k in ("q", "t", "K"))
     q_crop, t_crop = (v.numpy() for v in pose_to_crop(q, t, K, size))
     turn = _turn(q_crop)

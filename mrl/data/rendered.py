@@ -94,7 +94,7 @@ def _skins_hash(folder):
 
 
 def data_identity(config):  # a configuration of a rendered data set: its face_model is looked at
-    "Return what decides the bytes: configuration, population, version of the renderer and hash of its skins."
+    "Return the inputs of the bytes: configuration, population, version of the renderer and hash of its skins."
     path = population_file(config.face_model)
     skins = next((p for p in (path.parent / "skins", ROOT / "data" / "skins") if p.is_dir()), ROOT)
     renderer = {"version": DATA_VERSION, "skins": _skins_hash(skins)}
@@ -142,12 +142,12 @@ def build_dataset(
     progress=True,
     scheduler=None,
 ):
-    """Render a data set, or what is missing of it.
+    """Render a data set, or its missing files.
 
     The bytes do not depend on `jobs`, `scheduler` or interruptions.
 
     Args:
-        folder: where; created, or completed if an earlier build of the same configuration was interrupted.
+        folder: folder of the data set; it is created, or completed after an interrupted build of this configuration.
         config: DataConfig.
         jobs: processes; -1 is one per core.
         progress: show a progress bar.

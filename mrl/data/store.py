@@ -226,7 +226,7 @@ def write_dataset(
     progress=True,  # show a progress bar
     scheduler=None,  # address of a Dask scheduler, whose workers are used instead of local processes
 ):  # Path of the folder
-    """Make a data set, or what is missing of it, and return its folder.
+    """Make a data set, or its missing files, and return its folder.
 
     The bytes do not depend on `jobs`, `scheduler` or interruptions.
     """
@@ -294,7 +294,7 @@ def _read_meta(folder, names=()):
 
 # %% ../../nbs/05_data/03_store.ipynb #ce4f8e1d
 class Shards(Sequence):
-    "The images of a data set by shard, (n, size, size, 3) uint8 each. A shard is checked when it is first looked at."
+    "The images of a data set by shard, (n, size, size, 3) uint8 each. A shard is checked at its first use."
 
     def __init__(
         self,
@@ -334,7 +334,7 @@ def open_dataset(
 ):  # dict; dict name -> tensor (n_images, ...); Shards
     """Return record, labels and shards of a finished data set.
 
-    An error names what is missing, changed or cut short. Pixels are read and checked when they are used.
+    An error names the file that is missing, changed or truncated. Pixels are read and checked when they are used.
     """
     folder = expand(folder)
     meta = _read_meta(folder, names)

@@ -39,7 +39,7 @@ def into_head_frame(
     model,  # MorphableModel, mm, in any frame, with the landmarks of `mrl.faces.landmarks.LANDMARKS`
     carrier,  # Population
 ):  # MorphableModel in the carrier's head frame
-    "Move a model rigidly so that its landmarks lie on the carrier's; ValueError if they are missing or do not fit."
+    "Align a model rigidly with the carrier by landmarks; ValueError if they are missing or do not fit."
     missing = [k for k in LANDMARKS if k not in model.landmarks]
     if missing:
         raise ValueError(
@@ -152,7 +152,7 @@ def head_modes(
     wrapped,  # Wrapped
     basis,  # (R, N, 3) modes of the face
 ):  # (R, V, 3) modes of the head
-    "Return how a head moves with its face: as the face on it, harmonic elsewhere, eyeballs as the mean of their lids."
+    "Return the modes of a head: those of the face on it, harmonic elsewhere, for eyeballs the mean of their lids."
     from scipy.sparse import csc_array, eye_array
     from scipy.sparse.linalg import splu
 
@@ -281,7 +281,7 @@ def population_file(
     face_model="anny",  # "anny" (the repository's own), a name of FACE_MODELS, or a path: model, scans, population
     folder=HOME / "populations",  # where populations are kept
 ):  # Path of the population's safetensors file
-    "Return the population of a face model, made at the first call; FileNotFoundError says what was looked for."
+    "Return the population of a face model, made at the first call; FileNotFoundError names the files."
     if face_model == "anny":
         return ROOT / "data" / "faces.safetensors"
     named = face_model in FACE_MODELS

@@ -30,7 +30,7 @@ class Expressions:
 
 # %% ../../nbs/03_faces/05_expressions.ipynb #e0000009
 def expressions_file(population_path):
-    "Return the file with the expressions of a population's heads: expressions.safetensors beside the population."
+    "Return the file with the expressions of a population's heads: expressions.safetensors in its folder."
     return Path(population_path).parent / "expressions.safetensors"
 
 

@@ -102,7 +102,7 @@ def likely_factor(
     length,
     limits,  # (lowest, highest) length in mm
 ):  # text, or "" if no usual unit explains the length
-    "Return what to multiply a length by, so that it lies within limits less than a factor of ten apart, and its unit."
+    "Return a power of ten that moves a length into limits less than a factor of ten apart, and the unit."
     factors = [f for f in (1e-6, 1e-3, 1e-2, 0.1, 10.0, 25.4, 100.0, 1e3, 1e6) if limits[0] <= length * f <= limits[1]]
     if not factors:
         return ""
@@ -115,7 +115,7 @@ def check_eye_distance(
     points,  # dict name -> (3,), mm
     corners="inner",  # or outer
 ):
-    "ValueError with the factor to apply unless the corners of the eyes are as far apart as `EYE_DISTANCE` says."
+    "Raise ValueError with the factor to apply if the distance of the eyes' corners is not within `EYE_DISTANCE`."
     missing = [f"{side}_eye_{corners}" for side in ("right", "left") if f"{side}_eye_{corners}" not in points]
     if missing:
         raise ValueError(f"{source}: landmarks {', '.join(missing)} are missing, so its unit cannot be checked")

@@ -26,7 +26,7 @@ class Heads:
         mean: (V, 3) float32, mm, head frame.
         basis: (R, V, 3) floating point, mm.
         coefficients: (S, R) floating point.
-        triangles: (F, 3) int32 vertices, counter-clockwise seen from outside.
+        triangles: (F, 3) int32 vertices, counter-clockwise in a view from outside.
         uv: (U, 2) float32 texture coordinates: u right, v down from the top row; eyeballs have their own chart.
         uv_triangles: (F, 3) int32 rows of `uv`, one per corner of a triangle.
         part: (F,) uint8: 0 skin, 1 left, 2 right eye (the subject's), 3 shoulders, 4 inside of mouth and lids.
@@ -47,8 +47,15 @@ class Heads:
     def _modes(self):
         return self.basis.astype(np.float64)
 
-    def heads(self, ids):  # ids: identity numbers, any shape; (..., V, 3) float32, mm, head frame
-        "Return the vertices of heads."
+    def heads(self, ids):
+        """Return the vertices of heads.
+
+        Args:
+            ids: identity numbers, any shape.
+
+        Returns:
+            (..., V, 3) float32 vertices, mm, head frame.
+        """
         return _combine(self.mean, self._modes, self.coefficients[ids])
 
 # %% ../../nbs/03_faces/01_population.ipynb #c7546019
@@ -75,7 +82,7 @@ class Population(Heads):
         path: file it was read from.
         sha256: hash of that file: data sets and models name the population they come from.
         own_basis: whether `basis` is a face model's own, and `coefficients` are drawn from its Gaussian.
-        identities: S names, where heads have one: the files of scans.
+        identities: S names, if heads have names: the files of scans.
         head_to_scan: (S, 4, 4) rigid, mm: from the head frame to that of each scan's file.
     """
 
@@ -99,7 +106,7 @@ class Population(Heads):
     def _face_modes(self):
         return self._modes[:, self.face_vertices]
 
-    def faces(self, ids):  # ids: identity numbers, any shape; (..., N, 3) float32, mm, head frame
+    def faces(self, ids):
         """Return the vertices of faces, the rows `face_vertices` of `heads(ids)`.
 
         Args:

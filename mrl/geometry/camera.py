@@ -224,7 +224,7 @@ def pose_to_crop(
     K,  # (..., 3, 3) intrinsics of the crop, pixels
     size,  # side of the crop, pixels
 ):  # (..., 4), (..., 3)
-    "Return what the crop shows of a pose: `q_crop`, and the origin's `t_crop = (u / size, v / size, log(Z size / f))`."
+    "Return a pose relative to a crop: `q_crop`, and the origin's `t_crop = (u / size, v / size, log(Z size / f))`."
     check_shape("K", K, 3, 3)
     p = -rotate(quaternion_inverse(q), t)
     q_crop = quaternion_multiply(quaternion_inverse(ray_rotation(p)), quaternion_inverse(q))
@@ -235,8 +235,10 @@ def pose_to_crop(
 def crop_to_pose(q_crop, t_crop, K, size):
     "The inverse of `pose_to_crop`: camera-to-world `q (..., 4)` and `t (..., 3)`."
     check_shape("t_crop", t_crop, 3)
-    uv1 = torch.cat([t_crop[..., :2] * size, torch.ones_like(t_crop[..., :1])], -1)
+    u, v = (t_crop[..., :2] * size - K[..., :2, 2]).unbind(-1)
+    y = v / K[..., 1, 1]
+    x = (u - K[..., 0, 1] * y) / K[..., 0, 0]  # K is upper triangular
     z = torch.exp(t_crop[..., 2:]) * K[..., 0, 0].unsqueeze(-1) / size
-    p = z * torch.linalg.solve(K, uv1.unsqueeze(-1)).squeeze(-1)
+    p = z * torch.stack([x, y, torch.ones_like(y)], -1)
     q = quaternion_inverse(quaternion_multiply(ray_rotation(p), q_crop))
     return q, -rotate(q, p)

@@ -37,7 +37,7 @@ def sample_surface(
     axes=np.eye(3),  # (3, 3) rows are the axes of the grid
     weights="area",  # what points stand for: area or vertices
 ):  # for each spacing, points (n, 3) and weights (n,) of sum 1
-    "Return points spread over a surface, and the share of it that each stands for."
+    "Return points spread over a surface, and the share of the surface that each represents."
     if weights == "area":
         x, w = surface.spread_points(spacings[-1] / 2)
     else:

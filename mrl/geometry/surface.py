@@ -37,7 +37,7 @@ def _spread_points(corners, areas, size, most=20):
 # %% ../../nbs/01_geometry/06_surface.ipynb #8ad6cc2d
 @dataclass(frozen=True, eq=False)
 class TriangleMesh:
-    "Hold a triangle mesh, and keep what was computed from it."
+    "Hold a triangle mesh and its derived properties, which are computed once."
 
     vertices: np.ndarray  # (V, 3) mm, kept as float64
     triangles: np.ndarray  # (T, 3) rows of vertices, kept as int64
@@ -151,7 +151,7 @@ class Surface(TriangleMesh):
         return n / np.maximum(np.linalg.norm(n, axis=1, keepdims=True), 1e-30)
 
     def spread_points(self, size):
-        "Return points (n, 3) about `size` apart, or as far as triangles are large, and the areas (n,) they stand for."
+        "Return points (n, 3) with a spacing of about `size`, and the areas (n,) that they represent."
         if size not in self._points:
             self._points[size] = _spread_points(self.corners, self.triangle_areas, size)
         return self._points[size]

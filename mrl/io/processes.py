@@ -72,7 +72,7 @@ def sole_owner(
     about=None,  # dict for JSON, what others may know about the owner
     check=lambda owner: None,  # called with the `about` of another owner; may raise instead of waiting
 ):
-    "Be the only process that writes into a folder while the block runs; wait for another one that does."
+    "Own a folder during the block, so that no other process writes to it; wait for another owner."
     path = expand(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,5 +111,5 @@ def end_with(
 
 
 def worker_options():  # dict
-    "Return the arguments with which joblib's local worker processes end when this process does."
+    "Return arguments for joblib, so that its local worker processes end with this process."
     return {"initializer": end_with, "initargs": (os.getpid(),)}

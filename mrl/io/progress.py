@@ -31,7 +31,7 @@ def papermill_command():  # list of arguments, empty if papermill's command is n
 
 
 def executed_notebook():  # Path, or None if papermill's command is not the parent
-    "Return where papermill will leave the notebook that it executes."
+    "Return the path of the notebook that papermill will write."
     notebooks = [word for word in papermill_command() if word.endswith(".ipynb")]
     return Path(notebooks[1]).absolute() if len(notebooks) > 1 else None
 
@@ -93,7 +93,7 @@ class Progress:
         return time.perf_counter() >= self.due
 
     def update(self, n=1, **values):
-        "Count `n` more; `values` (text by name) stand at the end of the bar."
+        "Count `n` more; `values` (text by name) are shown at the end of the bar."
         if values:
             self.due = time.perf_counter() + SECONDS
         for bar in self.bars:

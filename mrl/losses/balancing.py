@@ -37,11 +37,12 @@ class InverseSoftmax(nn.Module):
         self.temperature = temperature
 
     def forward(self, parts):
-        return (torch.softmax(1 / (parts.detach() * self.temperature), 0) * parts).sum()
+        inverse = (1 / (parts.detach() * self.temperature)).clamp(max=torch.finfo(parts.dtype).max)
+        return (torch.softmax(inverse, 0) * parts).sum()
 
-
+# %% ../../nbs/02_losses/05_balancing.ipynb #352dcd5e
 class CountsSteps(nn.Module):
-    "Base of modules that count steps in `steps`, which stays on the host: reading it waits for no device."
+    "Base of modules that count steps in `steps`, a tensor on the CPU, so that reading it waits for no device."
 
     def __init__(self):
         super().__init__()
@@ -53,7 +54,7 @@ class CountsSteps(nn.Module):
         self.steps = steps
         return self
 
-
+# %% ../../nbs/02_losses/05_balancing.ipynb #9ff721c1
 class DynamicAverage(CountsSteps):
     "DWA: weights are a softmax of the ratios of the means of the last two epochs."
 
@@ -77,7 +78,7 @@ class DynamicAverage(CountsSteps):
             first = int(self.steps) == self.epoch  # there is one epoch only: the ratio is 1
             self.means[:2] = self.means[[2, 2]] if first else self.means[1:].clone()
 
-
+# %% ../../nbs/02_losses/05_balancing.ipynb #e6390546
 class RandomWeights(CountsSteps):
     "RLW: weights are a softmax of normal numbers, drawn at every step."
 
@@ -136,7 +137,7 @@ def nash_weights(G, iterations=30):
         w = torch.maximum(w - step, w / 10)  # weights stay positive
     return w
 
-
+# %% ../../nbs/02_losses/05_balancing.ipynb #e3903c89
 def _imtl_g(G):
     "Return the weights of IMTL-G."
     w = torch.linalg.pinv(G) @ G.diagonal().sqrt()
@@ -148,7 +149,7 @@ def _aligned(G):
 
     return AlignedMTLWeighting()(G)
 
-
+# %% ../../nbs/02_losses/05_balancing.ipynb #75b14b9c
 class GradientWeights(nn.Module):
     "The sum of the parts, with weights that depend on their gradients in the encoder's features."
 

@@ -6,11 +6,11 @@
 __all__ = ['CRITERIA', 'Norm', 'Translation', 'WEIGHT', 'SEEN', 'REDRAWS', 'BALANCES', 'Parts', 'Logarithms', 'Balance',
            'PartWeights', 'Parameter', 'flat_parameters', 'CriterionBase', 'CriterionSteps', 'Criterion', 'questions',
            'some_images', 'judge', 'part_means', 'require_prediction', 'CompositeSteps', 'CompositeLoss',
-           'from_flat_cameras', 'PixelCriterion', 'Draw', 'share_seen', 'joined', 'redraw', 'VirtualCameraCriterion',
-           'MultiviewReprojectionLoss', 'ReprojectionLoss', 'GeometricAlignmentLoss', 'PixelAlignmentLoss', 'TermsLoss',
-           'MultiTermLoss', 'HomographyLoss', 'HomoscedasticLoss', 'LogTermsLoss', 'predicted_parts',
-           'mixed_predictions', 'mixed_views', 'compares_images', 'examine_as', 'parts_in_views', 'parts_of_images',
-           'parts_of_batch', 'require_gauge_invariant', 'PartsOfCriterion', 'Disentangled',
+           'from_flat_cameras', 'PixelCriterion', 'Draw', 'share_seen', 'joined', 'redraw', 'views_of_batch',
+           'VirtualCameraCriterion', 'MultiviewReprojectionLoss', 'ReprojectionLoss', 'GeometricAlignmentLoss',
+           'PixelAlignmentLoss', 'TermsLoss', 'MultiTermLoss', 'HomographyLoss', 'HomoscedasticLoss', 'LogTermsLoss',
+           'predicted_parts', 'mixed_predictions', 'mixed_views', 'compares_images', 'examine_as', 'parts_in_views',
+           'parts_of_images', 'parts_of_batch', 'require_gauge_invariant', 'PartsOfCriterion', 'Disentangled',
            'LogMultiviewReprojectionLoss', 'loss_parameters', 'criterion_of']
 
 # %% ../../nbs/02_losses/03_criteria.ipynb #27b88763
@@ -23,8 +23,14 @@ from typing import Annotated, NamedTuple
 import torch
 from torch import nn
 
-from ..geometry.camera import affine_matrix, invert_pose, matmul, transform_points
-from ..geometry.conventions import likeliest_mistake, share_in_view, size_in_view
+from ..geometry.camera import affine_matrix, matmul
+from mrl.geometry.conventions import (
+    intrinsics_look_wrong,
+    intrinsics_mistake,
+    likeliest_mistake,
+    share_in_view,
+    size_in_view,
+)
 from ..geometry.rotation import unit_quaternion_to_matrix, values_readable
 from mrl.losses.functional import (
     NORMS,
@@ -42,6 +48,7 @@ from mrl.losses.functional import (
     make_views,
     multi_term_of_images,
     pixel_alignment_of_images,
+    points_in_frame,
     predicted_rows,
     reduce_images,
     smallest_error,
@@ -81,7 +88,7 @@ CRITERIA = {}  # name -> class
 
 
 class CriterionBase(nn.Module):
-    "The name and the settings of a criterion, and what holds for most of them."
+    "Base class of criteria: the name, the settings, and the defaults of most of them."
 
     gauge_invariant = True  # moving the predicted world together with its camera changes nothing
     uses_shape = True  # x_hat has a gradient
@@ -123,7 +130,7 @@ class CriterionSteps(CriterionBase):
     "The steps of a criterion that a subclass may define: draw, check, compare."
 
     def draw(self, b):
-        """Return what the comparison needs besides its inputs, such as virtual cameras.
+        """Return additional inputs of the comparison, such as virtual cameras.
 
         Args:
             b: Inputs.
@@ -143,7 +150,7 @@ class CriterionSteps(CriterionBase):
             Whether true points may be hidden from a virtual camera, and `drawn`, mended if need be.
 
         Raises:
-            ValueError: values that are not finite, or true poses that do not see the true points.
+            ValueError: values that are not finite, or true points that are not visible in the true cameras.
         """
         judge(self, b, check_values(b, self.validate, asked=questions(self, b)))
         return False, drawn
@@ -194,7 +201,14 @@ class Criterion(CriterionSteps):
         return self.of_inputs(self.inputs(x_hat, q_hat, t_hat, x, q, t, K, weight), alpha_id_hat, K)
 
     def inputs(self, x_hat, q_hat, t_hat, x, q, t, K, weight) -> Inputs:
-        "Return the arguments of `forward` in one form, with intrinsics if the loss needs them."
+        """Return the inputs in one form, with intrinsics if the loss needs them.
+
+        Args:
+            x_hat, q_hat, t_hat, x, q, t, K, weight: see `forward`.
+
+        Returns:
+            Inputs.
+        """
         K = (self.K if K is None else K) if self.needs_K else None
         return collect_inputs(x_hat, q_hat, t_hat, x, q, t, K, weight, self.needs_K)
 
@@ -217,13 +231,17 @@ def questions(
     criterion: Criterion,
     b: Inputs,
 ):  # tuple of 0-dimensional tensors
-    "Return what the first look at the truth asks: the share of points in view, and their size in the picture."
+    "Return the values of the first check: share of points in view, their size in the image, whether K looks wrong."
     if criterion.looked or criterion.validate is not True or not values_readable(b.x, b.t_hat):
         return ()
     with torch.no_grad():
         x, q, t, K = some_images(b)
         share = share_in_view(x, unit_quaternion_to_matrix(q), t, K)
-        return share, share.new_full((), math.inf) if K is None else size_in_view(x, t, K)
+        if b.weight is not None:  # 2: no image has a weight, look again at the next call
+            share = torch.where(b.weight.sum() > 0, share, 2)
+        if K is None:
+            return share, share.new_full((), math.inf), share.new_zeros(())
+        return share, size_in_view(x, t, K), intrinsics_look_wrong(K)
 
 
 def some_images(b: Inputs):
@@ -231,19 +249,24 @@ def some_images(b: Inputs):
     K = b.K if b.K is None or b.K.ndim == 2 else b.K[:64]
     return b.x[:64, :: max(1, b.x.shape[1] // 64)], b.q[:64], b.t[:64], K
 
-
+# %% ../../nbs/02_losses/03_criteria.ipynb #6d242979
 def judge(criterion: Criterion, b: Inputs, answers):
-    "Raise ValueError that names the likeliest mistake if the first look at the truth shows one."
-    if not answers:
+    "Raise ValueError that names the likeliest mistake if the first check of the truth finds one."
+    if not answers or answers[-3] > 1:
         return
-    share, size = answers[-2:]
-    if share < 0.9 or size < 2:
-        mistake = likeliest_mistake(*some_images(b))
-        if mistake:
-            raise ValueError(
-                f"q, t: expected camera-to-world poses whose cameras see the true points, got {share:.0%} of them "
-                f"in view, {size:.3g} px large; the likeliest mistake: {mistake}"
-            )
+    share, size, odd = answers[-3:]
+    seen = some_images(b)
+    mistake = likeliest_mistake(*seen) if not odd and (share < 0.9 or size < 2) else None
+    if odd:
+        expected, got = "K: expected intrinsics in pixels", f"a focal length of {seen[-1][..., 0, 0].mean().item():.3g}"
+        mistake = intrinsics_mistake(seen[-1])
+    else:
+        expected = "q, t: expected camera-to-world poses whose cameras see the true points"
+        got = f"{share:.0%} of them in view, {size:.3g} px large"
+    if mistake is None and 0 < size < 2:
+        mistake = "K, t, x or the scale of a weak-perspective camera is in another unit"
+    if mistake:
+        raise ValueError(f"{expected}, got {got}; the likeliest mistake: {mistake}; if it is meant: validate='async'")
     criterion.looked = True
 
 # %% ../../nbs/02_losses/03_criteria.ipynb #9a9539c6
@@ -405,7 +428,7 @@ def share_seen(
     b: Inputs,
     views: Views,
 ):  # (B, V)
-    "Return the share of the true points that each virtual camera sees."
+    "Return the share of the true points that are visible in each virtual camera."
     depth = matmul(views.P[:, :, 2, :3], b.x.mT) + views.P[:, :, 2, 3:]
     return (depth >= views.near.unsqueeze(-1)).to(depth.dtype).mean(-1)
 
@@ -443,6 +466,17 @@ def redraw(criterion: PixelCriterion, b: Inputs, drawn: Draw) -> Draw:
     criterion.redrawn, criterion.blind = criterion.redrawn + count, criterion.blind + left
     return drawn
 
+# %% ../../nbs/02_losses/03_criteria.ipynb #4db50721
+def views_of_batch(criterion, b: Inputs):
+    "Return the number of views: all, or as many as a small last batch has cameras, which is said once."
+    B, asked = len(b.x), criterion.views
+    if not criterion.from_batch or asked <= B or criterion.largest < asked:
+        if criterion.largest < B and values_readable(b.x, b.t_hat):
+            criterion.largest = B
+        return asked
+    warnings.warn(f"cameras: a batch of {B} after larger ones has {B} views, not {asked}", stacklevel=6)
+    return B
+
 # %% ../../nbs/02_losses/03_criteria.ipynb #3389cf27
 class VirtualCameraCriterion(PixelCriterion):
     "A criterion with virtual cameras that are drawn anew at every call; its arguments: see the subclass."
@@ -466,13 +500,14 @@ class VirtualCameraCriterion(PixelCriterion):
         self.views, self.norm, self.generator, self.similarity = views, norm, generator, similarity
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64), persistent=False)
         self.redrawn, self.blind = 0, 0  # virtual cameras that were drawn again, and that still saw too little
+        self.from_batch, self.largest = cameras == "true+batch", 0  # the largest batch so far
 
     def draw(self, b):
         "Return virtual cameras."
         generator = self.generator
         if generator is None or not values_readable(b.x, b.t_hat):
             generator = self.calls.add_(1)
-        cameras = self.cameras(b.x, b.q, b.t, b.K, self.views, generator)
+        cameras = self.cameras(b.x, b.q, b.t, b.K, views_of_batch(self, b), generator)
         return Draw(*given_views(b._replace(batch=(len(b.x),), weight=None), *cameras))
 
     def examine(self, b, drawn):
@@ -552,7 +587,7 @@ class GeometricAlignmentLoss(Criterion, name="geometric_alignment"):
 
     Args:
         norm: of the differences: "l1", "squared", "l2" or "huber"; see `mrl.losses.functional.difference`.
-        reading: convention in which `q` and `t` are read: "camera-to-world", or "world-to-camera" (the authors' code).
+        reading: convention of `q` and `t`: "camera-to-world", or "world-to-camera" (the authors' code).
         reduction: "mean" over images, "sum", or "none" for one value per image.
         validate: True checks all values, "async" checks them without waiting for the device, False checks shapes only.
 
@@ -677,7 +712,7 @@ class HomographyLoss(Criterion, name="homography"):
 
     def draw(self, b):
         "Return the depths `(B,)` of the nearest and the farthest true point."
-        return transform_points(world_to_camera(b.q, b.t), b.x)[..., 2].aminmax(dim=-1)
+        return points_in_frame(world_rows(b.q, b.t)[:, 2:], b.x)[:, 0].aminmax(dim=-1)
 
     def examine(self, b, drawn):
         "Check all values with one read."
@@ -742,7 +777,7 @@ class HomoscedasticLoss(TermsLoss, name="homoscedastic"):
 class LogTermsLoss(TermsLoss, name="log_terms"):
     """`log L_x + log L_q + log L_t`: the homoscedastic loss with the best weights at every step; see `terms`.
 
-    What is not predicted is left out.
+    Terms of quantities that are not predicted are omitted.
 
     Args:
         norm: of the differences: "l1", "squared", "l2" or "huber"; see `mrl.losses.functional.difference`.
@@ -771,7 +806,7 @@ class LogTermsLoss(TermsLoss, name="log_terms"):
         which = [i for i, name in enumerate(("x_hat", "q_hat", "t_hat")) if name not in b.known]
         require_prediction(which)
         terms, weight, _ = super().image_parts(b)
-        return terms[which], weight, which
+        return terms if len(which) == 3 else terms[which], weight, which
 
     def floor(self, b, which):
         "Return the terms of rounding errors: the machine precision times the size of `x`, `q` and `t`."
@@ -841,7 +876,7 @@ def mixed_views(
     b: Inputs,
     parts,  # 2 or 3
 ):  # [(x_hat or None, world to own camera (B, 3, 4) or None), ...], None for the truth's
-    "Return what `mixed_predictions` returns as a criterion with virtual cameras needs it."
+    "Return the result of `mixed_predictions` in the form for a criterion with virtual cameras."
     true, predicted = world_rows(b.q, b.t), world_rows(b.q_hat, b.t_hat)
     turned = torch.cat([predicted[..., :3], true[..., 3:]], -1)
     moved = torch.cat([true[..., :3], predicted[..., 3:]], -1)
@@ -932,8 +967,8 @@ class PartsOfCriterion(CompositeLoss):
         return *parts_of_batch(*given, self.validate, alpha_id_hat, K), which
 
     def floor(self, b, which):
-        "Return the value of rounding errors, if logarithms are taken."
-        if not self.logarithms:
+        "Return the value of rounding errors, if logarithms are taken or a balance may divide by the parts."
+        if not self.logarithms and self.balance is None:
             return None
         make = self.criterion.smallest if isinstance(self.criterion, Criterion) else super().smallest
         return make(b).to(b.x).expand(len(which))
@@ -948,13 +983,13 @@ PartWeights = Annotated[str, Parameter("weights of the parts in the sum, comma-s
 class Disentangled(PartsOfCriterion):
     """The sum of a criterion's values for shape, rotation and translation, each with the truth of the others.
 
-    What is not predicted (None, or the truth itself) is left out.
+    Parts of quantities that are not predicted (None, or the truth itself) are omitted.
 
     Args:
         criterion: a gauge-invariant criterion.
         parts: 2 for shape and pose, 3 for shape, rotation, and translation in the camera frame.
         logarithms: add the logarithms of the parts.
-        balance: what combines the parts, a name of `BALANCES`; empty: the weighted sum.
+        balance: combination of the parts, a name of `BALANCES`; empty: the weighted sum.
         part_weights: weights of the parts in the sum, comma-separated; empty: all 1.
         reduce_mean: in distributed training, a function that averages a tensor over all processes.
         shared_cameras: draw virtual cameras once for all parts.
@@ -991,9 +1026,11 @@ class Disentangled(PartsOfCriterion):
         self.part_names = ("shape", "pose") if parts == 2 else CompositeLoss.part_names
 
     def combine(self, parts, which=None, floor=None):
-        "Return the weighted sum of the parts or of their logarithms, or what the balance makes of them."
+        "Return the weighted sum of the parts or of their logarithms, or the result of the balance."
         if self.balance is not None:
-            return self.balance(parts)
+            if which is not None and len(which) < self.n_parts:
+                raise ValueError(f"balance: expected predictions for all {self.n_parts} parts, got {len(which)}")
+            return self.balance(parts if floor is None else torch.maximum(parts, floor))
         if self.logarithms:
             parts = log_of_mean(parts, self.reduce_mean if parts.ndim == 1 else None, floor)
         if self.part_weights is None:
@@ -1066,7 +1103,7 @@ def criterion_of(
     share_cameras=None,  # distributed: a source of cameras for the whole batch -> one for this process's part
     reduce_mean=None,  # distributed: a function that averages a tensor over all processes
 ):  # Criterion
-    "Make the criterion that flat settings name; raise ValueError if they do not go together."
+    "Make the criterion of flat settings; raise ValueError if they are not compatible."
     name = settings["loss"]
     if name not in CRITERIA:
         raise ValueError(f"loss: expected one of {', '.join(CRITERIA)}, got {name!r}")

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['NORMS', 'REDUCTIONS', 'NEAR', 'CHUNK', 'READINGS', 'TRANSLATIONS', 'example_batch', 'check_norm', 'difference',
-           'weighted_mean', 'image_weight', 'point_weight', 'reduce_images', 'Views', 'world_rows', 'world_to_camera',
-           'image_rows', 'make_views', 'project_rows', 'pixel_errors', 'images_at_a_time', 'rows_of',
+           'weighted_mean', 'image_weight', 'point_weight', 'reduce_images', 'Views', 'world_rows', 'pose_rows',
+           'world_to_camera', 'image_rows', 'make_views', 'rows_of', 'project_rows', 'pixel_errors', 'images_at_a_time',
            'error_and_derivative', 'true_pixels', 'error_and_gradient', 'errors_of_chunk', 'scaled', 'PixelErrors',
            'nearest_depth', 'look_through', 'compose', 'predicted_rows', 'compare_in_views', 'given_views',
-           'multiview_reprojection', 'true_view', 'reprojection', 'alignment_of_images', 'geometric_alignment',
-           'pixel_alignment_of_images', 'pixel_alignment', 'terms_of_images', 'terms', 'multi_term_of_images',
-           'multi_term', 'smallest_error', 'log_of_mean']
+           'multiview_reprojection', 'true_view', 'reprojection', 'points_in_frame', 'alignment_of_images',
+           'geometric_alignment', 'pixel_alignment_of_images', 'pixel_alignment', 'terms_of_images', 'terms',
+           'multi_term_of_images', 'multi_term', 'smallest_error', 'log_of_mean']
 
 # %% ../../nbs/02_losses/01_functional.ipynb #2b89fc35
 from typing import NamedTuple
@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..geometry.camera import affine_matrix, invert_pose, look_at, matmul, transform_points
+from ..geometry.camera import affine_matrix, look_at, matmul
 from mrl.geometry.rotation import (
     axis_angle_to_quaternion,
     quaternion_multiply,
@@ -34,6 +34,7 @@ from mrl.losses.inputs import (
     check_values,
     collect_inputs,
     flatten_batch,
+    intrinsics_ok,
     nearby_used,
 )
 
@@ -103,9 +104,9 @@ def image_weight(b: Inputs):  # (B,) or None
     return b.weight if b.weight is None or b.weight.ndim == 1 else b.weight.mean(-1)
 
 
-def point_weight(b: Inputs):  # (B, N, 1) or None
-    "Return the weights of points among those of their image, for `weighted_mean` of values `(B, N, ...)`."
-    return b.weight.unsqueeze(-1) if b.weight is not None and b.weight.ndim == 2 else None
+def point_weight(b: Inputs, dim=-1):  # (B, N, 1), or (B, 1, N) for dim=1; None
+    "Return the weights of points among those of their image, for `weighted_mean` of values of points."
+    return b.weight.unsqueeze(dim) if b.weight is not None and b.weight.ndim == 2 else None
 
 
 def reduce_images(
@@ -147,6 +148,11 @@ def world_rows(
     return torch.cat([R_inverse, -matmul(R_inverse, t.unsqueeze(-1))], -1)
 
 
+def pose_rows(q, t):  # (..., 3, 4)
+    "Return the rows `[R | t]` of a pose, camera to world."
+    return torch.cat([unit_quaternion_to_matrix(q), t.unsqueeze(-1)], -1)
+
+
 def world_to_camera(q, t):  # (..., 4, 4)
     "Return the inverse of a pose."
     rows = world_rows(q, t)
@@ -173,14 +179,22 @@ def make_views(
     return Views(image_rows(K, world_rows(unit_quaternion(q_v), t_v)), near, K)
 
 # %% ../../nbs/02_losses/01_functional.ipynb #0ba97bf4
+def rows_of(
+    P,  # (B, V, 3, 4)
+    points,  # (B, 3, N)
+):  # (B, V, 3, N)
+    "Return pixels times depth, and depth, of all points in all views."
+    rows = torch.baddbmm(P[..., 3].flatten(1).unsqueeze(-1), P[..., :3].flatten(1, 2), points)
+    return rows.unflatten(1, P.shape[1:3])
+
+
 def project_rows(
     P,  # (B, V, 3, 4)
     x,  # (B, N, 3)
 ):  # (B, V, 2, N) pixels times depth, (B, V, 1, N) depth
     "Return the projections of all points into all views, before the division by depth."
     with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
-        rows = torch.bmm(P[..., :3].flatten(1, 2), x.mT).add_(P[..., 3].flatten(1).unsqueeze(-1))
-    return rows.unflatten(1, P.shape[1:3]).split([2, 1], 2)
+        return rows_of(P, x.mT.contiguous()).split([2, 1], 2)
 
 
 def pixel_errors(
@@ -212,12 +226,6 @@ def images_at_a_time(numbers, device):
     return max(1, (CHUNK if device.type == "cpu" else 8 * CHUNK) // numbers)
 
 
-def rows_of(P, x):  # (B, V, 3, N)
-    "Return pixels times depth, and depth, of points `(B, N, 3)`."
-    rows = torch.bmm(P[..., :3].flatten(1, 2), x.mT).add_(P[..., 3].flatten(1).unsqueeze(-1))
-    return rows.unflatten(1, P.shape[1:3])
-
-
 def error_and_derivative(d, norm, seen):
     """Return the errors `(B,)` of differences `d (B, V, 2, N)`, their derivatives, and a factor `(B, 1, 1)` on these.
 
@@ -237,17 +245,17 @@ def error_and_derivative(d, norm, seen):
     return (value * seen).sum((1, 2, 3)) * share, g * seen, share[:, None, None]
 
 
-def true_pixels(x, P, near, weight):
-    "Return pixels `(B, V, 2, N)`, and the weights of what is seen `(B, V, 1, N)` or None."
-    xy, z = rows_of(P, x).split([2, 1], 2)
+def true_pixels(points, P, near, weight):
+    "Return pixels `(B, V, 2, N)` of `(B, 3, N)`, and the weights of visible points `(B, V, 1, N)` or None."
+    xy, z = rows_of(P, points).split([2, 1], 2)
     if weight is None:
         return xy.mul_(z.reciprocal_()), None
     return xy * z.clamp(min=near).reciprocal(), (z >= near) * weight[:, None, None, :]
 
 # %% ../../nbs/02_losses/01_functional.ipynb #e06b790a
-def error_and_gradient(true, seen, x_hat, P_hat, near, norm, kept):
-    "Return the errors `(B,)` of some images; fill `kept`, their gradients by `x_hat` and `P_hat`, None if not wanted."
-    rows = rows_of(P_hat, x_hat)
+def error_and_gradient(true, seen, points, P_hat, near, norm, kept):
+    "Return the errors `(B,)` of `points (B, 3, N)`; fill `kept`: gradients by `x_hat` and `P_hat`, or None."
+    rows = rows_of(P_hat, points)
     xy, z = rows[:, :, :2], rows[:, :, 2:]
     inverse = torch.maximum(z, near).reciprocal_()
     slope = inverse.square().neg_()
@@ -258,19 +266,21 @@ def error_and_gradient(true, seen, x_hat, P_hat, near, norm, kept):
         torch.mul(g, inverse, out=xy)  # the rows have become their own gradient
         rows = rows.flatten(1, 2)
     if kept[0] is not None:
-        torch.bmm(rows.mT, P_hat[..., :3].flatten(1, 2) * factor, out=kept[0])
+        torch.bmm((P_hat[..., :3].flatten(1, 2) * factor).mT, rows, out=kept[0].mT)
     if kept[1] is not None:
         shift = rows.sum(-1, keepdim=True)
-        kept[1].copy_(torch.cat([torch.bmm(rows, x_hat), shift], -1).mul_(factor).view_as(P_hat))
+        kept[1].copy_(torch.cat([torch.bmm(rows, points.mT), shift], -1).mul_(factor).view_as(P_hat))
     return error
 
 
 def errors_of_chunk(x, P, near, weight, norm, predictions, kept):
     "Return the errors `(S, B)` of some images and the sum of their weights, or None; fill the gradients in `kept`."
-    true, seen = true_pixels(x, P, near, weight)
+    points = x.mT.contiguous()
+    true, seen = true_pixels(points, P, near, weight)
     errors = []
     for i in range(0, len(predictions), 2):
-        pair = [of if v is None else v for v, of in zip(predictions[i : i + 2], (x, P))]
+        x_hat, P_hat = predictions[i : i + 2]
+        pair = points if x_hat is None else x_hat.mT.contiguous(), P if P_hat is None else P_hat
         errors.append(error_and_gradient(true, seen, *pair, near, norm, kept[i : i + 2]))
     return torch.stack(errors), None if seen is None else seen.sum((1, 2, 3))
 
@@ -285,15 +295,15 @@ def scaled(kept, scale):
 class PixelErrors(torch.autograd.Function):
     """`pixel_errors` of several predictions of one truth, in chunks, with the gradient worked out on the way.
 
-    Call `apply(x, P, near, weight, norm, x_hat_1, P_hat_1, x_hat_2, P_hat_2, ...)`, with None for what is the truth's.
-    Returns the errors `(S, B)` and the sum of the weights of what each image shows `(B,)`.
+    Call `apply(x, P, near, weight, norm, x_hat_1, P_hat_1, x_hat_2, P_hat_2, ...)`, with None for the truth.
+    Returns the errors `(S, B)` and the sum of the weights of the visible points of each image `(B,)`.
     """
 
     @staticmethod
     def forward(ctx, x, P, near, weight, norm, *predictions):
         S = len(predictions)
         errors, total = x.new_empty(S // 2, len(x)), x.new_ones(len(x))
-        kept = [x.new_empty(v.shape) if w else None for v, w in zip(predictions, ctx.needs_input_grad[5:])]
+        kept = [x.new_empty(v.mT.shape).mT if w else None for v, w in zip(predictions, ctx.needs_input_grad[5:])]
         n = images_at_a_time(P.shape[1] * 3 * x.shape[1], x.device)
         with torch.autocast(x.device.type, enabled=False):
             for start in range(0, len(x), n):
@@ -330,7 +340,9 @@ def nearest_depth(
     images = images_at_a_time(P.shape[1] * x.shape[1], x.device)
     parts = zip(x.split(images), P[:, :, 2:].split(images))
     with torch.autocast(x.device.type, enabled=False):
-        return torch.cat([torch.baddbmm(p[:, :, 0, 3:], p[:, :, 0, :3], part.mT).amin(-1) for part, p in parts])
+        return torch.cat(
+            [torch.baddbmm(p[:, :, 0, 3:], p[:, :, 0, :3], part.mT.contiguous()).amin(-1) for part, p in parts]
+        )
 
 
 def look_through(
@@ -341,8 +353,11 @@ def look_through(
     asked=(),  # 0-dimensional tensors whose values are wanted
 ):  # bool, and the values of `asked` or None if nothing was read
     "Check all values at once; return whether a camera may not see all true points (True if nothing was read)."
-    fine = torch.minimum(views.near, views.K[..., 0, 0]).detach() > 0
-    expected = {"K, t_v: expected positive focal lengths and cameras away from the centroid of x": fine.all()}
+    fine = (views.near.detach() > 0).all() & intrinsics_ok(views.K.detach())
+    expected = {
+        "K, t_v: expected [[fx, s, cx], [0, fy, cy], [0, 0, 1]] with positive focal lengths, and cameras away from "
+        "the centroid of x": fine
+    }
     if validate is not True or not values_readable(b.x, b.t_hat):
         check_values(b, validate, more, expected)
         return True, None
@@ -369,8 +384,7 @@ def predicted_rows(
     similarity=False,  # scale the prediction about its camera to the true depth
 ):  # [(B, V, 3, 4), ...]
     "Return `P D`: predicted world to image of the virtual cameras."
-    C = torch.cat([unit_quaternion_to_matrix(b.q), b.t.unsqueeze(-1)], -1)
-    image = compose(views.P, C)  # from the frame of the true camera
+    image = compose(views.P, pose_rows(b.q, b.t))  # from the frame of the true camera
     if similarity:
         depth = world_rows(b.q, b.t)[:, 2:, 3:]  # of the origin
         own = [view * (depth / view[:, 2:, 3:]) for view in own]
@@ -492,15 +506,22 @@ def reprojection(x_hat, q_hat, t_hat, x, q, t, K, norm="l1", *, weight=None, red
 READINGS = ("camera-to-world", "world-to-camera")
 
 
+def points_in_frame(
+    rows,  # (B, n, 4) frame of the points to another one
+    x,  # (B, N, 3)
+):  # (B, n, N)
+    "Return coordinates of points in another frame, coordinates first."
+    with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
+        return torch.baddbmm(rows[..., 3:], rows[..., :3], x.mT.contiguous())
+
+
 def alignment_of_images(b: Inputs, norm="l1", reading="camera-to-world"):  # (B,), unit of x
     "Return the distance of true and predicted points in their camera frames, in every image."
     if reading not in READINGS:
         raise ValueError(f"reading: expected one of {', '.join(READINGS)}, got {reading!r}")
-    C_hat, C = (affine_matrix(unit_quaternion_to_matrix(q), t) for q, t in ((b.q_hat, b.t_hat), (b.q, b.t)))
-    if reading == "camera-to-world":
-        C_hat, C = invert_pose(C_hat), invert_pose(C)
-    d = difference(transform_points(C_hat, b.x_hat), transform_points(C, b.x), norm)
-    return weighted_mean(d, point_weight(b))
+    rows = world_rows if reading == "camera-to-world" else pose_rows
+    y_hat, y = points_in_frame(rows(b.q_hat, b.t_hat), b.x_hat), points_in_frame(rows(b.q, b.t), b.x)
+    return weighted_mean(difference(y_hat, y, norm, dim=1), point_weight(b, 1))
 
 
 def geometric_alignment(
@@ -525,11 +546,11 @@ def geometric_alignment(
 # %% ../../nbs/02_losses/01_functional.ipynb #a1b21a6e
 def pixel_alignment_of_images(b: Inputs, depth_weight=1.0, norm="l1"):  # (B,) pixels
     "Return the camera-frame distance times focal length over the true mean depth, in every image."
-    y_hat = transform_points(world_to_camera(b.q_hat, b.t_hat), b.x_hat)
-    y = transform_points(world_to_camera(b.q, b.t), b.x)
-    scale = b.K[..., 0, 0] / y[..., 2].mean(-1)
-    scale = torch.stack([scale, scale, scale * depth_weight], -1).unsqueeze(-2)
-    return weighted_mean(difference(y_hat * scale, y * scale, norm), point_weight(b))
+    y_hat = points_in_frame(world_rows(b.q_hat, b.t_hat), b.x_hat)
+    y = points_in_frame(world_rows(b.q, b.t), b.x)
+    scale = b.K[..., 0, 0] / y[:, 2].mean(-1)
+    scale = torch.stack([scale, scale, scale * depth_weight], -1).unsqueeze(-1)
+    return weighted_mean(difference(y_hat * scale, y * scale, norm, dim=1), point_weight(b, 1))
 
 
 def pixel_alignment(
@@ -639,7 +660,7 @@ def log_of_mean(
     reduce_mean=None,  # averages a tensor over all processes, e.g. Fabric.all_reduce; None: there is one process
     floor=None,  # (...) smallest error that is no rounding, see `smallest_error`; None: no floor
 ):  # (...)
-    "Return the logarithm of the mean over the whole batch, with this process's part of its gradient."
+    "Return the logarithm of the mean over the complete batch, with this process's part of its gradient."
     if reduce_mean is None:
         return (part if floor is None else torch.maximum(part, floor)).log()
     mean = reduce_mean(part.detach().clone())

@@ -8,6 +8,7 @@ __all__ = ['VIRTUAL_CAMERAS', 'counted_uniform', 'rotations_within', 'orbit_came
 
 # %% ../../nbs/02_losses/02_virtual_cameras.ipynb #db1b9a1f
 import math
+from functools import partial
 
 import torch
 
@@ -55,20 +56,20 @@ def rotations_within(
     return axis_angle_to_quaternion(haar_angle(u[..., :1], angle) * axis)
 
 # %% ../../nbs/02_losses/02_virtual_cameras.ipynb #8fe643f4
+def _orbit(max_angle, x, q, t, K, views, generator=None):
+    shape = (*q.shape[:-1], views)
+    g = rotations_within(max_angle, shape, generator, q)
+    centre = x.mean(-2).unsqueeze(-2)
+    arm = (t.unsqueeze(-2) - centre).unsqueeze(-1)
+    t_v = centre + matmul(unit_quaternion_to_matrix(g), arm).squeeze(-1)
+    return K.unsqueeze(-3).expand(*shape, 3, 3), quaternion_multiply(g, q.unsqueeze(-2)), t_v
+
+
 def orbit_cameras(
     max_angle=math.pi,  # radians, largest rotation
 ):  # a source of virtual cameras
     "Return a source that rotates the true camera about the centroid of `x` by Haar-random rotations."
-
-    def sample(x, q, t, K, views, generator=None):
-        shape = (*q.shape[:-1], views)
-        g = rotations_within(max_angle, shape, generator, q)
-        centre = x.mean(-2).unsqueeze(-2)
-        arm = (t.unsqueeze(-2) - centre).unsqueeze(-1)
-        t_v = centre + matmul(unit_quaternion_to_matrix(g), arm).squeeze(-1)
-        return K.unsqueeze(-3).expand(*shape, 3, 3), quaternion_multiply(g, q.unsqueeze(-2)), t_v
-
-    return sample
+    return partial(_orbit, max_angle)
 
 # %% ../../nbs/02_losses/02_virtual_cameras.ipynb #4f10a5e9
 def batch_cameras(x, q, t, K, views, generator=None):
@@ -88,33 +89,33 @@ def batch_cameras(x, q, t, K, views, generator=None):
     return K.expand(B, 3, 3)[index], q[index], t[index]
 
 # %% ../../nbs/02_losses/02_virtual_cameras.ipynb #f1084b20
+def _moved(cameras, factor, x, q, t, K, views, generator=None):
+    K_v, q_v, t_v = cameras(x, q, t, K, views, generator)
+    centre = x.mean(-2).unsqueeze(-2)
+    return K_v, q_v, centre + factor * (t_v - centre)
+
+
 def at_distance(
     cameras,  # a source of virtual cameras
     factor,  # on their distance to the centroid of x
 ):  # a source of virtual cameras
     "Return a source like `cameras`, each camera moved towards or away from the centroid of `x`."
-
-    def sample(x, q, t, K, views, generator=None):
-        K_v, q_v, t_v = cameras(x, q, t, K, views, generator)
-        centre = x.mean(-2).unsqueeze(-2)
-        return K_v, q_v, centre + factor * (t_v - centre)
-
-    return sample
+    return partial(_moved, cameras, factor)
 
 # %% ../../nbs/02_losses/02_virtual_cameras.ipynb #ebc3efdb
+def _with_true(cameras, x, q, t, K, views, generator=None):
+    K_1, q_1, t_1 = K.expand(*q.shape[:-1], 3, 3).unsqueeze(-3), q.unsqueeze(-2), t.unsqueeze(-2)
+    if views == 1:
+        return K_1, q_1, t_1
+    K_v, q_v, t_v = cameras(x, q, t, K, views - 1, generator)
+    return torch.cat([K_1, K_v], -3), torch.cat([q_1, q_v], -2), torch.cat([t_1, t_v], -2)
+
+
 def with_true_camera(
     cameras,  # a source of virtual cameras
 ):  # a source of virtual cameras
     "Return a source that gives the true camera and then `views - 1` of `cameras`."
-
-    def sample(x, q, t, K, views, generator=None):
-        K_1, q_1, t_1 = K.expand(*q.shape[:-1], 3, 3).unsqueeze(-3), q.unsqueeze(-2), t.unsqueeze(-2)
-        if views == 1:
-            return K_1, q_1, t_1
-        K_v, q_v, t_v = cameras(x, q, t, K, views - 1, generator)
-        return torch.cat([K_1, K_v], -3), torch.cat([q_1, q_v], -2), torch.cat([t_1, t_v], -2)
-
-    return sample
+    return partial(_with_true, cameras)
 
 # %% ../../nbs/02_losses/02_virtual_cameras.ipynb #6c184a36
 VIRTUAL_CAMERAS = ("true+batch", "batch", "uniform", "true+uniform")

@@ -7,8 +7,9 @@ __getattr__, __dir__, __all__ = lazy_names(
     {
         "detection": ("Detection", "detect_face", "detect_faces"),
         "camera": ("camera_matrices", "crop_of_box", "focal_length"),
-        "refinement": ("refine_pose_and_shape", "refine_together"),
-        "reconstruction": ("Reconstruction", "reconstruct", "reconstruct_faces", "reconstruct_person"),
+        "refinement": ("Calibration", "refine_pose_and_shape", "refine_together"),
+        "reconstruction": ("Reconstruction", "reconstruct", "reconstruct_faces", "reconstruct_film", "reconstruct_person"),
+        "calibration": ("calibrate",),
         "evaluation": ("errors_on_photographs", "read_annotations"),
         "texture": ("project_texture", "write_textured"),
         "card": ("model_card",),

@@ -64,7 +64,7 @@ def check_box(
     box,  # of four numbers
     size,  # (width, height) of the picture
 ):  # (left, top, right, bottom), floats
-    "Return a box; ValueError if it is none, or does not lie on the picture."
+    "Return a box; ValueError if it is invalid or outside of the picture."
     w, h = size
     numbers = np.asarray(box, np.float64)
     if (
@@ -95,6 +95,6 @@ def camera_matrices(
 def yaw_of(
     q,  # (..., 4) camera-to-world rotation
 ):  # (...) degrees
-    "Return the yaw of the viewing direction in the head frame: positive if the camera stands at the subject's left."
+    "Return the yaw of the viewing direction in the head frame: positive if the camera is at the subject's left."
     backwards = -quaternion_to_matrix(q)[..., :, 2]  # from the head towards the camera
     return torch.rad2deg(torch.atan2(backwards[..., 0], backwards[..., 2]))

@@ -56,6 +56,25 @@ def _on_photographs(record):
     )
     return [about, "", *_table(["yaw (deg)", "box", "faces", *_COLUMNS.values()], rows)]
 
+# %% ../../nbs/08_photo/08_card.ipynb #e7a10d21
+def _on_portraits(record):
+    "Return the lines on refined faces, from calibration.json."
+    test, seen = record["test"], record["portraits"]["seen"]["test"]
+    kinds = ("mean face", "network", "refined", "refined without the network's identity")
+    rows = [[kind, f"{test[kind]['shape']:.2f}", f"{test[kind]['same_person_auc']:.2f}"] for kind in kinds]
+    held = [[what, *(f"{shares[level]:.0f}" for level in ("68", "95"))] for what, shares in test["intervals"].items()]
+    return [
+        f"{seen} images of {record['portraits']['people']} people who are not in the training. Shapes are compared "
+        f"without expression. Commit `{record['commit'][:12]}`. The AUC is the probability that two images of one "
+        "person have nearer shapes than images of two people.",
+        "",
+        *_table(["", "shape (mm)", "same person (AUC)"], rows),
+        "",
+        "How often the stated intervals of a refined face hold the truth:",
+        "",
+        *_table(["", "68 % intervals (%)", "95 % intervals (%)"], held),
+    ]
+
 # %% ../../nbs/08_photo/08_card.ipynb #acd7e963
 _LIMITS = """- It was trained on rendered faces alone. Beards, hats, hands over the face and children are rare
   or missing there.
@@ -89,6 +108,9 @@ def model_card(
     what = "From a crop of a face to 3DMM coefficients, a camera rotation and a translation."
     lines = [f"# Model card: {run.folder.name}", "", what, "", *_about(run.config, run.record), ""]
     lines += ["## Errors on rendered faces", "", *_on_renders(read_json(run.folder / "metrics.json"))]
+    calibration = run.folder / "calibration.json"
+    if calibration.is_file():
+        lines += ["", "## Refined faces on rendered portraits", "", *_on_portraits(read_json(calibration, ["test"]))]
     for title, found in photographs.items():
         lines += ["", f"## Errors on photographs: {title}", "", *_on_photographs(found)]
     return "\n".join([*lines, "", "## Limits", "", _LIMITS, ""])

@@ -60,7 +60,7 @@ def square_of(
     angle,  # by which it is turned, rad, clockwise in the picture
     size,  # side of what is returned, pixels
 ):  # (size, size, 3) uint8; A (2, 2), b (2,): pixels there are A @ pixels of the image + b
-    "Return a turned square of a picture, and how it lies in it."
+    "Return a rotated square of a picture, and its transform."
     import cv2
 
     scale = size / side
@@ -154,7 +154,7 @@ def head_in_picture(
     chosen, places, scatter, _ = _face()
     return register(places, points[chosen], weights=1 / scatter**2, scale=True)
 
-
+# %% ../../nbs/08_photo/01_detection.ipynb #3f1e73d2
 @dataclass(frozen=True, eq=False)
 class Detection:
     "Hold a face that was found in a picture."
@@ -165,7 +165,7 @@ class Detection:
 
     @property
     def yaw(self):
-        "Return the yaw of the head by its points, degrees: positive if the camera stands at the subject's left."
+        "Return the yaw of the head by its points, degrees: positive if the camera is at the subject's left."
         towards = -head_in_picture(self.points)[2, :3]  # the direction to the camera in the head frame, times the scale
         return float(np.degrees(np.arctan2(towards[0], towards[2])))
 
@@ -174,7 +174,7 @@ class Detection:
         "Return the side of the box, pixels."
         return self.box[2] - self.box[0]
 
-
+# %% ../../nbs/08_photo/01_detection.ipynb #8424ac69
 def box_of_points(
     points,  # (468, 3) of Face Mesh, pixels
 ):  # (left, top, right, bottom)
@@ -185,11 +185,11 @@ def box_of_points(
     half = (high - low).max() / 2
     return tuple(float(c) for c in (*((low + high) / 2 - half), *((low + high) / 2 + half)))
 
-
+# %% ../../nbs/08_photo/01_detection.ipynb #8e3ef47e
 def detect_faces(
     image,  # (H, W, 3) uint8 RGB
 ):  # list of Detection, the largest face first; empty if there is none
-    "Return every face of a picture. A box in which Face Mesh sees no face is left out."
+    "Return every face of a picture. Boxes in which Face Mesh finds no face are omitted."
     check_image(image)
     both = [_candidates(image, room) for room in ROOM]
     found = []

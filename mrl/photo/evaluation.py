@@ -76,7 +76,7 @@ def best_pose(
     uv,  # (L, 2) where they are seen, pixels
     K,  # (3, 3) intrinsics
 ):  # q (4,), t (3,) camera-to-world, float64 tensors; residual (L,) pixels
-    "Return the camera at which landmarks are nearest to image points, in least squares, and what is left."
+    "Return the camera with the least-squares distance of landmarks to image points, and the residual."
     from scipy.optimize import least_squares
 
     x, uv, K = (np.asarray(v, np.float64) for v in (x, uv, K))
@@ -129,7 +129,7 @@ def fitted_box(
     landmarks,  # dict name -> vertex
     K,  # (3, 3) intrinsics of the picture
 ):  # (left, top, right, bottom), pixels
-    "Return the box around the mean face at its best pose: what training calls the face."
+    "Return the box around the mean face at its best pose, as in training."
     q, t, _ = best_pose(mean[[landmarks[name] for name in LANDMARKS]], face.points, K)
     uv = project(mean.double(), K.double(), q, t)
     return (*uv.amin(0).tolist(), *uv.amax(0).tolist())
@@ -180,13 +180,13 @@ def _one_face(run, picture, exif, face, found, **options):
         row["own"] = photograph_errors(face, reconstruct(run, picture, focal, own, **options), mean)
     return row, run.morphable.shape(given.alpha_id)
 
-
+# %% ../../nbs/08_photo/05_evaluation.ipynb #f1a8857e
 def cropped_portrait(
     picture,  # (H, W, 3) uint8 RGB
     face,  # AnnotatedFace in it
     sides,  # side of the square, in larger sides of the annotated box
 ):  # picture (h, w, 3), AnnotatedFace in its pixels
-    "Return the part of a square around a face that lies in the picture: a portrait cropped from a larger picture."
+    "Return a portrait cropped from a picture: the part of a square around a face that is inside the picture."
     low, high = np.array(face.box[:2]), np.array(face.box[2:])
     half = np.full(2, sides * (high - low).max() / 2)
     first = np.maximum(np.floor((low + high) / 2 - half), 0).astype(int)
@@ -194,7 +194,7 @@ def cropped_portrait(
     part = np.ascontiguousarray(picture[first[1] : last[1], first[0] : last[0]])
     return part, replace(face, box=(*(low - first).tolist(), *(high - first).tolist()), points=face.points - first)
 
-
+# %% ../../nbs/08_photo/05_evaluation.ipynb #6d9ee74e
 def errors_on_photographs(
     run,  # mrl.training.run.Run
     folder,  # pictures and landmarks.json

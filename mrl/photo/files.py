@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from ..faces.landmarks import NOW_LANDMARKS
-from ..io.files import atomic_write, sha256, write_json
+from ..io.files import atomic_write, read_lines, sha256, write_json
 from ..io.meshes import write_mesh
-from ..io.paths import existing, expand
+from ..io.paths import data_files, existing, expand
 from .camera import camera_matrices
 from .reconstruction import reconstruct
 
@@ -29,7 +29,7 @@ def _belongs_to(path, line):
     with open(path, "rb") as f:
         return f.readline().strip().startswith(line.encode())
 
-
+# %% ../../nbs/08_photo/06_files.ipynb #4cf3a4b6
 def prediction_record(
     face,  # Reconstruction
 ):  # dict, as JSON values
@@ -50,7 +50,7 @@ def prediction_record(
         return record
     return record | {"alpha_id_sd": face.refined.sd.tolist(), "log_distance_sd": face.refined.distance_sd}
 
-
+# %% ../../nbs/08_photo/06_files.ipynb #79c4bca3
 def save_prediction(
     face,  # Reconstruction
     picture,  # path of its picture
@@ -84,35 +84,34 @@ def reconstruct_folder(
     from tqdm.auto import tqdm
 
     suffixes = {*Image.registered_extensions(), ".heic", ".heif"}  # what cannot be read is a problem, not passed over
-    pictures = [p for p in sorted(expand(folder).iterdir()) if p.suffix.lower() in suffixes and p.name[0] != "."]
+    pictures = data_files(folder, suffixes)
     if not pictures:
-        raise ValueError(f"{folder}: holds no pictures")
+        raise ValueError(f"{folder}: expected pictures, got none")
     written, problems = {}, []
     for path in tqdm(pictures, disable=not progress, desc="pictures"):
         try:
             written[path.name] = save_prediction(reconstruct(run, path, **options), path, out)
-        except (ValueError, FloatingPointError, FileExistsError) as e:
+        except (ValueError, FloatingPointError, FileExistsError, FileNotFoundError) as e:
             problems.append((path.name, str(e)))
     return written, problems
 
 # %% ../../nbs/08_photo/06_files.ipynb #fe28450e
 def _now_lines(image_list):
     "Return the lines of a list; ValueError names the first that has another form, or two with one output."
-    text = expand(image_list).read_text(encoding="utf-8-sig")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in read_lines(image_list) if line.strip()]
     if not lines:
         raise ValueError(f"{image_list}: no pictures listed")
     outputs = {}
     for line in lines:
         path = Path(line)
         if len(path.parts) != 3 or ".." in path.parts or path.is_absolute():
-            raise ValueError(f"{image_list}: subject/challenge/image expected, got {line!r}")
+            raise ValueError(f"{image_list}: expected subject/challenge/image, got {line!r}")
         other = outputs.setdefault(path.with_suffix(""), line)
         if other != line:
             raise ValueError(f"{image_list}: expected one picture per prediction, got {other} and {line}; rename one")
     return lines
 
-
+# %% ../../nbs/08_photo/06_files.ipynb #7a0e838e
 def export_now(
     run,  # mrl.training.run.Run
     image_list,  # text file: one subject/challenge/image per line

@@ -452,7 +452,7 @@ def switch_off(
     appearance,
     names,  # of `EFFECTS`
 ):
-    "Return the `Appearance` without some effects; all else stays as it is. ValueError names what is not an effect."
+    "Return the `Appearance` without some effects and with no other change. ValueError names an unknown effect."
     unknown = [name for name in names if name not in EFFECTS]
     if unknown:
         raise ValueError(f"effects: expected some of {', '.join(EFFECTS)}; got {', '.join(map(repr, unknown))}")

@@ -43,7 +43,7 @@ class EyeRegion:
 
 
 def find_eyes(head):
-    "Return the `EyeRegion` of a mean `Head`: the lids are where the skin ends near an eyeball."
+    "Return the `EyeRegion` of a mean `Head`: the lids are the boundary of the skin near an eyeball."
     eyeballs = tuple(head.vertices_of(part) for part in (LEFT_EYE, RIGHT_EYE))
     (left, radius), (right, _) = (fit_sphere(head.vertices[i]) for i in eyeballs)
     rims = boundary_vertices(head.triangles[head.part == SKIN])

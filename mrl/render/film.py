@@ -45,7 +45,7 @@ def develop(
     film,  # mrl.render.appearance.Film
     rng,  # numpy Generator of the noise
 ):  # (H, W, 3) uint8
-    "Return the picture that a film makes of light."
+    "Return the picture of an amount of light: exposure, tone curve, noise and compression."
     x = _blur(x, float(film.blur))
     index = np.minimum((np.sqrt(x) * np.float32(4095 / 3)).astype(np.int32), 4095)
     x = np.take(_curve(film.exposure, film.gamma), index)

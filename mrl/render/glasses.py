@@ -139,7 +139,7 @@ def tint_through_lenses(
     R,  # (3, 3) camera-to-world
     t,  # (3,) camera, mm
 ):
-    "Tint the light that comes through the lenses, and add what they reflect."
+    "Tint the light that passes through the lenses, and add their reflections."
     g = a.glasses
     for side, centre, (right, up, out) in zip((1, -1), *lenses):
         along, start = rays @ np.stack([right, up, out], 1), (t - centre) @ np.stack([right, up, out], 1)

@@ -44,7 +44,7 @@ def fit_hair_cap(head, scene, eyes):
 
 # %% ../../nbs/04_render/07_hair.ipynb #f78cbd88
 def hairline(azimuth):
-    "Return where hair ends, degrees from the crown, at an absolute azimuth from the front."
+    "Return the end of the hair, degrees from the crown, at an absolute azimuth from the front."
     sides, nape = 28 * smooth(0.8, 1.25, azimuth), 34 * smooth(1.65, 2.2, azimuth)
     return 55 + sides + nape - 5 * np.exp(-(((azimuth - 0.6) / 0.2) ** 2))  # it recedes at the temples
 
@@ -76,7 +76,7 @@ def hair_vertices(
     hair,  # mrl.render.appearance.Hair
     seed,  # of its unevenness
 ):  # (HAIR_ROWS A, 3) mm
-    "Return the vertices of the hair: the lattice lifted, cut at the hairline, hanging where it is long."
+    "Return the vertices of the hair: the lattice at a distance from the skin, to the hairline; long hair hangs."
     azimuth, column = np.abs(HAIR_AZIMUTH), np.arange(len(HAIR_AZIMUTH))
     rng = np.random.default_rng(seed)
     ripple = rng.normal(0, hair.wave, len(azimuth))
@@ -102,7 +102,7 @@ def strands(
     azimuth,  # (N,) radians
     hair,  # mrl.render.appearance.Hair
 ):  # (N,) in 0..1
-    "Return noise that follows the strands, or clumps where hair is curly."
+    "Return noise along the strands, or clumps for curly hair."
     turn = azimuth / (2 * np.pi) + 0.5
 
     def noise(frequency, warp):

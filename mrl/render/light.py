@@ -16,7 +16,7 @@ from .scene import HAIR, LEFT_EYE, RIGHT_EYE, SKIN, TORSO, Scene
 
 # %% ../../nbs/04_render/11_light.ipynb #b0b5231a
 def sky_share(vertices, triangles, rays=64):
-    "Return the share (V,) of a cosine-weighted hemisphere that each vertex sees."
+    "Return the share (V,) of a cosine-weighted hemisphere that is visible from each vertex."
     n = vertex_normals(vertices, triangles).astype(np.float32)
     directions = unit(n[:, None] + unit(np.random.default_rng(0).standard_normal((1, rays, 3))).astype(np.float32))
     origins = np.repeat(vertices + 1.5 * n, rays, 0)
@@ -57,7 +57,7 @@ WRAP = np.float32([0.35, 0.16, 0.10])  # of red, green and blue in skin
 
 @dataclass(frozen=True)
 class Surface:
-    "Hold what shading needs to know of N points."
+    "Hold the inputs of shading for N points."
 
     part: np.ndarray  # (N,) of mrl.render.scene
     normal: np.ndarray  # (N, 3)

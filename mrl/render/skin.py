@@ -45,7 +45,7 @@ def _cooled(skins, cheeks):
 
 # %% ../../nbs/04_render/10_skin.ipynb #dae67ba0
 def chart_points(head, h, w):
-    "Return the point (h w, 3) of a mean `Head` at each texel's centre, nan where the chart is empty."
+    "Return the point (h w, 3) of a mean `Head` at each texel's centre, NaN outside of the chart."
     y, x = np.mgrid[0:h, 0:w] + 0.5
     skin = head.part == SKIN
     chart = np.c_[head.uv * [w, h], np.zeros(len(head.uv))]
@@ -84,7 +84,7 @@ MARKS = ("scalp", "beard", "lips", "lashes", "grain", "x", "y")
 
 
 class Textures:
-    """Skins (18, N, 3), and marks (7, N) in the order of `MARKS`: where things are painted, of N = H W texels.
+    """Skins (18, N, 3), and marks (7, N) of the painted regions in the order of `MARKS`, of N = H W texels.
 
     Scalp: degrees below the hairline. Beard, lips, lashes: 0 to 1. Grain: noise in 0..1.
     x, y: face coordinates, x without its sign, 99 off the brows."""

@@ -17,14 +17,14 @@ from .scene import INSIDE, SKIN
 # %% ../../nbs/04_render/13_teeth.ipynb #7ee70006
 @dataclass(frozen=True)
 class MouthRegion:
-    "Hold the vertices of a population's heads that tell where teeth are."
+    "Hold the vertices of a population's heads that determine the place of teeth."
 
     rim: np.ndarray  # on the rim of the lips
     chin: np.ndarray  # on the chin, which moves with the jaw
 
 
 def find_mouth(head, eyes):
-    "Return the `MouthRegion` of a mean `Head` with an `EyeRegion`: lips are where skin meets the inside of the mouth."
+    "Return the `MouthRegion` of a mean `Head` with an `EyeRegion`: lips are the border of skin and inner mouth."
     rim = np.intersect1d(head.vertices_of(SKIN), head.vertices_of(INSIDE))
     rim = rim[eyes.to_face(head.vertices[rim])[:, 1] < -1]  # the others are on lids
     x, y, z = (head.vertices - head.vertices[rim].mean(0)).T

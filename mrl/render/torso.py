@@ -46,7 +46,7 @@ TORSO_RINGS = np.array([[1, 0], [1.12, -15], [1.25, -60], [1.3, -250]])  # scale
 
 
 def torso_vertices(rim):
-    "Return vertices (rings columns, 3) that carry on the shoulders below and beside their rim (columns, 3)."
+    "Return vertices (rings columns, 3) that extend the shoulders beyond their boundary (columns, 3)."
     middle = rim.mean(0)
     scale, height = TORSO_RINGS.T[..., None, None]
     return (middle + (rim - middle) * scale + height * [0, 1, 0]).reshape(-1, 3)

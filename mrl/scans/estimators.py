@@ -34,10 +34,10 @@ class Estimator:
 
     Attributes:
         name: of the estimator.
-        protocol: `Protocol`; its fields say how the alignment, the region, the distance and the statistic are done.
+        protocol: `Protocol`; its fields define the alignment, the region, the distance and the statistic.
         align: one of `ALIGNMENTS`.
         noise: mm, standard deviation of each coordinate of a landmark of the scan.
-        crop: mm around the nose tip where distances count; 0: the protocol's region.
+        crop: radius around the nose tip in which distances are used, mm; 0: the protocol's region.
         group: "published", "one step" (of ramon2019 varied), "landmarks", "non-rigid", "other".
         slow: whether it costs so much time that it is not among the "fast" ones.
 
@@ -78,7 +78,7 @@ def _steps():
     noisy = [Estimator(f"ICP, clicks {n:g} mm", base, noise=n, slow=True) for n in (0.0, 3.0, 5.0)]
     return [*out, *noisy, Estimator("now, clicks 5 mm", PROTOCOLS["now"], noise=5.0, slow=True), point]
 
-
+# %% ../../nbs/09_scans/08_estimators.ipynb #22ec50b7
 def _from_landmarks_alone():
     "Return estimators that align by landmarks alone, at several errors of the landmarks."
     base = replace(PROTOCOLS["ramon2019"], statistic="mean")
@@ -108,7 +108,7 @@ def _non_rigid():
     out.append(Estimator("template", many, "template", group="non-rigid"))
     return out + [Estimator("registered", many, "registered", group="non-rigid", slow=True)]
 
-
+# %% ../../nbs/09_scans/08_estimators.ipynb #c2e2155b
 def all_estimators():  # dict name -> Estimator
     "Return the published protocols, the ones with a step changed, landmarks alone, and the others."
     published = [*PROTOCOLS.values(), h3ds_protocol()]
@@ -165,7 +165,7 @@ def statistic(protocol, d, w):
 # %% ../../nbs/09_scans/08_estimators.ipynb #e3ce3d4e
 @dataclass(frozen=True)
 class Estimate:
-    "Hold what an estimator says of a reconstruction, mm."
+    "Hold the estimated error of a reconstruction, mm."
 
     error: float
     regions: np.ndarray  # (4,) mean distance in each of REGIONS, NaN where nothing was measured
@@ -190,7 +190,7 @@ _STEPS = ("landmarks", "scale", "icp", "pairs", "trim", "centre", "radius", "exc
 
 @dataclass(eq=False)
 class Workbench:
-    "Hold a person, what was computed of the scan, and the alignments of the reconstruction that is measured."
+    "Hold a person, derived data of the scan, and the alignments of the current reconstruction."
 
     person: KnownPerson
     template: np.ndarray  # (N, 3) mm, the mean face
@@ -384,7 +384,7 @@ def estimate(
     face,  # Face, in correspondence with the person's
     scale=1.0,  # of the reconstruction, for a protocol with a global one
 ):  # Estimate
-    "Return what an estimator says of a reconstruction. ValueError: the protocol refuses the reconstruction."
+    "Return the estimated error of a reconstruction. ValueError: the protocol refuses the reconstruction."
     p, person = estimator.protocol, bench.person
     scale = scale if p.scale == "global" else 1.0
     if estimator.align == "truth":

@@ -143,7 +143,7 @@ def read_h3ds(
     path,  # folder where the data set was unpacked
     config="config_v2",  # "config_v1" (23 scenes) or "config_v2" (59), or a .toml file in the form of these
 ):  # list of H3dsCase
-    """List the scenes of H3DS that are in a folder; a warning says how many are not.
+    """List the scenes of H3DS that are in a folder; a warning has the number of missing ones.
 
     ImportError without the package, FileNotFoundError if there is no scan."""
     try:

@@ -17,7 +17,7 @@ import torch
 
 from ..faces.expressions import load_expressions
 from ..faces.population import split_identities
-from ..geometry.registration import apply_similarity, register
+from ..geometry.registration import apply_similarity, random_motion, register
 from ..geometry.surface import Surface
 from ..geometry.topology import adjacency, boundary_vertices
 from ..io.files import ROOT, load_tensors
@@ -40,12 +40,13 @@ def face_regions(
     eyes = (at["right_eye_inner"] + at["left_eye_inner"]) / 2
     wing = 0.65 * np.linalg.norm(at["right_eye_inner"] - at["left_eye_inner"])
     corner = np.abs(at["mouth_left"][0] - at["mouth_right"][0]) / 2 + 5
+    low = at["pogonion"][1] + 8 if "pogonion" in at else at["chin"][1] + 0.4 * (base[1] - at["chin"][1])
     lateral, height = np.abs(x[:, 0] - tip[0]), x[:, 1]
     inside = np.linalg.norm(x - tip, axis=1) <= RADIUS
     out = np.full(len(x), -1)
     out[inside & (height > eyes[1] + 22)] = 3
     out[inside & (height < eyes[1] - 12) & (height > at["chin"][1])] = 2
-    out[inside & (height <= base[1] - 2) & (height > at["pogonion"][1] + 8) & (lateral < corner)] = 1
+    out[inside & (height <= base[1] - 2) & (height > low) & (lateral < corner)] = 1
     out[inside & (height > base[1] - 2) & (height < eyes[1]) & (lateral < wing)] = 0
     return out
 
@@ -118,21 +119,21 @@ class KnownPerson:
         "Return the `TrueError` of a reconstruction."
         return true_error(x_hat, self.x, self.weights, self.regions)
 
-
+# %% ../../nbs/09_scans/07_known_faces.ipynb #08b60a82
 def named_rows(landmarks, x):
-    "Return name -> (3,) of landmarks given as rows, with lips_central between the inner lips where iBUG's are known."
+    "Return name -> (3,) of landmarks given as rows, with lips_central between the inner lips if iBUG's are known."
     marks = {k: x[i] for k, i in landmarks.items()}
     lips = [marks[k] for k in ("ibug_62", "ibug_66") if k in marks]
     return marks | ({"lips_central": np.mean(lips, 0)} if len(lips) == 2 else {})
 
-
+# %% ../../nbs/09_scans/07_known_faces.ipynb #bb5b730d
 def known_person(
     population,
     identity,  # number
     seed=0,
     spacing=2.5,  # mm between the vertices of the scan
 ):  # KnownPerson
-    "Return a person of a population with a scan as `make_scan` makes it."
+    "Return a person of a population with a scan of `make_scan`."
     mesh = make_scan(population, identity, seed, spacing=spacing)
     return KnownPerson(
         int(identity),
@@ -251,7 +252,7 @@ def deformations(
     population,
     other,  # (N, 3) mm, another person's face
 ):  # dict name -> (N, 3) mm
-    "Return what is made of the true face."
+    "Return deformations of the true face."
     rng = np.random.default_rng([person.seed, person.identity, 11])
     tip = person.x[person.landmarks["nose_tip"]]
     made = {
@@ -267,7 +268,7 @@ def deformations(
     }
     return {k: v for k, v in made.items() if v is not None}
 
-
+# %% ../../nbs/09_scans/07_known_faces.ipynb #9d359deb
 def reconstructions(
     person,
     population,
@@ -284,20 +285,9 @@ def reconstructions(
     faces |= {"mean face": mean, "mean, sized": _sized(mean, person), "half way": (mean + person.x) / 2}
     faces |= _fits(person, morphable, noise) | deformations(person, population, other)
     rng = np.random.default_rng([person.seed, person.identity, 13])
-    return {name: apply_similarity(_motion(rng), x) for name, x in faces.items()}
+    return {name: apply_similarity(random_motion(rng, (0, 30), 100), x) for name, x in faces.items()}
 
-
-def _motion(rng):
-    "Return a rigid motion (4, 4): up to 30 degrees about any axis, up to 100 mm."
-    from scipy.spatial.transform import Rotation
-
-    axis = rng.standard_normal(3)
-    T = np.eye(4)
-    T[:3, :3] = Rotation.from_rotvec(np.deg2rad(rng.uniform(0, 30)) * axis / np.linalg.norm(axis)).as_matrix()
-    T[:3, 3] = rng.uniform(-100, 100, 3)
-    return T
-
-
+# %% ../../nbs/09_scans/07_known_faces.ipynb #a843a675
 def as_face(
     person,
     x_hat,  # (N, 3) mm

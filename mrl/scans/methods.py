@@ -17,7 +17,7 @@ import numpy as np
 from ..geometry.registration import apply_similarity, register
 from ..geometry.surface import Surface
 from ..io.meshes import Mesh, read_mesh
-from ..io.paths import expand
+from ..io.paths import composed, data_files, expand
 from ..io.processes import worker_options
 from ..io.progress import Progress
 from .micc import VIDEOS, annotated_scan, read_frame, read_frames, scan_landmarks
@@ -137,14 +137,14 @@ def _read_landmarks(file, mesh):
 
     said, marks = read_json(file), {}
     if not isinstance(said, dict):
-        raise ValueError(f"{file}: an object with names of landmarks is expected")
+        raise ValueError(f"{file}: expected an object with names of landmarks")
     for name, where in said.items():
         if isinstance(where, int) and not isinstance(where, bool) and 0 <= where < len(mesh.vertices):
             marks[name] = mesh.vertices[where]
         elif (
             isinstance(where, list)
             and len(where) == 3
-            and all(isinstance(c, (int, float)) and np.isfinite(c) for c in where)
+            and all(type(c) in (int, float) and abs(c) < 1e30 for c in where)
         ):
             marks[name] = np.array(where, np.float64)
         else:
@@ -155,6 +155,12 @@ def _read_landmarks(file, mesh):
     return marks
 
 # %% ../../nbs/09_scans/04_methods.ipynb #c6d0cedf
+def _meshes_named(path):  # list of Path
+    "Return the meshes beside each other that are called like a path without suffix."
+    meshes = data_files(path.parent, (".obj", ".ply", ".off"))
+    return [mesh for mesh in meshes if composed(mesh.stem) == composed(path.name)]
+
+
 def folder_predictions(
     folder,
     video=VIDEOS[0],
@@ -165,14 +171,13 @@ def folder_predictions(
         raise FileNotFoundError(f"{folder}: no such folder")
 
     def predict(case, protocol, scan):
-        found = [
-            path
-            for name in case.meshes(video)
-            for suffix in (".obj", ".ply", ".off")
-            if (path := folder / (name + suffix)).is_file()
-        ]
+        names = case.meshes(video)
+        found = list(dict.fromkeys(path for name in names for path in _meshes_named(folder / name)))
         if not found:
-            raise FileNotFoundError(f"{folder}: no mesh {' or '.join(case.meshes(video))} (.obj, .ply or .off)")
+            raise FileNotFoundError(f"{folder}: no mesh {' or '.join(names)} (.obj, .ply or .off)")
+        if len(found) > 1:
+            several = ", ".join(str(path.relative_to(folder)) for path in found)
+            raise ValueError(f"{folder}: expected one mesh for {case.name}, got {several}; keep one of them")
         return read_face(found[0])
 
     return Method(predict, video)
@@ -371,7 +376,7 @@ def evaluate_case(
 ):  # list of rows: subject, protocol, method, video, scan, error (mm, None), scale, coverage, converged, note, problem
     """Measure all methods under all protocols on one case; of several scans take that of the lowest error.
 
-    Whatever goes wrong with a prediction is its problem, and not the others'."""
+    A failure of one prediction does not affect the others."""
     rows, predictions = [], _Predictions(case, made)
     for protocol, name, method in asked_pairs(protocols, methods):
         problems, scale = [], (scales or {}).get((protocol.name, name), 1.0)

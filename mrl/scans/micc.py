@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from ..faces.landmarks import EYE_DISTANCE, check_eye_distance, eye_distance, named_points
-from ..io.files import read_json, sha256
+from ..io.files import read_json, read_lines, sha256
 from ..io.films import read_film_frame, read_film_frames
 from ..io.meshes import read_mesh
 from ..io.paths import data_files, expand
 from ..io.pictures import read_picture
+from ..io.tables import to_number
 
 # %% ../../nbs/09_scans/01_micc.ipynb #28666a0b
 SCANS = ("frontal1", "frontal2", "sidel", "sider")
@@ -33,7 +34,7 @@ AUTHORS_LANDMARKS = {
 
 @dataclass(frozen=True)
 class Subject:
-    "One person of the data set: what is there."
+    "One person of the data set, with the files that exist."
 
     number: int  # 1 to 53
     scans: dict  # name of SCANS -> Path of the OBJ file
@@ -113,13 +114,15 @@ def _videos(folder, number, problems):
 def _correspondences(path):
     "Authors' name -> vertex; ValueError without the path says what is wrong."
     out = {}
-    for line in path.read_text(encoding="utf-8-sig").splitlines():
-        if not (words := line.split()):
+    for number, line in enumerate(read_lines(path), 1):
+        words = line.split()
+        if not words:
             continue
-        if len(words) != 2 or words[0] not in AUTHORS_LANDMARKS or not re.fullmatch("[0-9]+", words[1]):
+        right = len(words) == 2 and words[0] in AUTHORS_LANDMARKS and re.fullmatch("[0-9]{1,15}", words[1])
+        if not right or words[0] in out:
             raise ValueError(
                 f"malformed: {' '.join(words)[:40]!r}, expected one of {', '.join(AUTHORS_LANDMARKS)} and the "
-                "number of a vertex"
+                f"number of a vertex, each once (line {number})"
             )
         out[words[0]] = int(words[1])
     if missing := [k for k in AUTHORS_LANDMARKS if k not in out]:
@@ -159,7 +162,7 @@ def _cases(folder, problems):
                 f"""{
                     e
                     if isinstance(e, (OSError, ValueError))
-                    else "a list of cases with frame and correspondences is expected"
+                    else "expected a list of cases with frame and correspondences"
                 }"""
             ),
         )
@@ -209,16 +212,15 @@ def _authors(folder, problems):
 # %% ../../nbs/09_scans/01_micc.ipynb #45df43cd
 def _read_ljson(path):
     "(68, 3) float64; ValueError names the file."
+    said = read_json(path, ["groups"])
     try:
-        points = read_json(path, ["groups"])["groups"]["LJSON"]["landmarks"]["points"]
-        points = np.array([[float(v) for v in p] for p in points])
-    except (KeyError, TypeError, OverflowError):
-        raise ValueError(
-            f"{path}: groups.LJSON.landmarks.points with 68 points of three numbers are expected"
-        ) from None
+        points = said["groups"]["LJSON"]["landmarks"]["points"]
+        points = np.array([[to_number(v) for v in p] for p in points])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise ValueError(f"{path}: expected 68 points of three numbers in groups.LJSON.landmarks.points") from None
     if points.shape != (68, 3) or not np.isfinite(points).all():
         raise ValueError(
-            f"{path}: 68 points of three finite numbers are expected, got "
+            f"{path}: expected 68 points of three finite numbers, got "
             f"{' x '.join(map(str, points.shape))}{'' if np.isfinite(points).all() else ', not all finite'}"
         )
     return points
@@ -252,7 +254,7 @@ def _folders(micc_dir):
         near = next(expand(micc_dir).glob("*/subject_*"), None) if expand(micc_dir).is_dir() else None
         hint = f"; {near.parent} has some" if near else ""
         raise FileNotFoundError(
-            f"{micc_dir}: no subject; folders subject_01, subject_02, ... with Model/ and Video/ are expected{hint}"
+            f"{micc_dir}: expected folders subject_01, subject_02, ... with Model/ and Video/, got none{hint}"
         )
     return found
 
@@ -262,9 +264,9 @@ def read_micc(
     annotations=None,  # the authors' annotation: holds annotations.json and cases/
     ganfit=None,  # GANFit's points: holds subject_01/Model/frontal1/obj/*.ljson, ...
 ):  # list of Subjects by number; list of dicts subject, what, file, problem
-    """Find what there is, and say what is missing or wrong, one row each; nothing large is read.
+    """Find the files of all subjects, and list missing and invalid ones, one row each; large files are not read.
 
-    `subject` is None where a row concerns no subject in particular.
+    `subject` is None if a row concerns no single subject.
     FileNotFoundError only if there is no subject at all."""
     problems, subjects, micc_dir = _Problems(), [], expand(micc_dir)
     folders = _folders(micc_dir)
@@ -428,7 +430,7 @@ def scan_landmarks(
 ):  # dict name -> (3,) float64, mm, in the scan's frame
     """Find landmarks on a scan, left and right the subject's.
 
-    The authors' four where they belong to this scan (right_eye_inner, left_eye_inner, nose_base, lips_central), else
+    The authors' four if they belong to this scan (right_eye_inner, left_eye_inner, nose_base, lips_central), else
     the nine of `mrl.faces.landmarks.LANDMARKS` and lips_central from GANFit's 68 points.
 
     ValueError names subject and file: no landmarks for this scan, a vertex that does not exist, no face, not in mm."""
@@ -446,7 +448,7 @@ def read_frame(
     video="Indoor-Cooperative",  # name of VIDEOS
     frame=None,  # number of the picture from 1; default the one that the annotation names, of the cooperative video
 ):  # (H, W, 3) uint8 RGB
-    """Read the named frame and no other: the extracted picture where there is one, else decoded.
+    """Read only the named frame: the extracted picture if it exists, else decoded.
 
     ValueError names subject and file: no frame named, no video, cannot be decoded, too few frames."""
     who = f"subject {subject.number}"
@@ -473,7 +475,7 @@ def read_frames(
     video,  # name of VIDEOS
     count,
 ):  # list of (number from 1, (H, W, 3) uint8 RGB)
-    """Read `count` pictures spread evenly over a video, all of them where it has fewer.
+    """Read `count` evenly spaced pictures of a video, or all of them if it has fewer.
 
     ValueError names subject and file: no video, cannot be decoded."""
     if video not in subject.videos:

@@ -40,7 +40,7 @@ class StudyConfig:
         components: of the face model that fits the scans.
         networks: seeds of the trained networks whose kept predictions are measured, with commas; "": none.
         estimators: "fast", "all", or names with semicolons.
-        reconstructions: "all", or "few": those that fail as methods do, and five deformations.
+        reconstructions: "all", or "few": those with errors like methods, and five deformations.
 
     Raises:
         ValueError: a field of another type or outside its range, or an unknown estimator.
@@ -75,7 +75,7 @@ def chosen_estimators(config):  # dict name -> Estimator
 # %% ../../nbs/09_scans/09_protocol_study.ipynb #436430b1
 @dataclass(frozen=True, eq=False)
 class Material:
-    "Hold what a study measures."
+    "Hold the people, the face model and the predictions of a study."
 
     config: StudyConfig
     population: Population
@@ -180,7 +180,7 @@ class Study:
             raise KeyError(f"{name}: expected one of {'; '.join(self.about['estimators'])}")
         return self.errors[..., self.about["estimators"].index(name)]
 
-
+# %% ../../nbs/09_scans/09_protocol_study.ipynb #2e46aaea
 def study_path(name, home=HOME):
     "Return the file of a study's numbers."
     return Path(home) / "results" / "protocols" / name / "errors.safetensors"
@@ -199,7 +199,7 @@ def load_study(name, home=HOME):  # Study
 
 
 def save_study(path, study):
-    "Write a study's numbers, and what they are of beside them."
+    "Write the numbers of a study and their description."
     kinds = {"regions": torch.float16, "true_regions": torch.float16}
     tensors = {k: torch.from_numpy(getattr(study, k)).to(kinds.get(k, torch.float32)) for k in TENSORS}
     save_tensors(path, tensors, "mrl.protocols", study.about)
@@ -225,7 +225,7 @@ def _resumed(path, about):  # Study
 
 
 def describe_study(material, reconstructions):  # dict for JSON
-    "Return what a study is of: configuration, people, reconstructions, estimators, population and commit."
+    "Return the description of a study: configuration, people, reconstructions, estimators, population and commit."
     return {
         "config": asdict(material.config),
         "identities": material.identities.tolist(),
@@ -243,7 +243,7 @@ def run_study(
     jobs=1,  # people at a time
     progress=True,
 ):  # Study
-    "Measure the people of a study that are not measured yet, and keep each as soon as it is measured."
+    "Measure the people of a study that are not measured yet, and save each of them immediately."
     from joblib import Parallel, delayed
 
     material, path = study_material(config), study_path(name, home)

@@ -39,7 +39,7 @@ def _check_choices(protocol):
     for name, known in _CHOICES.items():
         if getattr(protocol, name) not in known:
             raise ValueError(
-                f"protocol {protocol.name}: {name} must be one of {', '.join(known)}; got {getattr(protocol, name)!r}"
+                f"protocol {protocol.name}: {name}: expected one of {', '.join(known)}, got {getattr(protocol, name)!r}"
             )
     if protocol.statistic == "median" and protocol.weights == "area":
         raise ValueError(f"protocol {protocol.name}: a median has no weights by area")
@@ -51,21 +51,21 @@ class Protocol:
 
     Attributes:
         name: of the protocol.
-        source: paper, and where its steps are described.
-        open: what the sources leave open or do otherwise, and what is done here.
+        source: paper, and the source of its steps.
+        open: steps that the sources do not define or that differ there, and the choices of this library.
         videos: videos that the paper uses.
         frames: number of frames per video whose shapes are averaged; None: the annotated frame.
         landmarks: names of the points of the first alignment.
         annotation: whose landmarks: "any", "authors" or "ganfit".
         scale: "none", "icp" (fitted throughout) or "global" (one for all subjects).
         icp: distance that ICP makes small: to the "plane" or to the "point".
-        pairs: whose points look for partners in ICP: "both" or "measured".
-        trim: share of the pairs that counts in ICP.
+        pairs: points that are paired with closest points in ICP: "both" or "measured".
+        trim: share of the pairs that ICP uses.
         centre: of the region: "nose_tip" of the scan, "own_tips" of each surface, or "now".
         radius: of the region, mm.
         exceptions: (subject, radius in mm) of other regions.
         forehead: whether points higher than 30 mm above the eyes count.
-        overlap: whether pairs and vertices on a rim of the other surface are left out.
+        overlap: whether pairs and vertices on a rim of the other surface are removed.
         direction: distances from the "prediction", from the "scan", or the mean of "both".
         distance: to the "triangle", its "plane", or the closest "vertex".
         weights: every one of the "vertices" alike, or by "area".
@@ -284,7 +284,7 @@ PROTOCOLS = {
 
 # %% ../../nbs/09_scans/03_protocols.ipynb #0ea3429d
 def eye_corners(marks):  # dict name -> (3,) -> (2, 3): right, left
-    "The inner corners of the eyes, or the outer ones where a data set has only these."
+    "The inner corners of the eyes, or the outer ones if a data set has only these."
     corner = "inner" if "right_eye_inner" in marks else "outer"
     return np.stack([marks[f"{side}_eye_{corner}"] for side in ("right", "left")])
 
@@ -314,7 +314,7 @@ def find_nose_tip(vertices, marks):  # (V, 3) mm, of a surface, dict name -> (3,
 def find_lips_central(vertices, marks):  # (V, 3) mm, dict with corners of eyes and mouth -> (3,)
     """Find the point of the mouth line in the middle of a face.
 
-    Seen from the front, the vertex closest to the middle between the mouth's corners."""
+    In a view from the front, the vertex closest to the middle between the mouth's corners."""
     middle = (marks["mouth_right"] + marks["mouth_left"]) / 2
     x, y, z = face_axes(marks | {"lips_central": middle}) @ (vertices - middle).T
     near = np.flatnonzero(x**2 + y**2 < 6**2)
@@ -374,7 +374,7 @@ def named_face(
     marks,  # name -> (3,), the four or, instead of lips_central, the corners of the mouth among them
     note="",
 ):  # Face
-    """Make a `Face` of a predicted mesh, lips_central found where only the corners of the mouth are named.
+    """Make a `Face` of a predicted mesh; lips_central is computed if only the corners of the mouth are named.
 
     ValueError: another unit, or landmarks that are no face, inside out, or not on the mesh."""
     check_eye_distance(mesh.path, marks)
@@ -420,7 +420,7 @@ def region(
 # %% ../../nbs/09_scans/03_protocols.ipynb #3d98c9f9
 @dataclass(frozen=True)
 class Comparison:
-    "Hold what a protocol measures of one prediction against one scan."
+    "Hold the result of a protocol for one prediction and one scan."
 
     error: float  # mm
     T: np.ndarray  # (4, 4) from the prediction's frame to the scan's; of two, of the side measured last, the scan's
@@ -459,7 +459,7 @@ def from_landmarks(protocol, prediction, scan, scale=1.0):
 
 # %% ../../nbs/09_scans/03_protocols.ipynb #6b32512e
 def refine(protocol, prediction, scan, inside, T, pairs):
-    "`Alignment` by the protocol's ICP, from `T`; its `T` goes on from there."
+    "`Alignment` by the protocol's ICP, with start `T`; its `T` is relative to the start."
     return icp(
         moved(prediction, T).surface,
         scan.surface,

@@ -106,7 +106,7 @@ def describe(protocol):  # list of (step, what is done)
 
 # %% ../../nbs/09_scans/05_report.ipynb #9da650d9
 def protocol_markdown(protocol):
-    "A protocol in words, with what its sources leave open, as Markdown."
+    "A protocol in words, with the steps that its sources do not define, as Markdown."
     steps = "\n".join(f"| {step} | {what} |" for step, what in describe(protocol))
     return (
         f"### {protocol.name}\n\n{protocol.source}\n\n| step | |\n|---|---|\n{steps}\n\nLeft open by the sources, "
@@ -143,9 +143,8 @@ def summarise(
 ):  # list of dicts: protocol, method, subjects, failed, common; where something was measured more, as below
     """Compute mean and standard deviation over subjects.
 
-    Also the mean over the subjects that all methods were measured on, which alone compares them. Where something
-    was measured a row has mean, sd, mean_common, coverage, unconverged; of three subjects and more low, high
-    (95 % over subjects)."""
+    `mean_common` is over the subjects that all methods have, and compares methods. Measured rows have mean, sd,
+    mean_common, coverage, unconverged, and with three or more subjects low, high (95 %)."""
     table = []
     for protocol in dict.fromkeys(r["protocol"] for r in rows):
         mine = _by_method(rows, protocol)
@@ -165,7 +164,7 @@ def paired(
     method,
     other,  # names
 ):  # (mean difference, low, high), number of subjects
-    """Say how much larger the error of `method` is than that of `other`, on the subjects that both have.
+    """Return a sentence about the error of `method` minus that of `other`, on the subjects that both have.
 
     ValueError if there is none."""
     errors = [
@@ -208,7 +207,7 @@ def differences(
     protocol,  # name
     methods,  # names, the last one is compared with, too, and is the mean face
 ):  # list of sentences
-    "Paired differences between methods, where two have subjects in common."
+    "Paired differences between methods that have subjects in common."
     found = []
     for i, method in enumerate(methods[:-1]):
         for other in methods[i + 1 :]:
@@ -233,7 +232,7 @@ def differences(
 def failures(rows):  # list of [subject, reason, where]
     """List every subject and reason once, with the protocols and methods it concerns.
 
-    Also of scans that were lost where another one was measured."""
+    Scans that failed are listed, also if another scan of the subject was measured."""
     found = {}
     for r in rows:
         if r["problem"]:

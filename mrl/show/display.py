@@ -22,7 +22,7 @@ def compact_png(
     png,  # bytes
     colours=COLOURS,  # of the palette
 ):  # bytes
-    "Return a PNG with a palette, which has a third to a quarter of the bytes."
+    "Return a PNG with a palette, which has 25 to 33 % of the bytes."
     from PIL import Image
 
     with Image.open(io.BytesIO(png)) as image:

@@ -206,7 +206,7 @@ def mesh_overlay(
     t,  # (3, 3) intrinsics of the image, (4,), (3,) camera-to-world
     opacity=0.65,
 ):  # (S, S, 3) uint8
-    "Return a picture with a mesh drawn over it, as its camera sees it."
+    "Return a picture with a mesh drawn over it, projected by its camera."
     from mrl.geometry.rotation import quaternion_to_matrix
     from mrl.render.scene import Scene, pixel_centres, pixel_rays
 
@@ -356,7 +356,7 @@ def band_figure(
     height=230,  # pixels of one row
     width=260,  # pixels of one column
 ):  # plotly Figure
-    "Draw small multiples of errors against what was changed, with bands."
+    "Draw panels of errors over the values of a sweep, with bands."
     rows, columns = len(panels), len(y_titles)
     spacing = dict(horizontal_spacing=0.06, vertical_spacing=0.3 / rows)
     fig = make_subplots(rows, columns, subplot_titles=list(y_titles), **spacing)
@@ -500,7 +500,7 @@ def slider_figure(
     start=0,  # frame that is shown first
     side=190,  # pixels of one picture
 ):  # plotly Figure
-    "Draw pictures side by side, and a slider over what changes them."
+    "Draw pictures side by side, with a slider for their values."
     fig = make_subplots(1, len(titles), subplot_titles=list(titles), horizontal_spacing=0.01)
     steps = [
         dict(method="restyle", label=f"{v:g}", args=[dict(source=[jpeg_uri(p) for p in pictures])])

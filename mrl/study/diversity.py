@@ -29,7 +29,7 @@ def groups_of(
     population,
     people,  # (F,) identities
 ):  # dict axis -> (F,) names of groups; of the axes that the population has labels for
-    "Return the group that everybody belongs to, on every axis."
+    "Return the group of every person, for every label."
     axes = {
         axis: np.array(names)[np.digitize(population.labels[axis][people], cuts)]
         for axis, (cuts, names) in CUTS.items()
@@ -71,7 +71,7 @@ def gap_table(
 ):  # list of dicts with axis, error, best, best mean, worst, worst mean, gap, share, agree and p
     """Compare the worst group with the best on every axis; people are exchanged within combinations of the other axes.
 
-    `share` is the gap as a share of the mean error, `agree` says in how many seeds the worst group is the worst, and
+    `share` is the gap as a share of the mean error, `agree` is the number of seeds with the same worst group, and
     `p` is not corrected for the number of tests.
     """
     rows = []
@@ -105,7 +105,7 @@ def left_out_effect(
     condition,  # who was left out: mrl.faces.population.people_where
     metric,
 ):  # dict "group", "others", "difference", "group before" -> (mean, low, high)
-    "Return what leaving a group out of the training adds to the errors of its test people and of the others."
+    "Return the change of the errors of a group and of the others if the group is left out of the training."
     a, b = ([read_faces(f) for f in folders] for folders in (with_all, without))
     added = np.stack([v[metric] - u[metric] for u, v in zip(a, b, strict=True)])
     identity, images = a[0]["identity"], a[0]["images"]
@@ -135,6 +135,6 @@ def share_of_way(
     start,  # (A, M) true coefficients of the people of one group
     end,  # (B, M) those of another group
 ):  # (...): 0 at the mean of the first group, 1 at that of the second
-    "Return how far predictions lie on the way from the mean of one group to that of another."
+    "Return the position of predictions between the means of two groups: 0 at the first, 1 at the other."
     a, way = start.mean(0), end.mean(0) - start.mean(0)
     return (predicted - a) @ way / (way @ way)

@@ -99,7 +99,7 @@ def relation(
 
 
 def settled_findings(study):  # list of sentences
-    "Return what the settled runs say about the decisive rows and about the end of the training."
+    "Return sentences about the decisive rows of the settled runs and about the end of their training."
     found, shown = curves(study), tuple(SAID)
     sentences = []
     for loss in (k for k in DECISIVE | FURTHER if k in found and k != "log-mrl" and "log-mrl" in found):
@@ -129,7 +129,7 @@ def differences(
     base="combinations/log-mrl",
     metrics=tuple(SAID),
 ):  # dict metric -> -1 smaller, 0 within what seeds do, 1 larger
-    "Return in which errors a short run differs from another by more than two seeds of MRL do."
+    "Return the errors in which two short runs differ by more than two seeds of MRL."
     found = {}
     for k in metrics:
         ratio = np.divide(*(study[r]["metrics"]["val"][k]["mean"] for r in (run, base)))

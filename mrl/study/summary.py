@@ -52,7 +52,7 @@ class LongRuns:
         return self.gap(loss, k, other)[2] < 0
 
     def equal(self, loss, k, margin, other="mrl"):
-        "Return whether the interval of a difference lies within a margin of zero."
+        "Return whether the interval of a difference is within a margin of zero."
         return max(map(abs, self.gap(loss, k, other))) < margin
 
     def know_nothing(self):
@@ -165,7 +165,7 @@ def fewest_pixels(r):  # LongRuns -> (sentence, whether it holds)
 
 # %% ../../nbs/07_study/09_summary.ipynb #e2aee09e
 def setting(r):  # LongRuns -> (sentence, whether it holds)
-    "Return what the runs are of."
+    "Return a sentence about the setting of the runs."
     run = r.long["mrl-0"]
     held = sum(read_faces(run["folder"], split)["images"].sum() for split in ("val", "test"))
     config = run["config"]

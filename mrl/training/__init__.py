@@ -16,5 +16,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "augmentation": ("Augmentation", "mirror"),
         "loop": ("fit", "train"),
         "gauge": ("align_to_template",),
+        "export": ("export_network",),
     },
 )

@@ -27,7 +27,7 @@ RENDERED = (
 
 
 def within(default, low, high):
-    "Return a dataclass field whose value lies in `low..high`."
+    "Return a dataclass field with values in `low..high`."
     return field(default=default, metadata={"range": (low, high)})
 
 
@@ -48,7 +48,7 @@ def limits():  # (dict field -> (lowest, highest), dict field -> allowed values)
 
 
 def wrong_loss(config):  # list of messages
-    "Return what is wrong with the loss that a configuration names."
+    "Return the faults in the loss of a configuration."
     views = config.views if "views" in flat_parameters(CRITERIA[config.loss]) else 0
     images = 1 + views - config.cameras.startswith("true+") if "batch" in config.cameras else 1
     if images > config.batch_size:
@@ -62,7 +62,7 @@ def wrong_loss(config):  # list of messages
 
 # %% ../../nbs/06_training/03_configuration.ipynb #2c69a67d
 def model_name(config):
-    "Return what a face model other than the repository's own adds to the names of folders, as a list of parts."
+    "Return the parts that a face model adds to the names of folders; none for that of the repository."
     return [] if config.face_model == "anny" else [Path(config.face_model).stem]
 
 
@@ -116,7 +116,7 @@ def check_config(config):
 @document_fields
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides a training run. Defaults are what `make train` does on two CPU cores.
+    """All parameters of a training run. The defaults are those of `make train` on two CPU cores.
 
     ValueError names a parameter of another type, outside its range, or one that excludes another.
     """
@@ -181,6 +181,9 @@ class TrainConfig:
 def config_from(
     names,  # globals() of the notebook
     before,  # the names among them that are older than its parameters
+    others=None,  # dict name -> type of the notebook's other parameters
 ):  # TrainConfig
     "Return the configuration in a notebook's globals. ValueError lists the valid names if one is unknown."
-    return TrainConfig(**check_parameters(names, before, {f.name: f.type for f in fields(TrainConfig)}))
+    types = {f.name: f.type for f in fields(TrainConfig)}
+    found = check_parameters(names, before, types | (others or {}))
+    return TrainConfig(**{name: value for name, value in found.items() if name in types})

@@ -28,7 +28,7 @@ def evaluate(
         model: Reconstructor, or any function of (images, K) that returns a Prediction.
         dataset: FaceImages.
         batch_size: images at a time.
-        device: where the network is.
+        device: device of the network.
 
     Returns:
         A dict: name of `mrl.training.metrics.METRICS` -> (n,) tensor, on the CPU.

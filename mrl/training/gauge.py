@@ -27,7 +27,7 @@ def align_to_template(
         x_hat: (..., N, 3) predicted vertices.
         q_hat: (..., 4) predicted camera-to-world rotation, w first.
         t_hat: (..., 3) predicted camera centre.
-        template: (N, 3) face in the world that is wanted: the mean face.
+        template: (N, 3) face in the target world: the mean face.
 
     Returns:
         x_hat, q_hat and t_hat in the template's world, with gradients.

@@ -77,7 +77,7 @@ def loss_vertices(
 
 # %% ../../nbs/06_training/10_loop.ipynb #7ec67b53
 class Objective(torch.nn.Module):
-    "Network and criterion in one module, which is what distributed training wraps."
+    "Network and criterion in one module, for wrappers of distributed training."
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class Objective(torch.nn.Module):
             loss = loss + self.criterion(x_hat[:, self.rows], *pose, *compared[3:], K=batch["K"])
         return loss, [v.detach() for v in out]
 
-
+# %% ../../nbs/06_training/10_loop.ipynb #f578398b
 def train_step(objective, optimiser, batch, clip):
     """Take one step; return loss and prediction, detached, and the norm of the network's gradient.
 
@@ -162,7 +162,7 @@ def step_loader(config, data, start, fabric):
 
 @dataclass(eq=False)
 class Fit:
-    "Hold what the loop works with, as `begin_fit` makes it, new or resumed."
+    "Hold the state of the training loop, made by `begin_fit`, new or resumed."
 
     objective: torch.nn.Module  # `Objective`, wrapped if several processes share a batch
     learner: Learner  # network, criterion, optimiser and schedule
@@ -272,7 +272,7 @@ def diverged(config, folder, step, cause):
 
 # %% ../../nbs/06_training/10_loop.ipynb #0ec8fa81
 def announce(config, folder):
-    "Tell where results and the executed notebook will be, and that the same command resumes an interrupted run."
+    "Print the places of results and executed notebook, and how to resume an interrupted run."
     begun = "resumes" if (folder / "state.pt").exists() else "begins"
     tell(f"run {config.run} {begun}; its results will be in {folder.absolute()}")
     notebook = executed_notebook()
@@ -282,7 +282,7 @@ def announce(config, folder):
 
 
 def report(config, folder):
-    "Tell the mean errors of a finished run."
+    "Print the mean errors of a finished run."
     split = "test" if config.test else "val"
     metrics = read_json(folder / "metrics.json", ["images", split])
     errors = {k: f"{metrics[split][k]['mean']:.2f}" for k in ("reprojection", "shape", "camera_rotation")}
@@ -327,6 +327,28 @@ def is_finished(folder):  # bool
     return whole and not (left and os.access(folder, os.W_OK))
 
 
+def _train(config, folder, data_dir, fabric, bf16, progress):
+    "Train and evaluate a network in a folder that this process, or the first of several, owns."
+    shown = progress and fabric.is_global_zero
+    if shown:
+        announce(config, folder)
+    prepared = prepare(config, data_dir, progress)
+    prepared.network.bf16 = bf16
+    about = provenance(fabric.device, bf16, prepared.data["train"], fabric.world_size)
+    record = run_record(folder, config, about)
+    fabric.barrier()  # all have read the record of the killed run
+    if fabric.is_global_zero:
+        (folder / SUMS).unlink(missing_ok=True)  # of what is about to change
+        write_json(folder / "config.json", record)
+        save_morphable_model(folder / "morphable.safetensors", prepared.morphable)
+    fit(config, folder, prepared.data, prepared.network, fabric, progress)
+    if fabric.is_global_zero:
+        with Progress(f"{config.run}: measuring its errors", shown=shown):
+            write_metrics(folder, config, prepared, fabric.device)
+    if shown:
+        report(config, folder)
+
+# %% ../../nbs/06_training/10_loop.ipynb #9c457daa
 def train(
     config,
     results_dir=HOME / "results",
@@ -339,8 +361,8 @@ def train(
 
     Args:
         config: TrainConfig.
-        results_dir: the run goes to results_dir/config.run.
-        data_dir: where data sets are kept.
+        results_dir: parent folder of the run, results_dir/config.run.
+        data_dir: folder of the data sets.
         progress: show progress bars.
 
     Returns:
@@ -364,25 +386,3 @@ def train(
             _train(config, folder, data_dir, fabric, bf16, progress)
         fabric.barrier()
     return folder
-
-
-def _train(config, folder, data_dir, fabric, bf16, progress):
-    "Train and evaluate a network in a folder that this process, or the first of several, owns."
-    shown = progress and fabric.is_global_zero
-    if shown:
-        announce(config, folder)
-    prepared = prepare(config, data_dir, progress)
-    prepared.network.bf16 = bf16
-    about = provenance(fabric.device, bf16, prepared.data["train"], fabric.world_size)
-    record = run_record(folder, config, about)
-    fabric.barrier()  # all have read the record of the killed run
-    if fabric.is_global_zero:
-        (folder / SUMS).unlink(missing_ok=True)  # of what is about to change
-        write_json(folder / "config.json", record)
-        save_morphable_model(folder / "morphable.safetensors", prepared.morphable)
-    fit(config, folder, prepared.data, prepared.network, fabric, progress)
-    if fabric.is_global_zero:
-        with Progress(f"{config.run}: measuring its errors", shown=shown):
-            write_metrics(folder, config, prepared, fabric.device)
-    if shown:
-        report(config, folder)

@@ -114,7 +114,7 @@ def check_size(
     mean,  # (N, 3) mm
     landmarks,  # dict name -> vertex
 ):
-    "ValueError with the likely factor if the eyes, or the mesh where these are not known, have an impossible size."
+    "Raise ValueError with the likely factor if the distance of the eyes, or else the size of the mesh, is impossible."
     if {"right_eye_outer", "left_eye_outer"} <= set(landmarks):
         check_eye_distance(path, {name: mean[vertex] for name, vertex in landmarks.items()}, "outer")
         return

@@ -31,7 +31,7 @@ class FaceModel:
     licences: dict = field(default_factory=dict)  # file name -> licence, of files that have another one
 
     def takes(self, path):
-        "Return whether `read` is for this path, by its suffix, or by what lies in the folder."
+        "Return whether `read` is for this path, by its suffix or by the files of the folder."
         return self.is_folder(path) if path.is_dir() else path.suffix.lower() in self.suffixes
 
 
@@ -42,12 +42,12 @@ def find_face_model(
     name,  # of FACE_MODELS
     data_dir=None,  # folder to look in; default: MRL_DATA, else the repository's data/
 ):  # Path of the model's file or folder
-    "Return the first of the owner's files in `data_dir` or one folder deeper; FileNotFoundError says where to get it."
+    "Return the first of the owner's files in `data_dir` or one folder deeper; FileNotFoundError names the source."
     if name not in FACE_MODELS:
         raise ValueError(f"face model must be one of {', '.join(FACE_MODELS)}; got {name!r}")
     model, data_dir = FACE_MODELS[name], expand(data_dir or os.environ.get("MRL_DATA") or ROOT / "data")
     for file in model.files:
-        for path in (data_dir / file, *sorted(data_dir.glob(f"*/{file}"))):
+        for path in (data_dir / file, *sorted(data_dir.glob(f"[!.]*/{file}"))):
             if path.exists():
                 return path
     raise FileNotFoundError(
@@ -105,14 +105,14 @@ def read_face_model(
 
     Args:
         source: name of FACE_MODELS, or a path: a model's file or folder, or a .safetensors of save_morphable_model.
-        data_dir: where to look for a name; default: MRL_DATA, else the repository's data/.
+        data_dir: folder of the files of named models; default: MRL_DATA, else the repository's data/.
         max_vertices: decimated to this many; None: never.
 
     Returns:
         MorphableModel in mm.
 
     Raises:
-        FileNotFoundError: the files are not there; the message says which were looked for.
+        FileNotFoundError: the files are missing; the message names them.
         ValueError: the file is damaged or of an unknown kind.
     """
     if str(source) in FACE_MODELS:

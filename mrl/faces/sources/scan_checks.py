@@ -98,7 +98,7 @@ def check_stray_vertices(
     paths,  # of the scans
     x,  # (S, N, 3) mm
 ):
-    "Raise ValueError that names the scan and the vertex farthest from where the other scans have it."
+    "Raise ValueError that names the scan and the vertex with the largest distance from its place in the other scans."
     reference, found = _reference(x), []
     for i, scan in enumerate(x):
         away = np.linalg.norm(_laid_on(scan, reference, scale=True) - reference, axis=1)
@@ -119,7 +119,7 @@ def check_scans(
     x,  # (S, N, 3) mm, in correspondence
     landmarks,  # dict name -> vertex
 ):
-    "Raise ValueError that names the first scan that cannot be right beside the others."
+    "Raise ValueError that names the first scan that is not consistent with the others."
     check_scan_sizes(folder, paths, x, landmarks)
     check_handedness(paths, x)
     check_copies(paths, x)

@@ -13,6 +13,7 @@ import numpy as np
 from ..landmarks import ibug_landmarks
 from .assembly import assemble, existing_file, scaled_modes
 from .registry import FACE_MODELS, FaceModel, name_and_licence
+from ...io.files import read_lines
 
 # %% ../../../nbs/03_faces/03_sources/06_sfm.ipynb #edda00f0
 class _Cereal:
@@ -83,13 +84,31 @@ def _definitions(archive, version):
     return {int(k) - 1: v for k, v in found.items() if k.isdigit() and 1 <= int(k) <= 68}
 
 # %% ../../../nbs/03_faces/03_sources/06_sfm.ipynb #cca8859c
+def _mapping(path):
+    "Return iBUG point (0-based) -> vertex of eos's mapping file in either of its forms; ValueError names the line."
+    found, mapped = {}, True
+    for number, line in enumerate(read_lines(path), 1):
+        text = re.split("[;#]", line)[0].strip()
+        if re.fullmatch(r"[\[\]{} \t]*[A-Za-z_]+[\[\]{}A-Za-z_ \t]*", text):  # a heading
+            mapped = "mapping" in text.lower()
+        elif mapped and text not in ("", "{", "}"):
+            pair = re.fullmatch(r"([0-9]{1,2})(?:\s*=\s*|\s+)([0-9]{1,9})", text)
+            point = int(pair[1]) - 1 if pair else -1
+            if not 0 <= point < 68 or point in found:
+                raise ValueError(
+                    f"{path}: line {number}: expected a point of iBUG, 1 to 68 and each once, and a vertex, like "
+                    f"37 = 177; got {text!r}"
+                )
+            found[point] = int(pair[2])
+    return found
+
+
 def _sfm_points(path, archive, version, n_vertices):
     "Return iBUG point (0-based) -> vertex: of the known mesh, of the archive and of the mapping file, the last first."
     points = {**(_SFM_IBUG if n_vertices == 3448 else {}), **_definitions(archive, version)}
     mapping = path.with_name("ibug_to_sfm.txt")
     if mapping.exists():
-        lines = re.findall(r"^[ \t]*(\d+)[ \t]*(?:=|[ \t])[ \t]*(\d+)\b", mapping.read_text(errors="replace"), re.M)
-        points |= {int(i) - 1: int(v) for i, v in lines if 1 <= int(i) <= 68}
+        points |= _mapping(mapping)
     wrong = {i + 1: v for i, v in points.items() if not 0 <= v < n_vertices}
     if wrong:
         raise ValueError(f"{path}: landmarks name vertices that do not exist (0 to {n_vertices - 1}): {wrong}")
