@@ -276,7 +276,7 @@ def give_data(kind, folder, home):
         shutil.copytree(made("lookalike", LOOKALIKE, folder) / "look", home / "look")
 
 
-def kills(kind, trials, folder, seed):
+def kills(kind, trials, folder, seed, keep):
     "Return the processor time of undisturbed work up to its first and its last file (s), and the trials of its kind."
     home = folder / f"{kind}-whole"
     give_data(kind, folder, home)
@@ -292,10 +292,12 @@ def kills(kind, trials, folder, seed):
     whole, stray = content(home, kind)
     assert whole and not stray, stray
     rng, done = random.Random(f"{kind} {seed}"), []
+    found = {"first_and_last_file_cpu_s": [round(t, 1) for t in duration], "files": len(whole), "trials": done}
     for i in range(trials):
         done.append(kill_trial(kind, whole, duration, folder, rng, i))
         print(kind, i, done[-1], flush=True)
-    return {"first_and_last_file_cpu_s": [round(t, 1) for t in duration], "files": len(whole), "trials": done}
+        keep(found)
+    return found
 
 
 def two(trials, folder):
@@ -385,14 +387,20 @@ def main():
     with tempfile.TemporaryDirectory(prefix="mrl faults ä ") as folder:  # a blank and an umlaut in every path
         for kind in args.kinds:
             about = {"commit": commit(), "kind": kind, "seed": args.seed, "config": TINY, "work": WORK.get(kind, "")}
+
+            def keep(found, about=about, kind=kind):
+                "Write the trials so far, and return how many failed."
+                failed = sum(t["failed"] for t in found["trials"])
+                write_json(args.out / f"{kind}.json", about | {"failures": failed} | found)
+                return failed
+
             if kind == "two":
                 found = two(args.trials, Path(folder))
             elif kind == "flip":
                 found = flips(args.trials, Path(folder))
             else:
-                found = kills(kind, args.trials, Path(folder), args.seed)
-            failed = sum(t["failed"] for t in found["trials"])
-            write_json(args.out / f"{kind}.json", about | {"failures": failed} | found)
+                found = kills(kind, args.trials, Path(folder), args.seed, keep)
+            failed = keep(found)
             print(f"{kind}: {failed} of {len(found['trials'])} trials failed", flush=True)
             failures += failed
     sys.exit(failures > 0)
