@@ -82,7 +82,7 @@ from mrl.scans.micc import read_micc
 from mrl.scans.protocols import PROTOCOLS
 from mrl.scans.report import own_report, write_report
 look = home / "look"
-subjects, _ = read_micc(look / "micc", look / "annotations", None)
+subjects, _ = read_micc(look / "micc", look / "annotations", look / "ganfit")
 cases, protocols = [MiccCase(s) for s in subjects], [PROTOCOLS["now"]]
 methods = methods_of("", [], ["Indoor-Cooperative"])
 with own_report(home / "results" / "micc", cases, protocols, methods):
@@ -154,6 +154,7 @@ def start(work, home, mark):
     code = 1
     try:
         os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         log = os.open(f"{home}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1), os.dup2(log, 2)
         os.environ |= {"PYTHONPATH": str(ROOT), "MRL_FAULTS": mark, "OMP_NUM_THREADS": "1", "LOKY_MAX_CPU_COUNT": "1"}
@@ -199,7 +200,7 @@ def content(home, kind):
     "Return the hashes of finished work by path, without speeds, and the stray files."
     found = {}
     for path in sorted(p for pattern in DONE[kind] for p in Path(home).glob(pattern) if p.is_file()):
-        data = path.read_bytes()
+        data = path.read_bytes().replace(str(home).encode(), b"home")
         if path.name in ("history.csv", "SHA256SUMS", "train.ipynb"):  # they hold or hash times
             data = b"".join(line.split(b",")[1] for line in data.splitlines()) if path.suffix == ".csv" else b""
         found[str(path.relative_to(home))] = hashlib.sha256(data).hexdigest()
