@@ -14,7 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mrl.geometry.camera import intrinsics
-from mrl.geometry.conventions import weak_perspective
+from mrl.geometry.conventions import camera_pose, euler_to_matrix, rotation_6d_to_matrix, weak_perspective
 from mrl.geometry.rotation import (
     axis_angle_to_quaternion,
     quaternion_inverse,
@@ -417,6 +417,23 @@ def test_times_in_the_notebook_are_the_measured_ones():
         assert "ratio" not in both or f" | {both['version_0.1']:.2f} | {both['ratio']:.2f} | " in stored
     for name, step in measured["training_step"].items():
         assert f"{100 * step['share']:.1f} % of a step with `{name}`" in stored
+
+
+def test_poses_of_heads_under_autocast():
+    "What a head returns in half precision, beside constants in float32, becomes a pose in float32."
+    g = torch.Generator().manual_seed(0)
+    t, uv = torch.tensor([0.0, 0, 600]).expand(4, 3), torch.full((4, 2), 112.0)
+    for half in (torch.float16, torch.bfloat16):
+        d6, angles, v = (torch.randn(4, n, generator=g).to(half) for n in (6, 3, 3))
+        for R in (rotation_6d_to_matrix(d6), euler_to_matrix(angles, "zyx"), axis_angle_to_quaternion(v), d6[:, :4]):
+            poses = (
+                camera_pose(R, t, direction="world-to-camera"),
+                camera_pose(R, t.to(half), direction="world-to-camera"),
+            )
+            assert all(v.dtype == torch.float32 for pose in poses for v in pose)
+            assert all(v.dtype == torch.float32 for v in weak_perspective(uv[:, 0].to(half), R, uv.to(half), 224))
+            exact = camera_pose(R.double(), t.double(), direction="world-to-camera")
+            assert all(torch.allclose(a.double(), e, rtol=1e-5, atol=1e-3) for a, e in zip(poses[0], exact))
 
 
 def test_truth_that_a_camera_cannot_see_has_no_weight():

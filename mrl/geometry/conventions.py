@@ -21,6 +21,7 @@ from mrl.geometry.rotation import (
     quaternion_multiply,
     quaternion_to_matrix,
     unit_quaternion_to_matrix,
+    widened,
 )
 
 # %% ../../nbs/01_geometry/08_conventions.ipynb #944f5329
@@ -44,7 +45,8 @@ def camera_pose(
         direction: map of R and t: "camera-to-world" or "world-to-camera".
 
     Returns:
-        Rotation (..., 3, 3), camera-to-world, and camera position (..., 3) in the world, in the unit of `t`.
+        Rotation (..., 3, 3), camera-to-world, and camera position (..., 3) in the world, in the unit of `t`. Both are
+        float32 or wider.
 
     Raises:
         ValueError: an unknown convention, or shapes that do not fit.
@@ -53,10 +55,14 @@ def camera_pose(
         raise ValueError(f"axes: expected one of {', '.join(AXES)}, got {axes!r}")
     if direction not in DIRECTIONS:
         raise ValueError(f"direction: expected one of {', '.join(DIRECTIONS)}, got {direction!r}")
-    R = quaternion_to_matrix(R) if R.shape[-1] == 4 else R
+    if R.shape[-1] == 4:
+        check_shape("R", R, 4)
+        R = quaternion_to_matrix(widened(R))
     check_shape("R", R, 3, 3)
     check_shape("t", t, 3)
     broadcast_batch(R=R.shape[:-2], t=t.shape[:-1])
+    dtype = torch.promote_types(widened(R).dtype, t.dtype)
+    R, t = R.to(dtype), t.to(dtype)
     if axes == "pytorch3d":
         R = R.mT
     if direction == "world-to-camera":
@@ -89,6 +95,7 @@ def rotation_6d_to_matrix(
     check_shape("d6", d6, 6)
     if layout not in LAYOUTS:
         raise ValueError(f"layout: expected one of {', '.join(LAYOUTS)}, got {layout!r}")
+    d6 = widened(d6)
     a, b = (d6[..., ::2], d6[..., 1::2]) if layout == "interleaved" else d6.split(3, -1)
     first = torch.nn.functional.normalize(a, dim=-1)
     second = torch.nn.functional.normalize(b - (first * b).sum(-1, keepdim=True) * first, dim=-1)
@@ -115,6 +122,7 @@ def euler_to_matrix(
     check_shape("angles", angles, 3)
     if len(order) != 3 or not set(order) <= set("xyz"):
         raise ValueError(f"order: expected three of x, y, z, such as 'zyx', got {order!r}")
+    angles = widened(angles)
     half, zero = angles.unsqueeze(-1) / 2, torch.zeros_like(angles[..., :1])
     turns = []
     for i, axis in enumerate(order):
@@ -152,6 +160,7 @@ def weak_perspective(
     Raises:
         ValueError: unknown axes, or shapes that do not fit.
     """
+    s, uv = widened(s), widened(uv)
     width, height = size if isinstance(size, (tuple, list)) else (size, size)
     focal = FOCAL * max(width, height) if focal is None else focal
     shift = [(uv[..., 0] - width / 2) / s, (uv[..., 1] - height / 2) / s, focal / s]

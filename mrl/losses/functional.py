@@ -340,7 +340,9 @@ def nearest_depth(
     images = images_at_a_time(P.shape[1] * x.shape[1], x.device)
     parts = zip(x.split(images), P[:, :, 2:].split(images))
     with torch.autocast(x.device.type, enabled=False):
-        return torch.cat([torch.baddbmm(p[:, :, 0, 3:], p[:, :, 0, :3], part.mT).amin(-1) for part, p in parts])
+        return torch.cat(
+            [torch.baddbmm(p[:, :, 0, 3:], p[:, :, 0, :3], part.mT.contiguous()).amin(-1) for part, p in parts]
+        )
 
 
 def look_through(

@@ -81,13 +81,21 @@ def _seen(scene, place, normal, pixel, direction, facing, image):
     return seen
 
 # %% ../../nbs/08_photo/07_texture.ipynb #316a352a
-def _spread(colour, known):
-    "Return colours (S, S, 3) everywhere, from those of the known pixels (S, S): the nearest count most."
+def _blurred(image, sigma):
+    "Return a float32 image (S, S[, 3]) after a Gaussian blur; a wide one is computed at a lower resolution."
     import cv2
 
+    side = max(8, int(len(image) * min(1, 4 / sigma)))
+    small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+    blurred = cv2.GaussianBlur(small, (0, 0), sigma * side / len(image))
+    return cv2.resize(blurred, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def _spread(colour, known):
+    "Return colours (S, S, 3) everywhere, from those of the known pixels (S, S): the nearest count most."
     colour, result, weight = colour * known[..., None], np.zeros_like(colour), np.zeros_like(known)
     for sigma in (2, 4, 8, 16, 32, 64, 128):
-        near, share = cv2.GaussianBlur(colour, (0, 0), sigma), cv2.GaussianBlur(known, (0, 0), sigma)
+        near, share = _blurred(colour, sigma), _blurred(known, sigma)
         take = np.minimum(1 - weight, np.clip(4 * share, 0, 1)) * (share > 1e-3)
         result += take[..., None] * near / np.maximum(share, 1e-3)[..., None]
         weight += take
@@ -104,13 +112,11 @@ def _inner(seen, pixels):
 # %% ../../nbs/08_photo/07_texture.ipynb #94d9fe29
 def _filled(texture, seen):
     "Return the texture with unseen parts taken from the mirrored side, in this side's tone, and from around."
-    import cv2
-
     colour, own = texture.astype(np.float32), _inner(seen, 0.03 * len(seen))
     surroundings = _spread(colour, (own > 0).astype(np.float32))
-    detail = colour - cv2.GaussianBlur(surroundings, (0, 0), 0.06 * len(seen))
+    detail = colour - _blurred(surroundings, 0.06 * len(seen))
     mirrored = own[:, ::-1, None] * detail[:, ::-1]
-    filled = cv2.GaussianBlur(surroundings, (0, 0), 0.02 * len(seen)) + mirrored
+    filled = _blurred(surroundings, 0.02 * len(seen)) + mirrored
     mixed = own[..., None] * colour + (1 - own[..., None]) * filled
     return mixed.round().clip(0, 255).astype(np.uint8)
 

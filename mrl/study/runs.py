@@ -193,11 +193,13 @@ NAMES |= {"log-mrl": HEADLINE["mrl-disentangled-3-log"], COMPROMISE: "multi-term
 def settled_runs(
     name="study",  # folder in results/
     seeds=3,  # of the decisive rows
-    steps=1000,  # of a short run; a settled one has 40 times as many
+    steps=1000,  # of a short run; a settled one has 16 times as many
     **protocol,  # as in `study_runs`
 ):  # dict "name/settled/run-seed" -> parameters of TrainConfig, in the order of interest
     "Return the runs that train until their errors stop moving, scored on the test identities."
-    common = dict(n_images=100_000, steps=40 * steps, eval_every=2 * steps, augment="mirror,photometric") | protocol
+    common = (
+        dict(n_images=100_000, steps=16 * steps, eval_every=16 * steps // 20, augment="mirror,photometric") | protocol
+    )
     rows = [(run, p, 0) for run, p in (DECISIVE | FURTHER).items()]
     rows += [(run, p, seed) for seed in range(1, seeds) for run, p in DECISIVE.items()]
     return {f"{name}/settled/{run}-{seed}": common | p | dict(seed=seed) for run, p, seed in rows}
