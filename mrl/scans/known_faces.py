@@ -21,6 +21,7 @@ from ..geometry.registration import apply_similarity, random_motion, register
 from ..geometry.surface import Surface
 from ..geometry.topology import adjacency, boundary_vertices
 from ..io.files import ROOT, load_tensors
+from ..io.paths import expand
 from .lookalike import make_scan
 from .methods import model_fit
 from .protocols import Face
@@ -196,7 +197,7 @@ def stored_predictions(
 ):  # dict name -> (F, M) coefficients; (F,) identities
     "Return kept predictions of networks, of one picture and of the mean over pictures. ValueError: of other faces."
     found, people = {}, None
-    for path in sorted(p for p in Path(folder).glob("*.safetensors") if p.stem.rpartition("-")[2] in seeds):
+    for path in sorted(p for p in expand(folder).glob("*.safetensors") if p.stem.rpartition("-")[2] in seeds):
         tensors, about = load_tensors(path, "mrl.sweeps", ("coefficients.views", "coefficients.true"))
         if about["population"] != population.sha256:
             raise ValueError(f"{path}: predictions for faces of another population")
