@@ -82,7 +82,7 @@ from mrl.scans.micc import read_micc
 from mrl.scans.protocols import PROTOCOLS
 from mrl.scans.report import own_report, write_report
 look = home / "look"
-subjects, _ = read_micc(look / "micc", look / "annotations", None)
+subjects, _ = read_micc(look / "micc", look / "annotations", look / "ganfit")
 cases, protocols = [MiccCase(s) for s in subjects], [PROTOCOLS["now"]]
 methods = methods_of("", [], ["Indoor-Cooperative"])
 with own_report(home / "results" / "micc", cases, protocols, methods):
@@ -154,6 +154,7 @@ def start(work, home, mark):
     code = 1
     try:
         os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         log = os.open(f"{home}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1), os.dup2(log, 2)
         os.environ |= {"PYTHONPATH": str(ROOT), "MRL_FAULTS": mark, "OMP_NUM_THREADS": "1", "LOKY_MAX_CPU_COUNT": "1"}
@@ -199,7 +200,7 @@ def content(home, kind):
     "Return the hashes of finished work by path, without speeds, and the stray files."
     found = {}
     for path in sorted(p for pattern in DONE[kind] for p in Path(home).glob(pattern) if p.is_file()):
-        data = path.read_bytes()
+        data = path.read_bytes().replace(str(home).encode(), b"home")
         if path.name in ("history.csv", "SHA256SUMS", "train.ipynb"):  # they hold or hash times
             data = b"".join(line.split(b",")[1] for line in data.splitlines()) if path.suffix == ".csv" else b""
         found[str(path.relative_to(home))] = hashlib.sha256(data).hexdigest()
@@ -276,7 +277,7 @@ def give_data(kind, folder, home):
         shutil.copytree(made("lookalike", LOOKALIKE, folder) / "look", home / "look")
 
 
-def kills(kind, trials, folder, seed):
+def kills(kind, trials, folder, seed, keep):
     "Return the processor time of undisturbed work up to its first and its last file (s), and the trials of its kind."
     home = folder / f"{kind}-whole"
     give_data(kind, folder, home)
@@ -292,10 +293,12 @@ def kills(kind, trials, folder, seed):
     whole, stray = content(home, kind)
     assert whole and not stray, stray
     rng, done = random.Random(f"{kind} {seed}"), []
+    found = {"first_and_last_file_cpu_s": [round(t, 1) for t in duration], "files": len(whole), "trials": done}
     for i in range(trials):
         done.append(kill_trial(kind, whole, duration, folder, rng, i))
         print(kind, i, done[-1], flush=True)
-    return {"first_and_last_file_cpu_s": [round(t, 1) for t in duration], "files": len(whole), "trials": done}
+        keep(found)
+    return found
 
 
 def two(trials, folder):
@@ -385,14 +388,20 @@ def main():
     with tempfile.TemporaryDirectory(prefix="mrl faults ä ") as folder:  # a blank and an umlaut in every path
         for kind in args.kinds:
             about = {"commit": commit(), "kind": kind, "seed": args.seed, "config": TINY, "work": WORK.get(kind, "")}
+
+            def keep(found, about=about, kind=kind):
+                "Write the trials so far, and return how many failed."
+                failed = sum(t["failed"] for t in found["trials"])
+                write_json(args.out / f"{kind}.json", about | {"failures": failed} | found)
+                return failed
+
             if kind == "two":
                 found = two(args.trials, Path(folder))
             elif kind == "flip":
                 found = flips(args.trials, Path(folder))
             else:
-                found = kills(kind, args.trials, Path(folder), args.seed)
-            failed = sum(t["failed"] for t in found["trials"])
-            write_json(args.out / f"{kind}.json", about | {"failures": failed} | found)
+                found = kills(kind, args.trials, Path(folder), args.seed, keep)
+            failed = keep(found)
             print(f"{kind}: {failed} of {len(found['trials'])} trials failed", flush=True)
             failures += failed
     sys.exit(failures > 0)

@@ -112,7 +112,7 @@ def test_protocol_file(tmp_path):
         ("videos", ["film"], "videos: expected different ones of Indoor-Cooperative"),
         ("scans", [], "scans: expected a list of 1 or more"),
         ("exceptions", [28], "exceptions: expected a list of"),
-        ("statistic", "mode", "statistic must be one of"),
+        ("statistic", "mode", "statistic: expected one of"),
         ("statistic", 3, "statistic: expected text"),
         ("overlap", "yes", "overlap: expected true or false"),
         ("name", "now", "name: expected another name"),

@@ -52,7 +52,7 @@ def test_cells_that_python_takes_for_numbers(tmp_path, text):
     path = written(tmp_path / "a.csv", f'file;age\na.obj;"{text}"\n')
     with pytest.raises(ValueError, match="a.csv: line 2, column age: expected a number"):
         read_numbers(path, {"file": str})
-    with pytest.raises(ValueError, match="a.csv: row 'a.obj', column 'age': a finite number is expected"):
+    with pytest.raises(ValueError, match="a.csv: row 'a.obj', column 'age': expected a finite number"):
         read_labels(path, ["a.obj"])
 
 

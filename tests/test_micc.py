@@ -167,9 +167,9 @@ def test_what_is_missing_is_said_and_the_rest_goes_on(copy):
 
 
 def test_no_subject_at_all(copy, tmp_path):
-    with pytest.raises(FileNotFoundError, match=f"{copy}: no subject.*; {copy / 'micc'} has some"):
+    with pytest.raises(FileNotFoundError, match=f"{copy}: expected folders subject_01.*; {copy / 'micc'} has some"):
         read_micc(copy)
-    with pytest.raises(FileNotFoundError, match="nowhere: no subject"):
+    with pytest.raises(FileNotFoundError, match="nowhere: expected folders subject_01"):
         read_micc(tmp_path / "nowhere")
 
 
@@ -198,7 +198,7 @@ def test_letter_cases_and_unpadded_folders(copy):
         "no such file": lambda f: (f / "annotations.json").unlink(),
         "not a JSON file": lambda f: (f / "annotations.json").write_text("{"),
         "keys missing: cases": lambda f: (f / "annotations.json").write_text("{}"),
-        "a list of cases with frame and correspondences is expected": lambda f: (f / "annotations.json").write_text(
+        "expected a list of cases with frame and correspondences": lambda f: (f / "annotations.json").write_text(
             '{"cases": [3]}'
         ),
     }.items(),
@@ -371,8 +371,8 @@ def test_left_and_right(built):
 @pytest.mark.parametrize(
     "points, expected",
     [
-        ([[0.0, 0, 0]] * 67, "68 points of three finite numbers are expected, got 67 x 3"),
-        ([[0.0, 0, None]] * 68, "68 points of three numbers are expected"),
+        ([[0.0, 0, 0]] * 67, "expected 68 points of three finite numbers, got 67 x 3"),
+        ([[0.0, 0, None]] * 68, "expected 68 points of three numbers"),
         ([[0.0, 0, float("nan")]] * 68, "not all finite"),
         ([[0.0, 0]] * 68, "got 68 x 2"),
         ([["a", 0, 0]] * 68, "could not convert|68 points"),

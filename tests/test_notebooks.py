@@ -403,7 +403,6 @@ def draws(cell):
 
 NOT_EXECUTED = {  # notebook -> reason
     "evaluate_h3ds": "the scenes need a token of their owners; 09_scans/06_h3ds has the tables of two synthetic scenes",
-    "train": "TODO",
 }
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from test_gallery import Figure
 
+from mrl.data.configuration import DataConfig
 from mrl.data.photographs import read_cameras
 from mrl.data.store import open_dataset, verify_dataset
 from mrl.faces.carrier import population_file
@@ -82,3 +83,7 @@ def test_a_gallery_is_in_the_home_folder(home):
 
 def test_the_home_of_results_is_expanded(home):
     assert find_home(home, "~/mrl home") == home / "mrl home"
+
+
+def test_a_configuration_names_a_face_model_in_the_home_folder(home):
+    assert DataConfig(face_model="~/scans").face_model == str(home / "scans")

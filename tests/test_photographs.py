@@ -263,9 +263,9 @@ FAULTS = {
     "unknown scan -1": frame(scan=-1),
     "w is 800, but the picture is 400 x 360": frame(w=800),
     "h is 400, but the picture is 400 x 360": frame(h=400),
-    "focal lengths must be positive": frame(fl_y=-500),
-    "fl_x: a number is expected, got 'long'": frame(fl_x="long"),
-    "fl_x: a finite number": frame(fl_x=float("inf")),
+    "focal lengths: expected positive numbers": frame(fl_y=-500),
+    "fl_x: expected a number, got 'long'": frame(fl_x="long"),
+    "fl_x: expected a finite number": frame(fl_x=float("inf")),
     "fl_x is missing": lambda c: c["frames"][2].pop("fl_x"),
     "principal point .* outside the picture": frame(cx=0.0),
     r"lens distortion \(k1, p2\): undistort": frame(k1=0.1, p2=-0.01),
@@ -273,31 +273,31 @@ FAULTS = {
     "transform_matrix: left-handed": matrix(lambda M: M @ MIRROR),
     "transform_matrix: no rotation, it scales by 0.5 to 0.5": matrix(lambda M: M @ np.diag([0.5, 0.5, 0.5, 1])),
     "transform_matrix: no rotation": matrix(lambda M: M + np.eye(4)[[1, 0, 2, 3]] * [[0.1], [0], [0], [0]]),
-    "transform_matrix: 4 x 4 finite": matrix(lambda M: M[:3]),
-    "transform_matrix: 4 x 4 finite numbers": matrix(lambda M: M * np.nan),
+    "transform_matrix: expected 4 x 4 finite": matrix(lambda M: M[:3]),
+    "transform_matrix: expected 4 x 4 finite numbers": matrix(lambda M: M * np.nan),
     "head_to_world: left-handed": frame(head_to_world=MIRROR.tolist()),
-    "head_to_world: 4 x 4": frame(head_to_world="identity"),
-    "units must be one of mm, cm, m; got 'feet'": frame(units="feet"),
-    r"units must be one of mm, cm, m; got \['mm'\]": frame(units=["mm"]),
+    "head_to_world: expected 4 x 4": frame(head_to_world="identity"),
+    "units: expected one of mm, cm, m, got 'feet'": frame(units="feet"),
+    r"units: expected one of mm, cm, m, got \['mm'\]": frame(units=["mm"]),
     "^no such file$": frame(file_path="x" * 300),  # longer than a file name may be
-    "fl_x: a number is expected, got 1000": frame(fl_x=10**400),
-    "fl_x: a number is expected, got True": frame(fl_x=True),
-    "fl_x: a number is expected, got '1_000'": frame(fl_x="1_000"),
-    "transform_matrix: 4 x 4 finite .*": frame(transform_matrix=[[10**400, 0, 0, 0]] * 4),
-    "focal lengths in pixels are expected, got 1.3, 1.4: millimetres, or shares": frame(fl_x=1.3, fl_y=1.4),
-    r"principal point in pixels expected, got \(0.5, 0.49\): shares of width and height": frame(cx=0.5, cy=0.49),
+    "fl_x: expected a number, got 1000": frame(fl_x=10**400),
+    "fl_x: expected a number, got True": frame(fl_x=True),
+    "fl_x: expected a number, got '1_000'": frame(fl_x="1_000"),
+    "transform_matrix: expected 4 x 4 finite .*": frame(transform_matrix=[[10**400, 0, 0, 0]] * 4),
+    "focal lengths: expected pixels, got 1.3, 1.4: millimetres, or shares": frame(fl_x=1.3, fl_y=1.4),
+    r"principal point: expected pixels, got \(0.5, 0.49\): shares of width and height": frame(cx=0.5, cy=0.49),
     r"camera_angle_x is 1.2, but fl_x = [0-9.]+ sees [0-9.]+ radians": frame(camera_angle_x=1.2),
     r"lens distortion \(distortion_params\)": frame(distortion_params=[0.1, 0, 0, 0]),
-    "camera_angle_x: radians between 0 and pi": lambda c: (
+    "camera_angle_x: expected radians between 0 and pi": lambda c: (
         c["frames"][2].pop("fl_x") and c["frames"][2].update(camera_angle_x=0)
     ),
     "unknown scan 3.5": frame(scan=3.5),
     "camera_model 'OPENCV_FISHEYE': only OPENCV": frame(camera_model="OPENCV_FISHEYE"),
     "camera_model 'EQUIRECTANGULAR'": frame(camera_model="EQUIRECTANGULAR"),
     r"lens distortion \(k5, k6\)": frame(camera_model="OPENCV", k5=1e-3, k6=1e-3),
-    "applied_scale: a positive number": frame(applied_scale=0),
-    "applied_scale: a number": frame(applied_scale="big"),
-    "applied_transform: 4 x 4": frame(applied_transform=[[1, 0], [0, 1], [0, 0]]),
+    "applied_scale: expected a positive number": frame(applied_scale=0),
+    "applied_scale: expected a number": frame(applied_scale="big"),
+    "applied_transform: expected 4 x 4": frame(applied_transform=[[1, 0], [0, 1], [0, 0]]),
     "applied_transform: left-handed": frame(applied_transform=MIRROR[:3].tolist()),
     "seen from behind, 1[0-9]+ degrees.*if the world is turned by 180 degrees about y": matrix(
         lambda M: turn("y", 180) @ M
@@ -438,7 +438,7 @@ def test_csv_in_the_other_convention_is_caught(source, truth, population):
     assert (
         not good
         and "the camera axes are OpenGL's" in faults[0][1]
-        and "quaternion of length" in faults[1][1]
+        and "quaternion: expected length 1" in faults[1][1]
         and "fl_x is missing (fx in a CSV)" in faults[2][1]
     )
 
@@ -582,12 +582,12 @@ def test_a_meaning_has_one_column(source, truth):
 
 
 def test_which_file(source, truth, tmp_path):
-    with pytest.raises(FileNotFoundError, match="one of transforms.json and images.csv is expected, none found"):
+    with pytest.raises(FileNotFoundError, match="expected one of transforms.json and images.csv, got none"):
         read_cameras(tmp_path)
     shutil.copy(source / "transforms.json", source / "keep.json")
     write_csv(source, truth)
     shutil.copy(source / "keep.json", source / "transforms.json")
-    with pytest.raises(FileNotFoundError, match="2 found"):
+    with pytest.raises(FileNotFoundError, match="got 2"):
         read_cameras(source)
     assert len(read_cameras(source / "images.csv")[1]) == len(read_cameras(source / "keep.json")[1]) == N
     for content, message in (

@@ -488,6 +488,9 @@ def test_memory_does_not_grow_with_views(monkeypatch):
     chunks = gradients(MultiviewReprojectionLoss(K, views=5), inputs)
     assert chunks[0].item() == pytest.approx(whole[0].item(), rel=1e-12)
     assert all(torch.allclose(a, b, rtol=1e-10) for a, b in zip(chunks[1], whole[1]))
+    leaves = [v.requires_grad_() for v in inputs[:3]]
+    found = torch.autograd.grad(MultiviewReprojectionLoss(K)(*inputs), leaves)
+    assert all(g.is_contiguous() for g in found)  # or a leaf would keep a copy beside it
 
 
 def test_the_graph_can_be_used_again():

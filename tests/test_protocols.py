@@ -344,7 +344,7 @@ def test_other_units_are_refused_with_the_factor(scale, factor):
     ],
 )
 def test_a_protocol_with_another_value_is_refused(field, value):
-    with pytest.raises(ValueError, match=f"protocol ramon2019: {field} must be one of .*; got '{value}'"):
+    with pytest.raises(ValueError, match=f"protocol ramon2019: {field}: expected one of .*, got '{value}'"):
         replace(PROTOCOLS["ramon2019"], **{field: value})
     with pytest.raises(ValueError, match="a median has no weights by area"):
         replace(PROTOCOLS["ramon2019"], statistic="median")

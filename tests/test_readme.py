@@ -88,6 +88,17 @@ def test_results_are_the_long_runs():
     assert f"mean pose has a shape error of {knows_nothing:.2f} mm" in README
 
 
+def test_the_settled_runs_say_what_the_readme_says():
+    test = {r: read_json(ROOT / f"results/study/settled/{r}-0/metrics.json")["test"] for r in ("mrl", "log-mrl")}
+    smaller = {k: 1 - test["log-mrl"][k]["mean"] / test["mrl"][k]["mean"] for k in ("reprojection", "shape")}
+    said = (
+        f"a {smaller['reprojection']:.0%} smaller reprojection error and a {smaller['shape']:.0%} smaller shape error"
+    )
+    assert said.replace("%", " %") in README
+    config = read_json(ROOT / "results/study/settled/mrl-0/config.json")["config"]
+    assert f"({config['steps']:,} steps, one seed)" in README
+
+
 def test_training_takes_what_is_said():
     "Time and disk of `make train` and `make data`, and the errors of the first, from results/."
     folder = ROOT / "results/reference/mrl-0"

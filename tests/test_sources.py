@@ -1014,7 +1014,7 @@ def test_scans_say_what_is_not_understood(scans, said, message):
 
 def test_scans_units_of_the_file(scans):
     (scans.folder.parent / "scans.json").write_text('{"units": "inch"}')
-    with pytest.raises(ValueError, match="units must be one of mm, cm, m, um; got 'inch'"):
+    with pytest.raises(ValueError, match="units: expected one of mm, cm, m, um, got 'inch'"):
         read_scans(scans.folder, 2)
 
 
@@ -1144,9 +1144,9 @@ def test_scans_keep_the_file_order_of_vertices(tmp_path, face):
 
 
 def test_scans_arguments(scans, tmp_path):
-    with pytest.raises(ValueError, match="two or more meshes and n_components of 1 or more are expected, got 60 and 0"):
+    with pytest.raises(ValueError, match="expected two or more meshes and n_components of 1 or more, got 60 and 0"):
         read_scans(scans.folder, 0)
-    with pytest.raises(ValueError, match="units must be one of mm, cm, m, um; got 'inch'"):
+    with pytest.raises(ValueError, match="units: expected one of mm, cm, m, um, got 'inch'"):
         read_scans(scans.folder, 2, units="inch")
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
         read_scans(tmp_path / "nowhere")
@@ -1174,11 +1174,11 @@ def test_labels(scans, tmp_path):
     for change, message in (
         (("29,s09.ply,0.15\n", ""), "labels.csv: no row for mesh 's09.ply'"),
         (("s09", "s77"), "labels.csv: no mesh for row 's77.ply'"),
-        (("29,s09", "old,s09"), "labels.csv: row 's09.ply', column 'age': a finite number is expected, got 'old'"),
+        (("29,s09", "old,s09"), "labels.csv: row 's09.ply', column 'age': expected a finite number, got 'old'"),
         (("s09", "s08"), "labels.csv: a file has several rows"),
         (("file", "name"), "labels.csv: a header with a column 'file'"),
-        (("29,s09.ply,0.15", "29,s09.ply"), "row 's09.ply', column 'weight': a finite number is expected, got None"),
-        (("29,s09", "nan,s09"), "row 's09.ply', column 'age': a finite number is expected, got 'nan'"),
+        (("29,s09.ply,0.15", "29,s09.ply"), "row 's09.ply', column 'weight': expected a finite number, got None"),
+        (("29,s09", "nan,s09"), "row 's09.ply', column 'age': expected a finite number, got 'nan'"),
         (("29,s09", "-inf,s09"), "column 'age': .* got '-inf'"),
         (("29,s09", "1e300,s09"), "column 'age': .* got '1e300'"),
         (("29,s09", ",s09"), "column 'age': .* got None"),

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 
 from ..faces.sources import FACE_MODELS
 from ..io.parameters import check_fields, document_fields
+from ..io.paths import expand
 
 # %% ../../nbs/05_data/01_configuration.ipynb #30c5473b
 def in_range(default, low, high):  # dataclass field
@@ -38,7 +39,7 @@ class CropConfig:
     def __post_init__(self):
         check_fields(self, ranges_of(self))
         if self.face_model not in ("anny", *FACE_MODELS):  # a file or folder: found from wherever the data set is read
-            object.__setattr__(self, "face_model", os.path.abspath(self.face_model))
+            object.__setattr__(self, "face_model", os.path.abspath(expand(self.face_model)))
 
 # %% ../../nbs/05_data/01_configuration.ipynb #8379737d
 CLOSEST = 145  # mm, smallest depth of the head's origin

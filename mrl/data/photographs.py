@@ -63,9 +63,7 @@ def _find_cameras(source):  # Path
         return source
     files = [source / name for name in ("transforms.json", "images.csv") if (source / name).is_file()]
     if len(files) != 1:
-        raise FileNotFoundError(
-            f"{source}: one of transforms.json and images.csv is expected, {len(files) or 'none'} found"
-        )
+        raise FileNotFoundError(f"{source}: expected one of transforms.json and images.csv, got {len(files) or 'none'}")
     return files[0]
 
 
@@ -74,7 +72,7 @@ def _read_json_frames(path):  # list of dicts
     shared = read_json(path, ["frames"])
     frames = shared.pop("frames")
     if not isinstance(frames, list) or not all(isinstance(frame, dict) for frame in frames):
-        raise ValueError(f"{path}: frames must be a list of objects")
+        raise ValueError(f"{path}: frames: expected a list of objects")
     shared, *frames = ({k: v for k, v in row.items() if v is not None} for row in (shared, *frames))
     others = {k: v for k, v in shared.items() if k not in FOCAL}
     return [(others if {*FOCAL} & {*frame} else shared) | frame for frame in frames]
@@ -98,10 +96,10 @@ def _number(row, name, default=None):  # float
         value = to_number(value)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(
-            f"{name}: a number is expected, got {value!r}" if name in row else f"{name} is missing ({meaning})"
+            f"{name}: expected a number, got {value!r}" if name in row else f"{name} is missing ({meaning})"
         ) from None
     if not math.isfinite(value):
-        raise ValueError(f"{name}: a finite number is expected, got {value}")
+        raise ValueError(f"{name}: expected a finite number, got {value}")
     return value
 
 # %% ../../nbs/05_data/07_photographs.ipynb #9cf4e29c
@@ -112,7 +110,7 @@ def _rigid(row, name, matrix):  # (4, 4)
     except (TypeError, ValueError, OverflowError):
         M = np.zeros(0)
     if M.shape != (4, 4) or not np.isfinite(M).all() or not np.allclose(M[3], [0, 0, 0, 1]):
-        raise ValueError(f"{name}: 4 x 4 finite numbers with a last row 0, 0, 0, 1 are expected")
+        raise ValueError(f"{name}: expected 4 x 4 finite numbers with a last row 0, 0, 0, 1")
     det = np.linalg.det(M[:3, :3])
     if det < 0:
         raise ValueError(f"{name}: left-handed (determinant {det:.3g}); a rotation has 1")
@@ -163,16 +161,16 @@ def _intrinsics(row, width, height):  # (3, 3) pixels
     if "fl_x" not in row and "camera_angle_x" in row:
         angle = _number(row, "camera_angle_x")
         if not 0 < angle < math.pi:
-            raise ValueError(f"camera_angle_x: radians between 0 and pi are expected, got {angle:g}")
+            raise ValueError(f"camera_angle_x: expected radians between 0 and pi, got {angle:g}")
         row = {**row, "fl_x": width / 2 / math.tan(angle / 2)}  # what _check_angle will find right
     fx = _number(row, "fl_x")
     fy, cx, cy = _number(row, "fl_y", fx), _number(row, "cx", width / 2), _number(row, "cy", height / 2)
     if fx <= 0 or fy <= 0:
-        raise ValueError(f"focal lengths must be positive, got {fx}, {fy}")
+        raise ValueError(f"focal lengths: expected positive numbers, got {fx}, {fy}")
     if min(fx, fy) < LEAST_FOCAL * max(width, height):
-        raise ValueError(f"focal lengths in pixels are expected, got {fx:g}, {fy:g}: millimetres, or shares of a side?")
+        raise ValueError(f"focal lengths: expected pixels, got {fx:g}, {fy:g}: millimetres, or shares of a side?")
     if cx <= 1 and cy <= 1:
-        raise ValueError(f"principal point in pixels expected, got ({cx:g}, {cy:g}): shares of width and height?")
+        raise ValueError(f"principal point: expected pixels, got ({cx:g}, {cy:g}): shares of width and height?")
     _check_angle(row, fx, width)
     if not (0 < cx < width and 0 < cy < height):
         raise ValueError(f"principal point ({cx:g}, {cy:g}) outside the picture of {width} x {height}")
@@ -183,7 +181,7 @@ def _unapplied(row, M):
     "Return the pose M as it was before `applied_transform` and then `applied_scale` moved the world."
     scale = _number(row, "applied_scale", 1)
     if scale <= 0:
-        raise ValueError(f"applied_scale: a positive number is expected, got {scale:g}")
+        raise ValueError(f"applied_scale: expected a positive number, got {scale:g}")
     A = row.get("applied_transform", np.eye(4))
     A = _rigid(row, "applied_transform", [*A, [0, 0, 0, 1]] if isinstance(A, list) and len(A) == 3 else A)
     return np.linalg.inv(A) @ np.column_stack([M[:, :3], [*M[:3, 3] / scale, 1]])
@@ -195,7 +193,7 @@ def _pose(row):  # (4, 4) as the file has it; (4, 4) its camera axes in OpenCV's
         return _unapplied(row, _rigid(row, "transform_matrix", row["transform_matrix"])), FLIP
     q, t = (np.array([_number(row, k) for k in names]) for names in (("qw", "qx", "qy", "qz"), ("tx", "ty", "tz")))
     if abs(np.linalg.norm(q) - 1) > 2e-3:
-        raise ValueError(f"quaternion of length {np.linalg.norm(q):.4g}, 1 is expected")
+        raise ValueError(f"quaternion: expected length 1, got {np.linalg.norm(q):.4g}")
     return pose_matrix(torch.from_numpy(q), torch.from_numpy(t)).numpy(), np.eye(4)
 
 # %% ../../nbs/05_data/07_photographs.ipynb #2657e218
@@ -281,6 +279,22 @@ READINGS = (
     *(_Reading(turn=turn, prior=3.0) for turn in TURNS),
 )
 
+# %% ../../nbs/05_data/07_photographs.ipynb #6914c637
+def _in_words(reading, kind, unit):
+    "Return a convention in words; `kind` names the axes of the cameras as written, `unit` the unit of lengths."
+    if reading.inverse:
+        return "the pose is world-to-camera" + (f" with {kind} axes" if reading.other_axes else "")
+    if reading.other_axes:
+        return f"the camera axes are {kind}"
+    if reading.unit:
+        factor = UNITS[reading.unit] / UNITS[unit]
+        return f"the lengths are in {reading.unit}: factor {factor:g}, write units = {reading.unit}"
+    if reading.zoom != 1:
+        words = {0.5: "half", 0.25: "a quarter", 0.125: "an eighth"}.get(reading.zoom, f"{reading.zoom:g} times")
+        resized = "smaller" if reading.zoom < 1 else "larger"
+        return f"the picture was made {resized} after it was calibrated: a focal length {words} as long"
+    return reading.turn
+
 # %% ../../nbs/05_data/07_photographs.ipynb #a3d7e5b9
 @dataclass(frozen=True)
 class _Claim:
@@ -316,27 +330,15 @@ class _Claim:
         return _misfit(C, K, self.width, self.height, self.landmarks)
 
     def name(self, reading):  # str
-        "Return the description of a convention."
-        kind = "OpenCV's" if self.axes is FLIP else "OpenGL's"
-        if reading.inverse:
-            return "the pose is world-to-camera" + (f" with {kind} axes" if reading.other_axes else "")
-        if reading.other_axes:
-            return f"the camera axes are {kind}"
-        if reading.unit:
-            factor = UNITS[reading.unit] / UNITS[self.unit]
-            return f"the lengths are in {reading.unit}: factor {factor:g}, write units = {reading.unit}"
-        if reading.zoom != 1:
-            words = {0.5: "half", 0.25: "a quarter", 0.125: "an eighth"}.get(reading.zoom, f"{reading.zoom:g} times")
-            resized = "smaller" if reading.zoom < 1 else "larger"
-            return f"the picture was made {resized} after it was calibrated: a focal length {words} as long"
-        return reading.turn
+        "Return a convention in words."
+        return _in_words(reading, "OpenCV's" if self.axes is FLIP else "OpenGL's", self.unit)
 
 # %% ../../nbs/05_data/07_photographs.ipynb #b0e0ebf7
 def _claim(row, K, width, height, landmarks, head_to_scan=None):  # _Claim
     "Return the camera of a row as it is written; ValueError if it is no rigid pose."
     unit = row.get("units", "mm")
     if not isinstance(unit, str) or unit not in UNITS:
-        raise ValueError(f"units must be one of {', '.join(UNITS)}; got {unit!r}")
+        raise ValueError(f"units: expected one of {', '.join(UNITS)}, got {unit!r}")
     return _Claim(K, width, height, landmarks, *_pose(row), unit, *_head_to_world(row, head_to_scan))
 
 # %% ../../nbs/05_data/07_photographs.ipynb #77f94fc6

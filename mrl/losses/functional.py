@@ -266,7 +266,7 @@ def error_and_gradient(true, seen, points, P_hat, near, norm, kept):
         torch.mul(g, inverse, out=xy)  # the rows have become their own gradient
         rows = rows.flatten(1, 2)
     if kept[0] is not None:
-        torch.bmm((P_hat[..., :3].flatten(1, 2) * factor).mT, rows, out=kept[0].mT)
+        kept[0].copy_(torch.bmm((P_hat[..., :3].flatten(1, 2) * factor).mT, rows).mT)
     if kept[1] is not None:
         shift = rows.sum(-1, keepdim=True)
         kept[1].copy_(torch.cat([torch.bmm(rows, points.mT), shift], -1).mul_(factor).view_as(P_hat))
@@ -303,7 +303,7 @@ class PixelErrors(torch.autograd.Function):
     def forward(ctx, x, P, near, weight, norm, *predictions):
         S = len(predictions)
         errors, total = x.new_empty(S // 2, len(x)), x.new_ones(len(x))
-        kept = [x.new_empty(v.mT.shape).mT if w else None for v, w in zip(predictions, ctx.needs_input_grad[5:])]
+        kept = [x.new_empty(v.shape) if w else None for v, w in zip(predictions, ctx.needs_input_grad[5:])]
         n = images_at_a_time(P.shape[1] * 3 * x.shape[1], x.device)
         with torch.autocast(x.device.type, enabled=False):
             for start in range(0, len(x), n):

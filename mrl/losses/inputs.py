@@ -145,7 +145,7 @@ def nearby_used(
     turn = (used.logical_not().cumsum(0) - 1) % used.sum().clamp(min=1)
     return torch.where(used, torch.arange(len(used), device=used.device), order[turn])
 
-
+# %% ../../nbs/02_losses/00_inputs.ipynb #7ad6c445
 def unturned(like: Tensor) -> Tensor:
     "Return the rotation by nothing in the form of `like`, `(4,)` or `(3, 3)`."
     one = torch.eye(like.shape[-1], dtype=like.dtype, device=like.device)
@@ -289,7 +289,7 @@ def explain(
         worst = next(K for K in worst if not intrinsics_ok(K)).tolist()
         raise ValueError(f"K: expected [[fx, s, cx], [0, fy, cy], [0, 0, 1]] with positive focal lengths, got {worst}")
 
-
+# %% ../../nbs/02_losses/00_inputs.ipynb #7bcbfb80
 def check_values(
     b: Inputs,
     validate=True,  # one of VALIDATE

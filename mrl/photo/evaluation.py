@@ -18,6 +18,7 @@ from ..faces.landmarks import IBUG, LANDMARKS
 from ..geometry.camera import intrinsics, project
 from ..geometry.rotation import geodesic_angle, matrix_to_quaternion
 from ..io.files import read_json
+from ..io.paths import expand
 from ..io.pictures import read_picture
 from .camera import focal_length, yaw_of
 from .detection import detect_faces
@@ -50,7 +51,7 @@ def read_annotations(
     smallest=60.0,  # larger side of the smallest box that counts, pixels
 ):  # list of AnnotatedFace
     "Return the annotated faces of a folder. Errors name the file; ValueError if no face is large enough."
-    folder = Path(folder).expanduser()
+    folder = expand(folder)
     pictures = read_json(folder / "landmarks.json")
     faces = [_annotated_face(folder / name, face) for name, there in pictures.items() for face in there]
     kept = [f for f in faces if max(f.box[2] - f.box[0], f.box[3] - f.box[1]) >= smallest]

@@ -86,7 +86,7 @@ def reconstruct_folder(
     suffixes = {*Image.registered_extensions(), ".heic", ".heif"}  # what cannot be read is a problem, not passed over
     pictures = data_files(folder, suffixes)
     if not pictures:
-        raise ValueError(f"{folder}: holds no pictures")
+        raise ValueError(f"{folder}: expected pictures, got none")
     written, problems = {}, []
     for path in tqdm(pictures, disable=not progress, desc="pictures"):
         try:
@@ -105,7 +105,7 @@ def _now_lines(image_list):
     for line in lines:
         path = Path(line)
         if len(path.parts) != 3 or ".." in path.parts or path.is_absolute():
-            raise ValueError(f"{image_list}: subject/challenge/image expected, got {line!r}")
+            raise ValueError(f"{image_list}: expected subject/challenge/image, got {line!r}")
         other = outputs.setdefault(path.with_suffix(""), line)
         if other != line:
             raise ValueError(f"{image_list}: expected one picture per prediction, got {other} and {line}; rename one")

@@ -6,12 +6,11 @@
 __all__ = ['BULGE', 'FLAT', 'SIZE', 'close_holes', 'cylinder_uv', 'project_texture', 'write_textured']
 
 # %% ../../nbs/08_photo/07_texture.ipynb #f4c4e948
-from pathlib import Path
-
 import numpy as np
 
 from ..geometry.rotation import quaternion_to_matrix
 from ..io.files import atomic_write
+from ..io.paths import expand
 from ..render.scene import Scene
 
 # %% ../../nbs/08_photo/07_texture.ipynb #a0f35c1e
@@ -177,7 +176,7 @@ def write_textured(
     contents[f"{stem}.ply"] = trimesh.Trimesh(x, triangles, vertex_colors=colours, process=False).export(
         file_type="ply"
     )
-    paths = [Path(folder) / name for name in contents]
+    paths = [expand(folder) / name for name in contents]
     _check_ours(paths, header)
     for path, content in zip(paths, contents.values()):
         with atomic_write(path) as tmp:

@@ -78,7 +78,7 @@ def _steps():
     noisy = [Estimator(f"ICP, clicks {n:g} mm", base, noise=n, slow=True) for n in (0.0, 3.0, 5.0)]
     return [*out, *noisy, Estimator("now, clicks 5 mm", PROTOCOLS["now"], noise=5.0, slow=True), point]
 
-
+# %% ../../nbs/09_scans/08_estimators.ipynb #22ec50b7
 def _from_landmarks_alone():
     "Return estimators that align by landmarks alone, at several errors of the landmarks."
     base = replace(PROTOCOLS["ramon2019"], statistic="mean")
@@ -108,7 +108,7 @@ def _non_rigid():
     out.append(Estimator("template", many, "template", group="non-rigid"))
     return out + [Estimator("registered", many, "registered", group="non-rigid", slow=True)]
 
-
+# %% ../../nbs/09_scans/08_estimators.ipynb #c2e2155b
 def all_estimators():  # dict name -> Estimator
     "Return the published protocols, the ones with a step changed, landmarks alone, and the others."
     published = [*PROTOCOLS.values(), h3ds_protocol()]

@@ -17,10 +17,11 @@ import torch
 
 from ..faces.expressions import load_expressions
 from ..faces.population import split_identities
-from ..geometry.registration import apply_similarity, register
+from ..geometry.registration import apply_similarity, random_motion, register
 from ..geometry.surface import Surface
 from ..geometry.topology import adjacency, boundary_vertices
 from ..io.files import ROOT, load_tensors
+from ..io.paths import expand
 from .lookalike import make_scan
 from .methods import model_fit
 from .protocols import Face
@@ -119,14 +120,14 @@ class KnownPerson:
         "Return the `TrueError` of a reconstruction."
         return true_error(x_hat, self.x, self.weights, self.regions)
 
-
+# %% ../../nbs/09_scans/07_known_faces.ipynb #08b60a82
 def named_rows(landmarks, x):
     "Return name -> (3,) of landmarks given as rows, with lips_central between the inner lips if iBUG's are known."
     marks = {k: x[i] for k, i in landmarks.items()}
     lips = [marks[k] for k in ("ibug_62", "ibug_66") if k in marks]
     return marks | ({"lips_central": np.mean(lips, 0)} if len(lips) == 2 else {})
 
-
+# %% ../../nbs/09_scans/07_known_faces.ipynb #bb5b730d
 def known_person(
     population,
     identity,  # number
@@ -196,7 +197,7 @@ def stored_predictions(
 ):  # dict name -> (F, M) coefficients; (F,) identities
     "Return kept predictions of networks, of one picture and of the mean over pictures. ValueError: of other faces."
     found, people = {}, None
-    for path in sorted(p for p in Path(folder).glob("*.safetensors") if p.stem.rpartition("-")[2] in seeds):
+    for path in sorted(p for p in expand(folder).glob("*.safetensors") if p.stem.rpartition("-")[2] in seeds):
         tensors, about = load_tensors(path, "mrl.sweeps", ("coefficients.views", "coefficients.true"))
         if about["population"] != population.sha256:
             raise ValueError(f"{path}: predictions for faces of another population")
@@ -268,7 +269,7 @@ def deformations(
     }
     return {k: v for k, v in made.items() if v is not None}
 
-
+# %% ../../nbs/09_scans/07_known_faces.ipynb #9d359deb
 def reconstructions(
     person,
     population,
@@ -285,20 +286,9 @@ def reconstructions(
     faces |= {"mean face": mean, "mean, sized": _sized(mean, person), "half way": (mean + person.x) / 2}
     faces |= _fits(person, morphable, noise) | deformations(person, population, other)
     rng = np.random.default_rng([person.seed, person.identity, 13])
-    return {name: apply_similarity(_motion(rng), x) for name, x in faces.items()}
+    return {name: apply_similarity(random_motion(rng, (0, 30), 100), x) for name, x in faces.items()}
 
-
-def _motion(rng):
-    "Return a rigid motion (4, 4): up to 30 degrees about any axis, up to 100 mm."
-    from scipy.spatial.transform import Rotation
-
-    axis = rng.standard_normal(3)
-    T = np.eye(4)
-    T[:3, :3] = Rotation.from_rotvec(np.deg2rad(rng.uniform(0, 30)) * axis / np.linalg.norm(axis)).as_matrix()
-    T[:3, 3] = rng.uniform(-100, 100, 3)
-    return T
-
-
+# %% ../../nbs/09_scans/07_known_faces.ipynb #a843a675
 def as_face(
     person,
     x_hat,  # (N, 3) mm

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..faces.landmarks import IBUG
 from ..faces.population import load_population, split_identities
+from ..geometry.registration import random_motion
 from ..io.files import ROOT, atomic_write, read_json, sha256, write_json
 from ..io.meshes import Mesh, write_mesh
 from ..io.paths import expand
@@ -222,17 +223,6 @@ def _bake(population, head, skin, scan):
     hit, weights, _ = Scene(head, population.triangles).cast(origin.reshape(-1, 3), ray.reshape(-1, 3))
     return _texture(population, skin, hit, weights, _regions(population)[hit]).reshape(128, 128, 3)
 
-
-def _frame_of(rng):
-    "A rigid motion (4, 4) from the head frame to that of a scan: up to 30 degrees about any axis, up to 150 mm."
-    from scipy.spatial.transform import Rotation
-
-    axis = rng.standard_normal(3)
-    T = np.eye(4)
-    T[:3, :3] = Rotation.from_rotvec(np.deg2rad(rng.uniform(5, 30)) * axis / np.linalg.norm(axis)).as_matrix()
-    T[:3, 3] = rng.uniform(-150, 150, 3)
-    return T
-
 # %% ../../nbs/09_scans/02_lookalike.ipynb #0c46dac6
 def _poses(rng, n):
     """Make camera-to-world poses q (n, 4), t (n, 3) of a film.
@@ -291,7 +281,7 @@ def _write_scans(rng, population, head, points, folder, ganfit, names, skin, num
     for k, scan in enumerate(names):
         x, triangles, uv = _scan(rng, population, head, scan, points, spacing if scan in SCANS[:2] else 1.6 * spacing)
         click = np.array([np.linalg.norm(x - p, axis=1).argmin() for p in [*points, (points[62] + points[66]) / 2]])
-        T, stamp = _frame_of(rng), f"1109201{number:02d}{k:03d}"
+        T, stamp = random_motion(rng, (5, 30), 150), f"1109201{number:02d}{k:03d}"
         x = x @ T[:3, :3].T + T[:3, 3]
         path = folder / "Model" / scan / "obj" / f"{stamp}.obj"
         texture = uv[::-1], len(x) - 1 - triangles, _bake(population, head, skin, scan)

@@ -137,7 +137,7 @@ def _read_landmarks(file, mesh):
 
     said, marks = read_json(file), {}
     if not isinstance(said, dict):
-        raise ValueError(f"{file}: an object with names of landmarks is expected")
+        raise ValueError(f"{file}: expected an object with names of landmarks")
     for name, where in said.items():
         if isinstance(where, int) and not isinstance(where, bool) and 0 <= where < len(mesh.vertices):
             marks[name] = mesh.vertices[where]

@@ -162,7 +162,7 @@ def _cases(folder, problems):
                 f"""{
                     e
                     if isinstance(e, (OSError, ValueError))
-                    else "a list of cases with frame and correspondences is expected"
+                    else "expected a list of cases with frame and correspondences"
                 }"""
             ),
         )
@@ -217,12 +217,10 @@ def _read_ljson(path):
         points = said["groups"]["LJSON"]["landmarks"]["points"]
         points = np.array([[to_number(v) for v in p] for p in points])
     except (KeyError, TypeError, ValueError, OverflowError):
-        raise ValueError(
-            f"{path}: groups.LJSON.landmarks.points with 68 points of three numbers are expected"
-        ) from None
+        raise ValueError(f"{path}: expected 68 points of three numbers in groups.LJSON.landmarks.points") from None
     if points.shape != (68, 3) or not np.isfinite(points).all():
         raise ValueError(
-            f"{path}: 68 points of three finite numbers are expected, got "
+            f"{path}: expected 68 points of three finite numbers, got "
             f"{' x '.join(map(str, points.shape))}{'' if np.isfinite(points).all() else ', not all finite'}"
         )
     return points
@@ -256,7 +254,7 @@ def _folders(micc_dir):
         near = next(expand(micc_dir).glob("*/subject_*"), None) if expand(micc_dir).is_dir() else None
         hint = f"; {near.parent} has some" if near else ""
         raise FileNotFoundError(
-            f"{micc_dir}: no subject; folders subject_01, subject_02, ... with Model/ and Video/ are expected{hint}"
+            f"{micc_dir}: expected folders subject_01, subject_02, ... with Model/ and Video/, got none{hint}"
         )
     return found
 

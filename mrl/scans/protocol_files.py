@@ -43,7 +43,7 @@ def _frames(value):
         raise ValueError(f"expected null (the annotated frame) or a number of frames from 1, got {value!r}")
     return value
 
-
+# %% ../../nbs/09_scans/11_protocol_files.ipynb #df2000de
 def _some_of(known, fewest):
     "Return a check of a list of different words."
 
@@ -57,7 +57,7 @@ def _some_of(known, fewest):
 
     return check
 
-
+# %% ../../nbs/09_scans/11_protocol_files.ipynb #34eda9af
 def _texts(value):
     if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
         raise ValueError(f"expected a list of texts, got {value!r}")

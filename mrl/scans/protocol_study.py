@@ -180,7 +180,7 @@ class Study:
             raise KeyError(f"{name}: expected one of {'; '.join(self.about['estimators'])}")
         return self.errors[..., self.about["estimators"].index(name)]
 
-
+# %% ../../nbs/09_scans/09_protocol_study.ipynb #2e46aaea
 def study_path(name, home=HOME):
     "Return the file of a study's numbers."
     return Path(home) / "results" / "protocols" / name / "errors.safetensors"

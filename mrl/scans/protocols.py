@@ -39,7 +39,7 @@ def _check_choices(protocol):
     for name, known in _CHOICES.items():
         if getattr(protocol, name) not in known:
             raise ValueError(
-                f"protocol {protocol.name}: {name} must be one of {', '.join(known)}; got {getattr(protocol, name)!r}"
+                f"protocol {protocol.name}: {name}: expected one of {', '.join(known)}, got {getattr(protocol, name)!r}"
             )
     if protocol.statistic == "median" and protocol.weights == "area":
         raise ValueError(f"protocol {protocol.name}: a median has no weights by area")

@@ -6,6 +6,8 @@
 __all__ = ['interval', 'bootstrap_interval', 'medians', 'band_statistics']
 
 # %% ../../nbs/12_stats/01_intervals.ipynb #4d191b04
+from functools import lru_cache
+
 import numpy as np
 from scipy import stats
 
@@ -22,6 +24,14 @@ def interval(
     return estimate - np.hypot(estimate - low, seeds), estimate + np.hypot(high - estimate, seeds)
 
 # %% ../../nbs/12_stats/01_intervals.ipynb #ecc14c70
+@lru_cache(maxsize=8)
+def _drawn_people(n_people, draws, seed):
+    "Return how often each person is in each draw, (draws, n_people)."
+    counts = np.random.default_rng(seed).multinomial(n_people, np.full(n_people, 1 / n_people), draws)
+    counts.flags.writeable = False  # it is shared by all calls
+    return counts
+
+
 def bootstrap_interval(
     values,  # (S, F) seeds by people, or (F,) of one seed; e.g. paired differences of two losses
     images=None,  # (F,) images of each person; None: one each
@@ -32,7 +42,7 @@ def bootstrap_interval(
     values = np.atleast_2d(values)
     n_people = values.shape[1]
     images = np.ones(n_people) if images is None else np.asarray(images)
-    weights = np.random.default_rng(seed).multinomial(n_people, np.full(n_people, 1 / n_people), draws) * images
+    weights = _drawn_people(n_people, draws, seed) * images
     per_seed = values @ images / images.sum()
     resampled = (weights / weights.sum(1, keepdims=True)) @ values.mean(0)
     mean = per_seed.mean()

@@ -74,7 +74,7 @@ def read_labels(
         if not np.isfinite(values).all():
             file = files[int(np.argmin(np.isfinite(values)))]
             got = rows[file][k]
-            raise ValueError(f"{path}: row {file!r}, column {k!r}: a finite number is expected, got {got!r}")
+            raise ValueError(f"{path}: row {file!r}, column {k!r}: expected a finite number, got {got!r}")
     return labels
 
 # %% ../../../nbs/03_faces/03_sources/08_scans.ipynb #8d841664
@@ -161,10 +161,10 @@ def _settings(
     about = dict(name=f"scans in {file.stem}", licence="unknown", units="mm", landmarks={}) | _about(file)
     about |= {k: v for k, v in given.items() if v}
     if about["units"] not in UNITS:
-        raise ValueError(f"{folder}: units must be one of {', '.join(UNITS)}; got {about['units']!r}")
+        raise ValueError(f"{folder}: units: expected one of {', '.join(UNITS)}, got {about['units']!r}")
     if n_scans < 2 or n_components < 1:
         raise ValueError(
-            f"{folder}: two or more meshes and n_components of 1 or more are expected, got {n_scans} and {n_components}"
+            f"{folder}: expected two or more meshes and n_components of 1 or more, got {n_scans} and {n_components}"
         )
     return about
 
