@@ -54,7 +54,8 @@ def curve_figure(
             fig.add_scatter(x=steps, y=mean, **shown, row=1, col=col)
         fig.update_xaxes(title="step", type="log", row=1, col=col).update_yaxes(type="log", row=1, col=col)
     legend = dict(orientation="h", y=-0.25)
-    return fig.update_layout(width=1180, height=380, margin=dict(l=10, r=10, t=30, b=10), legend=legend)
+    fig.update_annotations(font_size=13)  # so that long titles stay in their panels
+    return fig.update_layout(width=1180, height=380, margin=dict(l=10, r=30, t=30, b=10), legend=legend)
 
 # %% ../../nbs/07_study/07_findings.ipynb #83e4fe20
 def late_change(
