@@ -139,7 +139,7 @@ def test_two_processes_follow_the_path_of_one(alone, home):
     for name in RUNS:
         one, two = alone / "results" / name, home / "results" / name
         weights, history = difference(one, two)
-        assert weights < 5e-5 and history < 1e-5
+        assert weights < 5e-5 and history < 1e-4
         assert sorted(p.name for p in one.iterdir()) == sorted(p.name for p in two.iterdir())
         assert [read_json(f / "config.json")["processes"] for f in (one, two)] == [1, 2]
     weights, history = difference(alone / "results/mrl", home / "results/wrong")
@@ -168,7 +168,7 @@ def test_a_killed_run_resumes_with_one_process_and_with_two_notebooks(alone, hom
     assert status == 0, out
     for resumed, processes in ((one, 1), (folder, 2)):
         weights, history = difference(alone / "results/mrl", resumed)
-        assert weights < 5e-5 and history < 1e-5 and [r["step"] for r in read_history(resumed)] == [4, 8]
+        assert weights < 5e-5 and history < 1e-4 and [r["step"] for r in read_history(resumed)] == [4, 8]
         record = read_json(resumed / "config.json")
         assert record["processes"] == 2 and record.get("resumed", [{}])[0].get("processes", 2) == processes
     for rank in (0, 1):  # every process has the three figures and the table

@@ -45,7 +45,7 @@ builtins.__import__ = guarded
 import torch
 from mrl.losses import MultiviewReprojectionLoss
 
-x, q, t = torch.randn(2, 5, 3), torch.tensor([[0.0, 1, 0, 0]] * 2), torch.tensor([[0.0, 0, 600]] * 2)
+x, q, t = 60 * torch.randn(2, 5, 3), torch.tensor([[0.0, 1, 0, 0]] * 2), torch.tensor([[0.0, 0, 600]] * 2)
 K = torch.tensor([[100.0, 0, 32], [0, 100, 32], [0, 0, 1]]).expand(2, 3, 3)
 x_hat = (x + 1).requires_grad_()
 loss = MultiviewReprojectionLoss()(x_hat, q, t, x, q, t, K=K)

@@ -350,7 +350,7 @@ def test_now(run, scene, tmp_path):
         assert foreign.read_bytes() == b"v 0 0 0\n"
     for bad in ("../../etc/IMG.png", "IMG.png", "/S/selfie/IMG.png", "S/selfie/../IMG.png"):
         (tmp_path / "bad.txt").write_text(bad)
-        with pytest.raises(ValueError, match="bad.txt: subject/challenge/image expected"):
+        with pytest.raises(ValueError, match="bad.txt: expected subject/challenge/image"):
             export_now(run, tmp_path / "bad.txt", tmp_path, out, progress=False)
     (tmp_path / "bad.txt").write_text("\n")
     with pytest.raises(ValueError, match="bad.txt: no pictures listed"):
