@@ -14,9 +14,9 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 import json
 
-from mrl.io.files import write_json
+from mrl.io.files import write_json, write_sums
 from mrl.photo.calibration import calibrate
-from mrl.training.run import Run
+from mrl.training.run import RUN_FILES, Run
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -28,3 +28,4 @@ if __name__ == "__main__":
     print(json.dumps(record | {"identity_sd": record["identity_sd"][:10]}, indent=1))
     if args.write:
         write_json(run.folder / "calibration.json", record)
+        write_sums(run.folder, RUN_FILES)

@@ -25,6 +25,7 @@ from mrl.photo.card import model_card
 from mrl.photo.detection import detect_face, detect_faces
 from mrl.photo.files import export_now
 from mrl.photo.reconstruction import look, reconstruct, reconstruct_film
+from mrl.photo.refinement import Calibration
 from mrl.scans.methods import read_face
 from mrl.training.configuration import TrainConfig
 from mrl.training.network import Reconstructor
@@ -408,3 +409,14 @@ def test_a_film_without_a_face_is_named(run, tmp_path):
     writer.release()
     with pytest.raises(ValueError, match="grey.avi: Face Mesh sees no face in any of its frames"):
         reconstruct_film(run, film)
+
+
+def test_a_changed_calibration_is_noticed(tmp_path):
+    kept = Run.load("photo", ROOT).folder
+    for name in ("calibration.json", "SHA256SUMS"):
+        (tmp_path / name).write_bytes((kept / name).read_bytes())
+    assert Calibration.read(tmp_path).distance_factor > 1
+    text = (tmp_path / "calibration.json").read_text()
+    (tmp_path / "calibration.json").write_text(text.replace('"distance_factor": 2', '"distance_factor": 3'))
+    with pytest.raises(ValueError, match="calibration.json: changed since it was written"):
+        Calibration.read(tmp_path)

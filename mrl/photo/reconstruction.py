@@ -246,17 +246,12 @@ def reconstruct_film(
 
     Frames in which Face Mesh sees no face are left out. ValueError names a film without frames or without a face.
     """
-    seen = []
-    for number, picture in read_film_frames(film, count):
-        found = detect_faces(picture)
-        if found:
-            seen.append((number, picture, found[0].box))
-    if focal is None and seen:
-        sides = [(picture.shape[1::-1], box[2] - box[0]) for _, picture, box in seen]
-        focal = float(np.median([focal_length(size, side)[0] for size, side in sides]))
-    faces = [(number, reconstruct(run, picture, focal, box)) for number, picture, box in seen]
-    faces = [(number, face) for number, face in faces if face.points is not None]
-    if not faces:
+    seen = [(number, picture, detect_faces(picture)) for number, picture in read_film_frames(film, count)]
+    seen = [(number, picture, found[0]) for number, picture, found in seen if found]
+    if not seen:
         raise ValueError(f"{film}: Face Mesh sees no face in any of its frames")
-    together = _refined_together(run, [face for _, face in faces])
-    return list(zip([number for number, _ in faces], _with_smooth_poses(together, smoothing)))
+    if focal is None:
+        focal = float(np.median([focal_length(picture.shape[1::-1], face.side)[0] for _, picture, face in seen]))
+    faces = [_in_box(run, picture, focal, None, "", face.box, face.points, 2, False) for _, picture, face in seen]
+    faces = _with_smooth_poses(_refined_together(run, faces), smoothing)
+    return [(number, face) for (number, *_), face in zip(seen, faces)]

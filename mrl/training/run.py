@@ -286,6 +286,7 @@ RUN_FILES = (
     "metrics.json",
     "history.csv",
     "faces.csv",
+    "calibration.json",  # of networks for photographs
     "morphable.safetensors",
     "checkpoint.safetensors",
 )
@@ -304,7 +305,8 @@ def keep_run(
     kept = {k: v for k, v in tensors.items() if k not in ("mean", "basis", "expression_basis")}
     kept = {k: v.half() if k.endswith(("weight", "bias")) else v for k, v in kept.items()}
     to.mkdir(parents=True, exist_ok=True)
-    for name in RUN_FILES[:-1]:
+    calibrated = (folder / "calibration.json").is_file()
+    for name in (n for n in RUN_FILES[:-1] if calibrated or n != "calibration.json"):
         with atomic_write(to / name) as tmp:
             shutil.copyfile(folder / name, tmp)
     save_tensors(to / "checkpoint.safetensors", kept, "mrl.checkpoint", about | {"precision": "float16"})
