@@ -7,6 +7,7 @@ __all__ = ['model_card']
 
 # %% ../../nbs/08_photo/08_card.ipynb #f8ff4d7b
 from ..io.files import read_json
+from ..training.configuration import TrainConfig
 from ..training.metrics import METRICS
 
 # %% ../../nbs/08_photo/08_card.ipynb #e0701143
@@ -84,17 +85,35 @@ _LIMITS = """- It was trained on rendered faces alone. Beards, hats, hands over 
 - A likeness comes mostly from the texture. Do not use it to identify or to judge people."""
 
 
+def _training(record):
+    "Return the rows on the training of a run and of those that it started from, from config.json."
+    c = TrainConfig(**record["config"])
+    steps = f"{c.steps:,} steps of {c.batch_size} images, seed {c.seed}"
+    rows = [
+        ["training", f"{steps}, augmentation {c.augment or 'none'}"],
+        ["data", f"`{record['data_folder']}`, setting {c.setting}, hash `{record['data'][:12]}`"],
+        ["commit", f"`{record['commit'][:12]}`, torch {record['torch']}, {record['device']}"],
+    ]
+    first = _training(record["start"]) if "start" in record else []
+    return [[f"{name}, before", value] for name, value in first] + rows
+
+
+def _encoder(record):
+    "Return the encoder of a run and what its weights come from."
+    if "start" in record:
+        return _encoder(record["start"])
+    c = TrainConfig(**record["config"])
+    weights = "ImageNet weights, then " if c.weights == "imagenet" else ""
+    return f"{c.encoder}, {c.image_size} px; {weights}rendered faces"
+
+
 def _about(c, record):
     "Return the lines on how a network was trained, from TrainConfig and config.json."
-    weights = "ImageNet weights, then " if c.weights == "imagenet" else ""
-    steps = f"{c.steps:,} steps of {c.batch_size} images, seed {c.seed}, augmentation {c.augment or 'none'}"
     rows = [
-        ["encoder", f"{c.encoder}, {c.image_size} px; {weights}rendered faces"],
+        ["encoder", _encoder(record)],
         ["loss", f"`-p loss {c.loss}`"],
-        ["training", steps],
-        ["data", f"`{record['data_folder']}`, setting {c.setting}, hash `{record['data'][:12]}`"],
+        *_training(record),
         ["face model", f"{record['face_model']['name']}, {record['face_model']['licence']}"],
-        ["commit", f"`{record['commit'][:12]}`, torch {record['torch']}, {record['device']}"],
         ["licence of the weights", "that of this repository (Apache-2.0)"],
     ]
     return _table(["", ""], rows)

@@ -82,6 +82,7 @@ def conflicts(config):
         (c.map_size & (c.map_size - 1), f"map_size must be a power of two, got {c.map_size}"),
         (c.map_size != TrainConfig.map_size and c.geometry != "uv", "map_size goes with geometry='uv'"),
         (c.weights != "none" and c.width != 1 and not light, 'weights="imagenet" goes with width 1.0'),
+        (c.start and c.weights != "none", f"start={c.start!r} brings the initial weights: leave out weights"),
         (few, f"batch_size: expected at most n_images={c.n_images}, got {c.batch_size}"),
         (decided, f"data={c.data!r} decides {', '.join(RENDERED)}: leave them out"),
         (run.is_absolute() or ".." in run.parts, f"run must be a relative path without '..', got {c.run!r}"),
@@ -159,6 +160,7 @@ class TrainConfig:
     width: float = within(0.25, 0.01, 4)  # share of VGG16's channels; 1.0 is the paper's encoder
     batch_norm: bool = True  # batch normalisation in the encoder
     weights: str = one_of("none", ("none", "imagenet"))  # initial ones of the encoder (imagenet: internet, width 1.0)
+    start: str = ""  # finished run whose network and 3DMM the training starts from: photo, a folder; "": none
     vertices: int = within(2500, 3, 10**6)  # vertices that the loss sees, spread evenly; metrics use all
     steps: int = within(2250, 1, 10**9)  # optimiser steps
     batch_size: int = within(64, 2, 10**6)  # images per step
