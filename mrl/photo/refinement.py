@@ -203,10 +203,10 @@ def _moved(state, step):
     return Rotation.from_rotvec(step[:3]).as_matrix() @ R, o + step[3:6], alpha + step[6:]
 
 
-def _state_of(start, problem):
+def _state_of(start, problem, identity):
     "Return rotation and translation of the head in the camera frame, and the coefficients, from which steps begin."
     R = quaternion_to_matrix(start.q.double()).T.numpy()
-    return R, -R @ start.t.double().numpy(), problem.expected
+    return R, -R @ start.t.double().numpy(), np.r_[identity, problem.expected[len(identity) :]]
 
 
 def _minimised(problems, states, M, steps):
@@ -241,8 +241,9 @@ def refine_together(
 ):  # list of Refined, with the same alpha_id
     "Return the pose and expression of one person in each picture, and one identity that fits all their points."
     problems = [_problem(morphable, start, calibration, len(pictures)) for start in pictures]
-    states = [_state_of(start, problem) for start, problem in zip(pictures, problems)]
     M = len(morphable.basis)
+    identity = np.mean([problem.expected[:M] for problem in problems], 0)  # one for all pictures
+    states = [_state_of(start, problem, identity) for start, problem in zip(pictures, problems)]
     states = _minimised(problems, states, M, steps)
     H, _, rest = _all_equations(problems, states, M)
     covariance, own = np.linalg.inv(H), (len(H) - M) // len(states)
