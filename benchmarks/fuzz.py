@@ -88,7 +88,7 @@ SEEDS = {
     "labels": ["file,age,weight\na.obj,30,70.5\nb.obj,31,60\n"],
     "lines": ["S1/selfie/a.jpg\n\nS2/neutral/b.jpg\r\n"],
     "cameras": ["image,scan,fx,qw,qx,qy,qz,tx,ty,tz\n0.png,7,600,0,1,0,0,0,0,600\n1.png,7,600,0,1,0,0,0,0,500\n"],
-    "points": [json.dumps({"nose_tip": 0, "right_eye_inner": [-15, 0, 3], "left_eye_inner": [15.5, 0, 3]}, indent=1)],
+    "points": [json.dumps({"right_eye_inner": [-15, 30, 0.5], "left_eye_inner": 1, "nose_base": 2, "lips_central": 3})],
     "marks": [json.dumps({"nose_tip": 0, "chin": 11, "ibug_36": 3}, indent=1)],
     "about": [json.dumps({"name": "A", "licence": "B", "units": "mm", "landmarks": {"nose_tip": 1}}, indent=1)],
     "correspondences": ["right_eye_lacrimal 1\nleft_eye_lacrimal 2\nnose_base 3\n\nlips_central 4\r\n"],
@@ -150,7 +150,8 @@ def pictures(folder):
 def face():
     "Return the mean (20, 3) mm, three modes (3, 20, 3) and the triangles of a face model."
     rng = np.random.default_rng(0)
-    return rng.normal(0, 50, (20, 3)), rng.normal(0, 2, (3, 20, 3)), rng.permuted([range(20)] * 12, axis=1)[:, :3]
+    x = np.r_[[(-15, 30, 0), (15, 30, 0), (0, -10, 12), (0, -32, 8), (0, 0, 30)], rng.normal(0, 50, (15, 3))]
+    return x, rng.normal(0, 2, (3, 20, 3)), rng.permuted([range(20)] * 12, axis=1)[:, :3]
 
 
 def pickles(folder):

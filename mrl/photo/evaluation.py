@@ -20,6 +20,7 @@ from ..geometry.rotation import geodesic_angle, matrix_to_quaternion
 from ..io.files import read_json
 from ..io.paths import expand
 from ..io.pictures import read_picture
+from ..io.progress import counted
 from .camera import focal_length, yaw_of
 from .detection import detect_faces
 from .reconstruction import reconstruct
@@ -213,12 +214,11 @@ def errors_on_photographs(
     **options,  # of `reconstruct`: looks, refine
 ):  # dict: rows, elsewhere (detections that belong to no annotated face), pictures, auc
     "Return the errors of a network on the annotated photographs of a folder."
-    from tqdm.auto import tqdm
 
     faces, everyone = read_annotations(folder, smallest), read_annotations(folder, 0)
     rows, shapes, elsewhere = [], [], 0
     pictures = sorted({f.picture for f in faces})
-    for path in tqdm(pictures, disable=not progress, desc="photographs"):
+    for path in counted(pictures, "photographs", "picture", progress):
         picture = read_picture(path)
         chosen = [f for f in faces if f.picture == path]
         if portrait:
