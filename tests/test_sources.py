@@ -727,9 +727,7 @@ def test_sfm_mapping_beside_the_model(tmp_path, face, style):
     model = read_sfm(tmp_path / "sfm_shape_3448.bin")
     assert model.landmarks == ibug_landmarks({i - 1: v for i, v in lines.items()})
     (tmp_path / "ibug_to_sfm.txt").write_text(text.replace(str(face.marks["chin"]), "99999"))
-    with pytest.raises(
-        ValueError, match=r"ibug_to_sfm.txt: landmarks name vertices that do not exist .*\{9: 99999\}"
-    ):
+    with pytest.raises(ValueError, match=r"ibug_to_sfm.txt: landmarks name vertices that do not exist .*\{9: 99999\}"):
         read_sfm(tmp_path / "sfm_shape_3448.bin")
 
 
