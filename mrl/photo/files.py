@@ -14,6 +14,7 @@ from ..faces.landmarks import NOW_LANDMARKS
 from ..io.files import atomic_write, read_lines, sha256, write_json
 from ..io.meshes import write_mesh
 from ..io.paths import data_files, existing, expand
+from ..io.progress import counted
 from .camera import camera_matrices, yaw_of
 from .reconstruction import reconstruct
 
@@ -94,14 +95,13 @@ def reconstruct_folder(
 ):  # dict picture name -> Path of its OBJ file; list of (name, problem)
     "Write the largest face of every picture in a folder. ValueError if the folder holds no picture."
     from PIL import Image
-    from tqdm.auto import tqdm
 
     suffixes = {*Image.registered_extensions(), ".heic", ".heif"}  # what cannot be read is a problem, not passed over
     pictures = data_files(folder, suffixes)
     if not pictures:
         raise ValueError(f"{folder}: expected pictures, got none")
     written, problems = {}, []
-    for path in tqdm(pictures, disable=not progress, desc="pictures"):
+    for path in counted(pictures, "pictures", "picture", progress):
         try:
             written[path.name] = save_prediction(reconstruct(run, path, **options), path, out)
         except (ValueError, FloatingPointError, FileExistsError, FileNotFoundError) as e:
@@ -138,8 +138,6 @@ def export_now(
     Nothing is replaced or deleted but earlier exports: FileExistsError names a file that is none, before any work.
     ValueError: a list without lines, or a line of another form; a face model without the seven landmarks.
     """
-    from tqdm.auto import tqdm
-
     lines = _now_lines(image_list)
     missing = [name for name in NOW_LANDMARKS if name not in run.morphable.landmarks]
     if missing:
@@ -149,7 +147,7 @@ def export_now(
     if foreign:
         raise FileExistsError(f"{foreign[0]}: it or its .npy is no export of mrl; choose another folder with out=")
     problems = []
-    for line in tqdm(lines, disable=not progress, desc="NoW"):
+    for line in counted(lines, "NoW", "picture", progress):
         target, picture = targets[line], expand(images) / line
         try:
             face = reconstruct(run, existing(picture) or picture, box=(boxes or {}).get(line))

@@ -68,7 +68,10 @@ class Calibration:
         if path is None or not path.is_file():
             return None
         record = read_json(path, ["identity_sd", "distance_factor"])
-        return cls(np.array(record["identity_sd"], np.float64), float(record["distance_factor"]))
+        numbers = [record["distance_factor"], *np.atleast_1d(np.array(record["identity_sd"], object))]
+        if not all(type(v) in (int, float) and 0 < v < 1e6 for v in numbers) or len(numbers) < 2:
+            raise ValueError(f"{path}: expected a list identity_sd and a distance_factor, of positive numbers")
+        return cls(np.array(numbers[1:], np.float64), float(numbers[0]))
 
 # %% ../../nbs/08_photo/03_refinement.ipynb #229a8c12
 NOISE = 2.5  # mm on the face: standard deviation of a point of Face Mesh, added to its scatter on renders

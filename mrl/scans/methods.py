@@ -128,7 +128,11 @@ def read_face(
     file = next((expand(f) for f in options if expand(f).is_file()), None)
     if file is None:
         raise FileNotFoundError(f"{path}: no landmarks: none of {', '.join(map(str, options))} is there")
-    return named_face(mesh, _read_landmarks(file, mesh))
+    marks = _read_landmarks(file, mesh)
+    try:
+        return named_face(mesh, marks)
+    except ValueError as e:
+        raise ValueError(f"{e} (landmarks: {file})") from None
 
 # %% ../../nbs/09_scans/04_methods.ipynb #7d5a6450
 def _read_landmarks(file, mesh):

@@ -16,7 +16,7 @@ import torch
 from ..io.files import HOME, ROOT, read_json
 from ..io.paths import expand
 from ..io.processes import sole_owner, worker_options
-from ..io.progress import Progress
+from ..io.progress import Progress, tell
 from ..training.configuration import RENDERED, TrainConfig
 from ..training.run import claim_run
 
@@ -74,6 +74,7 @@ def run_study(
     if failed:
         listed = "\n".join(failed)
         raise RuntimeError(f"{len(failed)} of {len(runs)} runs failed; repeat the command to resume them:\n{listed}")
+    tell(f"{len(runs)} runs are complete; results in {home / 'results'}")
 
 
 def render_datasets(runs, home):
