@@ -16,8 +16,11 @@ from mrl.io.pictures import read_picture
 from mrl.io.tables import read_csv, read_numbers
 from mrl.losses import BALANCES, Disentangled, MultiviewReprojectionLoss
 from mrl.losses.functional import example_batch
+from mrl.photo.evaluation import read_annotations
+from mrl.photo.refinement import Calibration
 from mrl.scans import methods
 from mrl.scans.methods import read_face
+from mrl.scans.protocol_files import read_protocol
 
 COMPOSED, SPLIT = (unicodedata.normalize(form, "Zoë Müller") for form in ("NFC", "NFD"))
 K = torch.tensor([[900.0, 0, 112], [0, 900, 112], [0, 0, 1]], dtype=torch.float64)
@@ -74,6 +77,37 @@ def test_landmarks_that_are_no_vertices(tmp_path, where):
     written(tmp_path / "a.landmarks.json", json.dumps({"nose_tip": where}))
     with pytest.raises(ValueError, match="a.landmarks.json: nose_tip is"):
         read_face(tmp_path / "a.obj")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "null",
+        '{"a.png": null}',
+        '{"a.png": [3]}',
+        '{"a.png": [{"landmarks": [1, [2]], "box": [0, 0, 9, 9]}]}',
+        json.dumps({"a.png": [{"landmarks": [[1, 2]] * 68, "box": [0, 0, -9, 9]}]}),
+        json.dumps({"a.png": [{"landmarks": [[1, 2]] * 67 + [["x", 2]], "box": [0, 0, 9, 9]}]}),
+    ],
+)
+def test_annotations_of_photographs_that_are_none(tmp_path, text):
+    written(tmp_path / "landmarks.json", text)
+    with pytest.raises(ValueError, match="landmarks.json: (expected an object|a.png: expected 68 landmarks)"):
+        read_annotations(tmp_path)
+
+
+@pytest.mark.parametrize(("sd", "factor"), [([], 1), ([1, "2"], 1), ([1, -2], 1), ([1, 0], 1), (3, None), ([[1]], 1)])
+def test_calibrations_that_are_none(tmp_path, sd, factor):
+    written(tmp_path / "calibration.json", json.dumps({"identity_sd": sd, "distance_factor": factor}))
+    with pytest.raises(ValueError, match="calibration.json: expected a list identity_sd and a distance_factor"):
+        Calibration.read(tmp_path)
+
+
+@pytest.mark.parametrize("said", [{"base": ["now"]}, {"base": {}}, {"landmarks": [["chin"], "chin", {}]}])
+def test_protocols_of_other_kinds(tmp_path, said):
+    with pytest.raises(ValueError, match="p.json: (base|landmarks): expected "):
+        read_protocol(written(tmp_path / "p.json", json.dumps({"name": "mine"} | said)))
 
 
 # ---- pictures

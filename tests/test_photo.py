@@ -16,7 +16,7 @@ from mrl.data.rendered import render_image
 from mrl.faces.landmarks import NOW_LANDMARKS
 from mrl.faces.morphable import morphable_model_of
 from mrl.faces.population import load_population, split_identities
-from mrl.geometry.camera import crop_to_pose, intrinsics, project
+from mrl.geometry.camera import crop_to_pose, intrinsics, look_at, project
 from mrl.io.files import ROOT
 from mrl.io.meshes import write_mesh
 from mrl.io.pictures import read_picture
@@ -368,11 +368,20 @@ def test_the_card_of_the_network_that_ships_is_made_from_its_files():
     assert sum(path.stat().st_size for path in found.folder.iterdir()) < 30e6
 
 
+def photo_notebook(tmp_path, **parameters):
+    "Execute photo.ipynb; return what it prints and the number of its Plotly figures."
+    import papermill
+
+    out = tmp_path / "out.ipynb"
+    papermill.execute_notebook(ROOT / "nbs/photo.ipynb", out, parameters, progress_bar=False, kernel_name="python3")
+    outputs = [o for c in json.loads(out.read_text())["cells"] for o in c.get("outputs", [])]
+    figures = sum("application/vnd.plotly.v1+json" in o.get("data", {}) for o in outputs)
+    return "".join("".join(o.get("text", "")) for o in outputs), figures
+
+
 @pytest.mark.slow
 def test_notebook(run, scene, tmp_path, monkeypatch):
     "photo.ipynb with the command of the README, on an untrained run that was saved."
-    import papermill
-
     from mrl.faces.morphable import save_morphable_model
     from mrl.io.files import save_tensors, write_json
 
@@ -383,19 +392,8 @@ def test_notebook(run, scene, tmp_path, monkeypatch):
     save_tensors(folder / "checkpoint.safetensors", run.network.state_dict(), "mrl.checkpoint", {"step": 0})
     Image.fromarray(scene[0]).save(tmp_path / "me.png")
     monkeypatch.setenv("MRL_HOME", str(tmp_path))
-    papermill.execute_notebook(
-        ROOT / "nbs/photo.ipynb",
-        tmp_path / "out.ipynb",
-        {"photo": str(tmp_path / "me.png"), "run": "tiny"},
-        progress_bar=False,
-        kernel_name="python3",
-    )
-    outputs = [
-        o.get("data", {})
-        for c in json.loads((tmp_path / "out.ipynb").read_text())["cells"]
-        for o in c.get("outputs", [])
-    ]
-    assert sum("application/vnd.plotly.v1+json" in o for o in outputs) == 3
+    _, figures = photo_notebook(tmp_path, photo=str(tmp_path / "me.png"), run="tiny")
+    assert figures == 3
     assert (tmp_path / "me.obj").is_file()
     assert json.loads((tmp_path / "me.landmarks.json").read_text()) == run.morphable.landmarks
 
@@ -420,3 +418,38 @@ def test_a_changed_calibration_is_noticed(tmp_path):
     (tmp_path / "calibration.json").write_text(text.replace('"distance_factor": 2', '"distance_factor": 3'))
     with pytest.raises(ValueError, match="calibration.json: changed since it was written"):
         Calibration.read(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def turning(tmp_path_factory):
+    "The folder of a film in which a rendered person turns, and of one of its frames."
+    cv2 = pytest.importorskip("cv2")
+    folder, config = tmp_path_factory.mktemp("film"), DataConfig(size=256, seed=2)
+    writer = cv2.VideoWriter(str(folder / "turn.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (256, 256))
+    for x in (-200.0, -100.0, 0.0):
+        t = torch.tensor([x, 0.0, 650.0], dtype=torch.float64)
+        label = {"identity": 3, "K": intrinsics(300.0, 256).double(), "q": look_at(t, torch.zeros_like(t)), "t": t}
+        picture = render_image(config, 5, label)
+        writer.write(np.ascontiguousarray(picture[..., ::-1]))
+    writer.release()
+    (folder / "pictures").mkdir()
+    Image.fromarray(picture).save(folder / "pictures" / "frontal.png")
+    Image.fromarray(np.full((64, 64, 3), 128, np.uint8)).save(folder / "pictures" / "grey.png")
+    return folder
+
+
+@pytest.mark.slow
+def test_the_notebook_takes_a_film(turning, tmp_path):
+    said, figures = photo_notebook(tmp_path, photo=str(turning / "turn.avi"), out=str(tmp_path))
+    assert "3 frames in" in said and "the most frontal, 3, is shown" in said and figures == 4
+    record = json.loads((tmp_path / "turn.frames.json").read_text())["frames"]
+    assert [frame["frame"] for frame in record] == [1, 2, 3]
+    assert record[0]["alpha_id"] == record[2]["alpha_id"]
+    assert (tmp_path / "turn.obj").is_file()
+
+
+@pytest.mark.slow
+def test_the_notebook_takes_a_folder(turning, tmp_path):
+    said, figures = photo_notebook(tmp_path, photo=str(turning / "pictures"), out=str(tmp_path))
+    assert "1 of 2 pictures reconstructed" in said and "- grey.png: " in said and figures == 3
+    assert (tmp_path / "frontal.obj").is_file() and not (turning / "pictures" / "frontal.obj").exists()

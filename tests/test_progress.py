@@ -10,17 +10,20 @@ import nbformat
 import pytest
 
 from mrl.io.files import ROOT
+from mrl.training.configuration import TrainConfig
+from mrl.training.loop import announce
 
 CELL = """
 import time
-from mrl.io.progress import Progress, executed_notebook, tell
-tell(f"the executed notebook will be {executed_notebook()}")
+from mrl.io.progress import Progress, counted, tell
 with Progress("counting", 40, "thing") as bar:
     for i in range(40):
         time.sleep(0.05)
         bar.update(1, loss=f"{i:.2f}")
 with Progress("thinking"):
     time.sleep(6)
+for i in counted([1, 2, 3], "spelling", "letter"):
+    time.sleep(0.5)
 tell("4.20 px")
 """
 
@@ -35,6 +38,8 @@ def command(tmp_path):
 def check(said, tmp_path):
     "Fail unless stage, rate, value, time left and both messages are in what was said."
     assert f"the executed notebook will be {tmp_path / 'out.ipynb'}" in said and "4.20 px" in said
+    assert said.index("the executed notebook") < said.index("counting") and said.count("the executed notebook") == 1
+    assert re.search(r"spelling: 100%.* 3/3 ", said)
     lines = [line for line in re.split(r"[\r\n]+", said) if line.startswith("counting")]
     assert any(re.search(r"\d+/40 \[\d\d:\d\d<\d\d:\d\d, .*thing/s, loss=\d", line) for line in lines)
     assert len(re.findall(r"thinking: 00:0\d", said)) >= 2  # the clock runs while nothing is counted
@@ -63,3 +68,12 @@ def test_papermill_into_a_file_shows_it_too(tmp_path):
         subprocess.run(command(tmp_path), cwd=tmp_path, env=environment, stderr=log, check=True)
     said = (tmp_path / "log").read_text()
     assert f"the executed notebook will be {tmp_path / 'out.ipynb'}" in said and "4.20 px" in said
+
+
+def test_a_run_says_where_it_starts_and_that_it_resumes(tmp_path, capsys):
+    announce(TrainConfig(run="mine"), tmp_path)
+    announce(TrainConfig(run="mine", start="photo"), tmp_path)
+    (tmp_path / "state.pt").touch()
+    announce(TrainConfig(run="mine", start="photo"), tmp_path)
+    said = [line.split(";")[0] for line in capsys.readouterr().out.splitlines()[::2]]
+    assert said == ["run mine begins", "run mine begins with the network of photo", "run mine resumes"]

@@ -65,10 +65,10 @@ from .virtual_cameras import VIRTUAL_CAMERAS, virtual_cameras
 class Parameter:
     "A parameter of a criterion that a configuration can set."
 
-    meaning: str
+    meaning: str  # one line for the list of parameters
     choices: tuple = ()  # allowed values
     range: tuple = ()  # (lowest, highest)
-    unit: str = ""
+    unit: str = ""  # unit of the value
     kind: type = str  # type of the value; `flat_parameters` takes it from the annotation
 
 
@@ -277,7 +277,13 @@ class ImageParts(NamedTuple):
 
 # %% ../../nbs/02_losses/03_criteria.ipynb #9e682528
 class CompositeLoss(Criterion):
-    "A loss that combines parts: `combine(parts(...))`. A subclass defines `image_parts` and `combine`."
+    """A loss that combines parts: `combine(parts(...))`. A subclass defines `image_parts` and `combine`.
+
+    Args:
+        K: (3, 3) or (B, 3, 3) intrinsics of the images, pixels; None: they come with every call.
+        reduction: "mean" over images, "sum", or "none" for one value per image.
+        validate: True checks all values, "async" checks them without waiting for the device, False checks shapes only.
+    """
 
     part_names = "shape", "rotation", "translation"
     reduce_mean = None

@@ -19,6 +19,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "evaluation": ("errors_on_photographs", "read_annotations"),
         "texture": ("project_texture", "write_textured"),
         "card": ("model_card",),
-        "files": ("export_now", "reconstruct_folder", "save_prediction"),
+        "files": ("export_now", "reconstruct_folder", "save_film", "save_prediction"),
     },
 )

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from ..data.cameras import detector_crop, sample_cameras
 from ..data.configuration import PHOTO, DataConfig
 from ..data.rendered import render_image, renderer_of
 from ..faces.expressions import draw_expressions, load_expressions
 from ..faces.population import split_identities
+from ..io.progress import counted
 from .camera import box_of
 from .detection import LEAST, face_points
 from .evaluation import same_person_auc
@@ -77,7 +77,7 @@ def _predicted(run, portrait):
 def observe(run, portraits, progress=True):  # list of (Portrait, Prediction, points)
     "Return the predictions of the network and of Face Mesh for portraits in which both find the face."
     seen = []
-    for portrait in tqdm(portraits, disable=not progress, desc="portraits"):
+    for portrait in counted(portraits, "portraits", "portrait", progress):
         found = _predicted(run, portrait)
         if found is not None:
             seen.append((portrait, *found))
@@ -157,7 +157,7 @@ def calibrate(
     run,  # Run of a network with `setting="photo"`
     people=60,  # of each split
     each=4,  # images of each
-    progress=True,
+    progress=True,  # show a progress bar
 ):  # dict, the content of calibration.json
     "Return a network's calibration on validation people, and its coverage on test people. ValueError for other runs."
     if run.config.setting != "photo":

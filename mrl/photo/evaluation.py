@@ -20,6 +20,7 @@ from ..geometry.rotation import geodesic_angle, matrix_to_quaternion
 from ..io.files import read_json
 from ..io.paths import expand
 from ..io.pictures import read_picture
+from ..io.progress import counted
 from .camera import focal_length, yaw_of
 from .detection import detect_faces
 from .reconstruction import reconstruct
@@ -35,15 +36,21 @@ class AnnotatedFace:
     person: str = ""  # "" if nobody said who it is
 
 
-def _annotated_face(path, face):
-    "Return an `AnnotatedFace` from its JSON object; ValueError names the picture."
-    points = np.asarray(face.get("landmarks", ()), np.float64)
-    box = np.asarray(face.get("box", ()), np.float64)
-    if points.shape != (68, 2) or box.shape != (4,) or not np.isfinite([points.sum(), box.sum()]).all():
-        raise ValueError(f"{path}: expected 68 landmarks and box (left, top, width, height), got {str(face)[:80]}")
+def _annotated_face(file, name, face):
+    "Return an `AnnotatedFace` from its JSON object; ValueError names the file and the picture."
+    try:
+        points, box = (np.array(face[k], np.float64) for k in ("landmarks", "box"))
+    except (TypeError, ValueError, KeyError, OverflowError):
+        points = box = np.zeros(0)
+    whole = points.shape == (68, 2) and box.shape == (4,)
+    if not whole or not (np.isfinite(points).all() and np.isfinite(box).all() and (box[2:] > 0).all()):
+        wanted = "68 landmarks (x, y) and box (left, top, width, height)"
+        raise ValueError(f"{file}: {name}: expected {wanted} of finite numbers, got {str(face)[:80]}")
     left, top, width, height = box.tolist()
     named = points[[IBUG[name] for name in LANDMARKS]]
-    return AnnotatedFace(path, (left, top, left + width, top + height), named, str(face.get("person", "")))
+    return AnnotatedFace(
+        file.parent / name, (left, top, left + width, top + height), named, str(face.get("person", ""))
+    )
 
 
 def read_annotations(
@@ -51,12 +58,14 @@ def read_annotations(
     smallest=60.0,  # larger side of the smallest box that counts, pixels
 ):  # list of AnnotatedFace
     "Return the annotated faces of a folder. Errors name the file; ValueError if no face is large enough."
-    folder = expand(folder)
-    pictures = read_json(folder / "landmarks.json")
-    faces = [_annotated_face(folder / name, face) for name, there in pictures.items() for face in there]
+    file = expand(folder) / "landmarks.json"
+    pictures = read_json(file)
+    if not isinstance(pictures, dict) or not all(isinstance(there, list) for there in pictures.values()):
+        raise ValueError(f"{file}: expected an object with a list of faces for each picture")
+    faces = [_annotated_face(file, name, face) for name, there in pictures.items() for face in there]
     kept = [f for f in faces if max(f.box[2] - f.box[0], f.box[3] - f.box[1]) >= smallest]
     if not kept:
-        raise ValueError(f"{folder}: landmarks.json has no face of at least {smallest:g} px")
+        raise ValueError(f"{file}: no face of at least {smallest:g} px")
     return kept
 
 # %% ../../nbs/08_photo/05_evaluation.ipynb #8de7ae23
@@ -201,16 +210,15 @@ def errors_on_photographs(
     folder,  # pictures and landmarks.json
     smallest=60.0,  # larger side of the smallest annotated box, pixels
     portrait=0.0,  # crop each picture to so many sides of the face's box; 0: whole pictures
-    progress=True,
+    progress=True,  # show a progress bar
     **options,  # of `reconstruct`: looks, refine
 ):  # dict: rows, elsewhere (detections that belong to no annotated face), pictures, auc
     "Return the errors of a network on the annotated photographs of a folder."
-    from tqdm.auto import tqdm
 
     faces, everyone = read_annotations(folder, smallest), read_annotations(folder, 0)
     rows, shapes, elsewhere = [], [], 0
     pictures = sorted({f.picture for f in faces})
-    for path in tqdm(pictures, disable=not progress, desc="photographs"):
+    for path in counted(pictures, "photographs", "picture", progress):
         picture = read_picture(path)
         chosen = [f for f in faces if f.picture == path]
         if portrait:

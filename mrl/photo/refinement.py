@@ -68,7 +68,10 @@ class Calibration:
         if path is None or not path.is_file():
             return None
         record = read_json(path, ["identity_sd", "distance_factor"])
-        return cls(np.array(record["identity_sd"], np.float64), float(record["distance_factor"]))
+        numbers = [record["distance_factor"], *np.atleast_1d(np.array(record["identity_sd"], object))]
+        if not all(type(v) in (int, float) and 0 < v < 1e6 for v in numbers) or len(numbers) < 2:
+            raise ValueError(f"{path}: expected a list identity_sd and a distance_factor, of positive numbers")
+        return cls(np.array(numbers[1:], np.float64), float(numbers[0]))
 
 # %% ../../nbs/08_photo/03_refinement.ipynb #229a8c12
 NOISE = 2.5  # mm on the face: standard deviation of a point of Face Mesh, added to its scatter on renders
@@ -200,10 +203,10 @@ def _moved(state, step):
     return Rotation.from_rotvec(step[:3]).as_matrix() @ R, o + step[3:6], alpha + step[6:]
 
 
-def _state_of(start, problem):
+def _state_of(start, problem, identity):
     "Return rotation and translation of the head in the camera frame, and the coefficients, from which steps begin."
     R = quaternion_to_matrix(start.q.double()).T.numpy()
-    return R, -R @ start.t.double().numpy(), problem.expected
+    return R, -R @ start.t.double().numpy(), np.r_[identity, problem.expected[len(identity) :]]
 
 
 def _minimised(problems, states, M, steps):
@@ -234,12 +237,13 @@ def refine_together(
     morphable,  # MorphableModel whose vertices `data/detector/face.json` knows
     pictures,  # list of Start
     calibration=None,  # Calibration of the network; None: the prior of the model
-    steps=20,
+    steps=20,  # Gauss-Newton steps, at most
 ):  # list of Refined, with the same alpha_id
     "Return the pose and expression of one person in each picture, and one identity that fits all their points."
     problems = [_problem(morphable, start, calibration, len(pictures)) for start in pictures]
-    states = [_state_of(start, problem) for start, problem in zip(pictures, problems)]
     M = len(morphable.basis)
+    identity = np.mean([problem.expected[:M] for problem in problems], 0)  # one for all pictures
+    states = [_state_of(start, problem, identity) for start, problem in zip(pictures, problems)]
     states = _minimised(problems, states, M, steps)
     H, _, rest = _all_equations(problems, states, M)
     covariance, own = np.linalg.inv(H), (len(H) - M) // len(states)
@@ -258,7 +262,7 @@ def refine_pose_and_shape(
     alpha_id=None,  # (M,) predicted coefficients of identity; used with a calibration
     alpha_exp=None,  # (E,) predicted activations; used with a calibration
     calibration=None,  # Calibration of the network; None: the prior of the model
-    steps=20,
+    steps=20,  # Gauss-Newton steps, at most
 ):  # Refined
     "Return pose and shape that fit the points of a detector. ValueError for a face model of other vertices."
     return refine_together(morphable, [Start(points, K, q, t, alpha_id, alpha_exp)], calibration, steps)[0]

@@ -50,8 +50,7 @@ def _some_of(known, fewest):
     def check(value):
         if not isinstance(value, list) or len(value) < fewest:
             raise ValueError(f"expected a list of {fewest} or more of {', '.join(known[:12])}, got {value!r}")
-        strange = [word for word in value if word not in known]
-        if strange or len(set(value)) < len(value):
+        if not all(word in known for word in value) or len(set(value)) < len(value):
             raise ValueError(f"expected different ones of {', '.join(known[:12])}, got {', '.join(map(str, value))}")
         return tuple(value)
 
@@ -92,7 +91,7 @@ def _base(path, said):  # dict field -> value
     if "base" not in said:
         defaults = {f.name: f.default for f in fields(Protocol) if f.default is not MISSING}
         return defaults | {"source": "not said", "open": ()}
-    if said["base"] not in PROTOCOLS:
+    if said["base"] not in list(PROTOCOLS):
         raise ValueError(f"{path}: base: expected one of {', '.join(PROTOCOLS)}, got {said['base']!r}")
     base = PROTOCOLS[said["base"]]
     inherited = {f.name: getattr(base, f.name) for f in fields(Protocol)}

@@ -16,7 +16,7 @@ import torch
 from ..io.files import HOME, ROOT, read_json
 from ..io.paths import expand
 from ..io.processes import sole_owner, worker_options
-from ..io.progress import Progress
+from ..io.progress import Progress, tell
 from ..training.configuration import RENDERED, TrainConfig
 from ..training.run import claim_run
 
@@ -30,7 +30,11 @@ def is_complete(run, parameters, results_dir=HOME / "results"):
     return True
 
 
-def execute_run(run, parameters, home):
+def execute_run(
+    run,  # name of the run, a folder in results/
+    parameters,  # dict name -> value, parameters of train.ipynb
+    home,  # folder that has results/
+):  # None, or the error
     "Execute train.ipynb with these parameters into the run's folder; return None, or the error in one line."
     import papermill
 
@@ -70,6 +74,7 @@ def run_study(
     if failed:
         listed = "\n".join(failed)
         raise RuntimeError(f"{len(failed)} of {len(runs)} runs failed; repeat the command to resume them:\n{listed}")
+    tell(f"{len(runs)} runs are complete; results in {home / 'results'}")
 
 
 def render_datasets(runs, home):
@@ -109,7 +114,7 @@ def execute_in_parallel(runs, jobs, scheduler, home):
 # %% ../../nbs/07_study/02_execution.ipynb #f625cb67
 def load_study(
     name="study",  # folder in `results_dir`
-    results_dir=ROOT / "results",
+    results_dir=ROOT / "results",  # folder of studies
 ):  # dict "group/run" -> {"folder", "config", "metrics", and the rest of config.json}
     "Return the record of every complete run of a study; FileNotFoundError if there is none."
     top = expand(results_dir) / name

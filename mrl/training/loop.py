@@ -25,7 +25,7 @@ from ..geometry.camera import matmul
 from ..io.files import HOME, SUMS, read_json, temporaries, write_json
 from ..io.paths import expand
 from ..io.processes import end_with
-from ..io.progress import Progress, executed_notebook, tell
+from ..io.progress import Progress, tell
 from ..io.tables import write_csv
 from ..losses import CompositeLoss
 from .augmentation import Augmentation
@@ -272,12 +272,10 @@ def diverged(config, folder, step, cause):
 
 # %% ../../nbs/06_training/10_loop.ipynb #0ec8fa81
 def announce(config, folder):
-    "Print the places of results and executed notebook, and how to resume an interrupted run."
+    "Print where the results will be, and how to resume an interrupted run."
     begun = "resumes" if (folder / "state.pt").exists() else "begins"
+    begun += f" with the network of {config.start}" if config.start and begun == "begins" else ""
     tell(f"run {config.run} {begun}; its results will be in {folder.absolute()}")
-    notebook = executed_notebook()
-    if notebook:
-        tell(f"the executed notebook will be {notebook}")
     tell("an interrupted run resumes at its last checkpoint when the same command is repeated")
 
 
@@ -290,7 +288,14 @@ def report(config, folder):
     tell(f"run {config.run}: {values} on {metrics['images'][split]} {split} images; results in {folder.absolute()}")
 
 # %% ../../nbs/06_training/10_loop.ipynb #37755484
-def fit(config, folder, data, model, fabric, progress=True):
+def fit(
+    config,  # TrainConfig
+    folder,  # folder of the run
+    data,  # dict split -> images
+    model,  # Reconstructor, trained in place
+    fabric,  # lightning.fabric.Fabric
+    progress=True,  # show a progress bar
+):
     "Train `model` in place; validate and save every `eval_every` steps. Resumes from the folder's state."
     state = begin_fit(config, folder, data["train"], model, fabric)
     lead, device, done = fabric.is_global_zero, fabric.device, state.step * config.batch_size

@@ -7,7 +7,9 @@ __all__ = ['read_bfm']
 
 # %% ../../../nbs/03_faces/03_sources/04_bfm.ipynb #66073255
 import json
+import struct
 import warnings
+import zlib
 
 import numpy as np
 
@@ -15,18 +17,61 @@ from ..landmarks import ibug_landmarks
 from .assembly import assemble, errors_naming, existing_file, number_arrays, scaled_modes
 from .registry import FACE_MODELS, FaceModel, name_and_licence
 
+# %% ../../../nbs/03_faces/03_sources/04_bfm.ipynb #86532325
+_MATLAB_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+_MATRIX, _COMPRESSED = 14, 15
+
+
+def _matlab_elements(data, order):  # iterator of (type, bytes)
+    "Yield the elements of a block; ValueError if the block ends within one."
+    at = 0
+    while at < len(data):
+        kind, size = struct.unpack(order + "II", data[at : at + 8].tobytes().ljust(8, b"\xff"))
+        small = kind >> 16  # the size of an element of up to 4 bytes, which follow at once
+        start, size = (at + 4, small) if small else (at + 8, size)
+        if start + size > len(data) or small > 4:
+            raise ValueError(f"expected an element of {size} bytes, got {max(len(data) - start, 0)}")
+        yield kind & 0xFFFF, data[start : start + size]
+        padding = 0 if kind == _COMPRESSED else -size % 8
+        at = at + 8 if small else start + size + padding
+
+# %% ../../../nbs/03_faces/03_sources/04_bfm.ipynb #79370abe
+def _matlab_array(block, order):
+    "Return name and array of a matrix; its bytes if it has no real numbers."
+    (_, flags), (_, shape), (_, name), *values = _matlab_elements(block, order)
+    kind = int(np.frombuffer(flags, order + "u4")[0])
+    name, shape = name.tobytes().decode("latin-1"), np.frombuffer(shape, order + "i4")
+    if len(values) != 1 or not 6 <= kind & 0xFF <= 15:
+        return name, block.tobytes()
+    ((number, data),) = values
+    return name, np.frombuffer(data, order + _MATLAB_TYPES[number]).reshape(shape, order="F")
+
+
+def _read_matlab(path, names):
+    "Return {name: array} of a MATLAB file of version 5."
+    data, found = memoryview(path.read_bytes()), {}
+    order = {b"IM": "<", b"MI": ">"}.get(data[126:128].tobytes())
+    if order is None:
+        raise ValueError("expected MATLAB's format 5 or 7.3, got another header")
+    for kind, block in _matlab_elements(data[128:], order):
+        if kind == _COMPRESSED:
+            ((kind, block),) = _matlab_elements(memoryview(zlib.decompress(block)), order)
+        if kind == _MATRIX:
+            name, array = _matlab_array(block, order)
+            found |= {name: array} if name in names else {}
+    return found
+
 # %% ../../../nbs/03_faces/03_sources/04_bfm.ipynb #7146fccc
 def _read_2009(path):
     "Return mean, modes, triangles of 01_MorphableModel.mat: MATLAB v5, or 7.3 (HDF5, matrices transposed)."
     import h5py
-    import scipy.io
 
     names = ("shapeMU", "shapePC", "shapeEV", "tl")
     if h5py.is_hdf5(path):
         with h5py.File(path) as f:
             got = {n: f[n][()].T for n in names if n in f}
     else:
-        got = scipy.io.loadmat(path, variable_names=names)
+        got = _read_matlab(path, names)
     mean, vectors, sd, tl = number_arrays(path, got, names)
     if tl.ndim != 2 or tl.shape[1] != 3:
         raise ValueError(f"{path}: tl (T, 3) expected, got {tl.shape}")

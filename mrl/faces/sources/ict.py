@@ -43,7 +43,7 @@ def _ict_landmarks(folder, n_vertices):
     if not file.exists():
         return {}
     points = read_json(file, ["idx_to_landmark_verts"])["idx_to_landmark_verts"]
-    if not all(type(v) is int and v >= 0 for v in points):
+    if not isinstance(points, list) or not all(type(v) is int and v >= 0 for v in points):
         raise ValueError(f"{file}: idx_to_landmark_verts must list vertices")
     return ibug_landmarks({i: v for i, v in enumerate(points) if v < n_vertices})
 

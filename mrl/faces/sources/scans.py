@@ -161,7 +161,8 @@ def _settings(
     about = dict(name=f"scans in {file.stem}", licence="unknown", units="mm", landmarks={}) | _about(file)
     about |= {k: v for k, v in given.items() if v}
     if about["units"] not in UNITS:
-        raise ValueError(f"{folder}: units: expected one of {', '.join(UNITS)}, got {about['units']!r}")
+        source = folder if given.get("units") else file
+        raise ValueError(f"{source}: units: expected one of {', '.join(UNITS)}, got {about['units']!r}")
     if n_scans < 2 or n_components < 1:
         raise ValueError(
             f"{folder}: expected two or more meshes and n_components of 1 or more, got {n_scans} and {n_components}"

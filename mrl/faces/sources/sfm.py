@@ -84,6 +84,14 @@ def _definitions(archive, version):
     return {int(k) - 1: v for k, v in found.items() if k.isdigit() and 1 <= int(k) <= 68}
 
 # %% ../../../nbs/03_faces/03_sources/06_sfm.ipynb #cca8859c
+def _check_points(path, points, n_vertices):
+    "Return iBUG point (0-based) -> vertex; ValueError names the file and the points whose vertex does not exist."
+    wrong = {i + 1: v for i, v in points.items() if not 0 <= v < n_vertices}
+    if wrong:
+        raise ValueError(f"{path}: landmarks name vertices that do not exist (0 to {n_vertices - 1}): {wrong}")
+    return points
+
+
 def _mapping(path):
     "Return iBUG point (0-based) -> vertex of eos's mapping file in either of its forms; ValueError names the line."
     found, mapped = {}, True
@@ -105,14 +113,10 @@ def _mapping(path):
 
 def _sfm_points(path, archive, version, n_vertices):
     "Return iBUG point (0-based) -> vertex: of the known mesh, of the archive and of the mapping file, the last first."
-    points = {**(_SFM_IBUG if n_vertices == 3448 else {}), **_definitions(archive, version)}
+    points = _SFM_IBUG if n_vertices == 3448 else {}
+    points = points | _check_points(path, _definitions(archive, version), n_vertices)
     mapping = path.with_name("ibug_to_sfm.txt")
-    if mapping.exists():
-        points |= _mapping(mapping)
-    wrong = {i + 1: v for i, v in points.items() if not 0 <= v < n_vertices}
-    if wrong:
-        raise ValueError(f"{path}: landmarks name vertices that do not exist (0 to {n_vertices - 1}): {wrong}")
-    return points
+    return points | _check_points(mapping, _mapping(mapping), n_vertices) if mapping.exists() else points
 
 # %% ../../../nbs/03_faces/03_sources/06_sfm.ipynb #350460d4
 def read_sfm(
