@@ -26,7 +26,10 @@ from ..io.files import ROOT, read_json, sha256
 from ..io.paths import expand
 
 # %% ../../nbs/05_data/04_rendered.ipynb #bb3c691b
-def plan_labels(config, population):  # dict of tensors over the images
+def plan_labels(
+    config,  # DataConfig
+    population,  # Population of the faces
+):  # dict of tensors over the images
     "Return identity, pose and intrinsics of every image of a data set; a larger data set begins with a smaller one."
     shards = []
     for k in range(-(-config.n_images // SHARD)):
@@ -174,7 +177,10 @@ def build_dataset(
     )
 
 # %% ../../nbs/05_data/04_rendered.ipynb #5878c793
-def dataset_folder(config, root):
+def dataset_folder(
+    config,  # DataConfig
+    root,  # parent folder
+):  # Path
     "Return a folder in `root`, named after the parameters that differ most between data sets."
     model = [] if config.face_model == "anny" else [Path(config.face_model).stem]
     without = [f"without-{name}" for name in config.without.split(",") if name]
