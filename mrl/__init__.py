@@ -19,7 +19,9 @@ def lazy_names(package, modules):
         if name not in module_of:
             names = ", ".join(module_of)
             raise AttributeError(f"module {package!r} has no attribute {name!r}; its public names are {names}")
-        return getattr(import_module(f"{package}.{module_of[name]}"), name)
+        thing = getattr(import_module(f"{package}.{module_of[name]}"), name)
+        documented = isinstance(thing, type) or hasattr(thing, "__code__")
+        return import_module("mrl.io.documentation").document(thing) if documented else thing
 
     return find, lambda: sorted({*vars(import_module(package)), *module_of}), list(module_of)
 

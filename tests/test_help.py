@@ -1,6 +1,7 @@
 "help() of the public names: what goes in, what comes out, which errors, from which source."
 
 import dataclasses
+import importlib
 import inspect
 import re
 
@@ -10,6 +11,8 @@ import mrl
 
 PUBLIC = {name: getattr(mrl, name) for name in mrl.__all__ if callable(getattr(mrl, name))}
 CLASSES = {n: c for n, c in PUBLIC.items() if inspect.isclass(c)}
+PACKAGES = ["geometry", "losses", "faces", "faces.sources", "render", "data", "training", "study", "photo", "scans"]
+PACKAGES += ["show", "stats"]
 
 
 def methods(cls):
@@ -53,10 +56,7 @@ def test_functions(name):
     assert "\nReturns:\n" in text or "return " not in inspect.getsource(f)
 
 
-@pytest.mark.parametrize("name", CLASSES)
-def test_classes(name):
-    "The docstring describes every field, or every argument of the constructor."
-    cls = CLASSES[name]
+def check_class(cls):
     text = inspect.getdoc(cls)
     if dataclasses.is_dataclass(cls):
         names = list(cls.__annotations__)  # fields of a base class stand in its docstring
@@ -65,3 +65,22 @@ def test_classes(name):
     else:
         names = arguments(cls.__init__)
     assert [n for n in names if n not in described(text)] == []
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_classes(name):
+    "The docstring describes every field, or every argument of the constructor."
+    check_class(CLASSES[name])
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_names_of_packages(package):
+    "Their docstrings describe arguments and results, too: from the comments in the source."
+    module = importlib.import_module(f"mrl.{package}")
+    for thing in (getattr(module, name) for name in module.__all__):
+        text = inspect.getdoc(thing)
+        if inspect.isclass(thing):
+            check_class(thing)
+        elif inspect.isfunction(thing):
+            assert [n for n in arguments(thing) if n not in described(text)] == [], thing
+            assert "\nReturns:\n" in text or "return " not in inspect.getsource(thing), thing

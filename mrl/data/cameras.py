@@ -35,7 +35,7 @@ def cameras_around(
 # %% ../../nbs/05_data/02_cameras.ipynb #96ea25b5
 def sample_cameras(
     rng,  # numpy Generator
-    n,
+    n,  # number of cameras
     config,  # DataConfig
 ):  # (n, 4), (n, 3) camera-to-world poses, float64
     "Return poses drawn from the ranges of a configuration."

@@ -97,7 +97,10 @@ class FaceImages(Dataset):
         return {k: v[0] for k, v in self.__getitems__([item]).items()}
 
 # %% ../../nbs/05_data/05_dataset.ipynb #889f76da
-def batches(dataset, batch_size):  # DataLoader
+def batches(
+    dataset,  # a split, e.g. FaceImages
+    batch_size,  # images per batch
+):  # DataLoader
     "Return a loader of the complete split, in order, in batches as dicts."
     return DataLoader(dataset, batch_size, collate_fn=lambda batch: batch)
 

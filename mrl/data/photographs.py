@@ -397,7 +397,7 @@ def _judge(claims):  # list of str, empty for a camera that is right as written
 class Photograph:
     "A picture, the identity that it shows, and the camera that took it."
 
-    path: Path
+    path: Path  # file of the picture
     identity: int  # of the population
     K: np.ndarray  # (3, 3) pixels
     C: np.ndarray  # (4, 4) camera-to-head, OpenCV axes, mm

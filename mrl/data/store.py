@@ -328,7 +328,7 @@ def _digest(path, changed_at):
 
 # %% ../../nbs/05_data/03_store.ipynb #17a81a23
 def open_dataset(
-    folder,
+    folder,  # folder of the data set
     names=(),  # what the record must hold besides "config" and "sha256"
     labels=(),  # labels that must be there
 ):  # dict; dict name -> tensor (n_images, ...); Shards
@@ -343,7 +343,9 @@ def open_dataset(
     return meta, tensors, Shards(folder, meta)
 
 # %% ../../nbs/05_data/03_store.ipynb #72db0c87
-def verify_dataset(folder):
+def verify_dataset(
+    folder,  # folder of the data set
+):
     "Compare every file of a data set with its hash; ValueError names those that differ, and the remedy."
     folder = expand(folder)
     as_recorded = lambda name, digest: (folder / name).is_file() and sha256(folder / name) == digest

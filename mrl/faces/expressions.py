@@ -21,7 +21,7 @@ class Expressions:
 
     names: tuple  # E names; Left and Right are the subject's
     basis: np.ndarray  # (E, V, 3) float32, mm, head frame: of a full action; eyeballs do not move
-    licence: str
+    licence: str  # licence of the data
 
     def offsets(self, alpha_exp):  # alpha_exp: (..., E) activations; (..., V, 3) float32, mm
         "Return how far the vertices of a head move."
@@ -43,7 +43,9 @@ def _read_expressions(path, population):
     return Expressions(tuple(about["names"]), tensors["basis"].float().numpy(), about["licence"])
 
 
-def load_expressions(population):
+def load_expressions(
+    population,  # Population of the heads
+):  # Expressions
     "Return the `Expressions` of a population; FileNotFoundError or ValueError if there are none for its heads."
     return _read_expressions(expressions_file(population.path), population.sha256)
 
@@ -73,7 +75,7 @@ def _both_sides(action, names):
 # %% ../../nbs/03_faces/05_expressions.ipynb #e0000013
 def draw_expressions(
     rng,  # numpy Generator
-    n,
+    n,  # number of faces
     names,  # E names of actions
 ):  # (n, E) float32, 0 to 1
     "Return activations drawn from `BLENDS`, with blinks and a little of every action."

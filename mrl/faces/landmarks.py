@@ -16,10 +16,10 @@ import numpy as np
 class Landmark:
     "A named point of the face."
 
-    name: str
+    name: str  # key in `LANDMARKS`
     ibug: int  # number among the 68 points of iBUG, counted from 0
     side: str  # right, left (the subject's) or middle
-    where: str
+    where: str  # place on the face, in words
 
 
 TABLE = (

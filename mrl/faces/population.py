@@ -205,7 +205,7 @@ def _check(path, arrays, about):
 # %% ../../nbs/03_faces/01_population.ipynb #8be19f0e
 def split_identities(
     n,  # number of identities
-    seed=0,
+    seed=0,  # of the permutation
 ):  # dict train, val, test -> sorted int64 arrays
     "Return disjoint identities that together are 0 to n - 1: 80 %, 10 %, 10 %."
     if n < 10:
@@ -224,7 +224,7 @@ def parse_condition(condition):  # label, "<" or ">", number
 
 
 def people_where(
-    population,
+    population,  # Population with labels
     condition,  # a label, < or >, a number: "age>55"
 ):  # (S,) bool
     "Return whose label is below or above a number; ValueError names the labels there are."

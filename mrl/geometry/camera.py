@@ -232,7 +232,12 @@ def pose_to_crop(
     return q_crop, torch.cat([uv / size, torch.log(p[..., 2:] * size / K[..., 0, 0].unsqueeze(-1))], -1)
 
 
-def crop_to_pose(q_crop, t_crop, K, size):
+def crop_to_pose(
+    q_crop,  # (..., 4) rotation relative to the line of sight
+    t_crop,  # (..., 3) place and log depth in the crop, (u/s, v/s, log Zs/f)
+    K,  # (..., 3, 3) intrinsics of the crop, pixels
+    size,  # side of the crop, pixels
+):  # (..., 4), (..., 3) camera-to-world pose
     "The inverse of `pose_to_crop`: camera-to-world `q (..., 4)` and `t (..., 3)`."
     check_shape("t_crop", t_crop, 3)
     u, v = (t_crop[..., :2] * size - K[..., :2, 2]).unbind(-1)

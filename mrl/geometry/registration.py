@@ -27,7 +27,7 @@ def similarity_about(
     R: np.ndarray,  # (3, 3) rotation
     centre: np.ndarray,  # (3,) point that is rotated about
     target: np.ndarray,  # (3,) where `centre` goes
-    scale: float = 1.0,
+    scale: float = 1.0,  # factor on lengths
 ) -> np.ndarray:  # (4, 4)
     "Return the similarity that rotates and scales about `centre` and takes `centre` to `target`."
     T = np.eye(4)

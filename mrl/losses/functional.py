@@ -40,11 +40,11 @@ from mrl.losses.inputs import (
 
 # %% ../../nbs/02_losses/01_functional.ipynb #a02c9638
 def example_batch(
-    B=4,
-    N=60,
+    B=4,  # images
+    N=60,  # points per image
     error=1.0,  # factor on the errors: 2 mm of shape, 0.04 rad of rotation, 10 mm of position
-    seed=0,
-    dtype=torch.float64,
+    seed=0,  # of the random numbers
+    dtype=torch.float64,  # of all tensors
 ):  # x_hat (B, N, 3), q_hat (B, 4), t_hat (B, 3), x (B, N, 3), q (B, 4), t (B, 3); mm, camera-to-world
     "Return a prediction and its truth: a toy face before `B` cameras, with errors in shape, rotation and position."
     g = torch.Generator().manual_seed(seed)
@@ -493,7 +493,20 @@ def true_view(b: Inputs) -> Views:
     return make_views(b.x, b.q.unsqueeze(1), b.t.unsqueeze(1), b.K if b.K.ndim == 2 else b.K.unsqueeze(1))
 
 
-def reprojection(x_hat, q_hat, t_hat, x, q, t, K, norm="l1", *, weight=None, reduction="mean", validate=True):
+def reprojection(
+    x_hat,  # (..., N, 3) predicted points, in the predicted world, any unit of length
+    q_hat,  # (..., 4) or (..., 3, 3) predicted rotation, camera-to-world
+    t_hat,  # (..., 3) predicted camera position, unit of `x_hat`
+    x,  # (..., N, 3) or (N, 3) true points, in the true world
+    q,  # (..., 4) or (..., 3, 3) true rotation, camera-to-world
+    t,  # (..., 3) true camera position
+    K,  # (3, 3) or (..., 3, 3) intrinsics of the images, pixels
+    norm="l1",  # as in `difference`
+    *,
+    weight=None,  # (...) of images or (..., N) of points, or None; points of weight 0 may be NaN
+    reduction="mean",  # "mean" over images, "sum", or "none" for one value per image
+    validate=True,  # True, "async" or False, see `check_values`
+):  # scalar, or (...); pixels
     "Return the error in the true camera, pixels; as in `multiview_reprojection`, with `K (3, 3)` or `(..., 3, 3)`."
     b = collect_inputs(x_hat, q_hat, t_hat, x, q, t, K, weight, needs_K=True)
     views = true_view(b)
@@ -525,18 +538,18 @@ def alignment_of_images(b: Inputs, norm="l1", reading="camera-to-world"):  # (B,
 
 
 def geometric_alignment(
-    x_hat,  # (..., N, 3) predicted points; q_hat ... t as in `multiview_reprojection`
-    q_hat,
-    t_hat,
-    x,
-    q,
-    t,
+    x_hat,  # (..., N, 3) predicted points, in the predicted world, any unit of length
+    q_hat,  # (..., 4) or (..., 3, 3) predicted rotation, camera-to-world
+    t_hat,  # (..., 3) predicted camera position, unit of `x_hat`
+    x,  # (..., N, 3) or (N, 3) true points, in the true world
+    q,  # (..., 4) or (..., 3, 3) true rotation, camera-to-world
+    t,  # (..., 3) true camera position
     norm="l1",  # as in `difference`
     reading="camera-to-world",  # convention in which the poses are read, one of READINGS
     *,
-    weight=None,  # this and the next two as in `multiview_reprojection`
-    reduction="mean",
-    validate=True,
+    weight=None,  # (...) of images or (..., N) of points, or None; points of weight 0 may be NaN
+    reduction="mean",  # "mean" over images, "sum", or "none" for one value per image
+    validate=True,  # True, "async" or False, see `check_values`
 ):  # scalar, or (...); unit of x
     "Return the distance of true and predicted points in their camera frames (Ramon et al. 2019)."
     b = collect_inputs(x_hat, q_hat, t_hat, x, q, t, weight=weight)
@@ -554,19 +567,19 @@ def pixel_alignment_of_images(b: Inputs, depth_weight=1.0, norm="l1"):  # (B,) p
 
 
 def pixel_alignment(
-    x_hat,  # (..., N, 3) predicted points; q_hat ... t as in `multiview_reprojection`
-    q_hat,
-    t_hat,
-    x,
-    q,
-    t,
+    x_hat,  # (..., N, 3) predicted points, in the predicted world, any unit of length
+    q_hat,  # (..., 4) or (..., 3, 3) predicted rotation, camera-to-world
+    t_hat,  # (..., 3) predicted camera position, unit of `x_hat`
+    x,  # (..., N, 3) or (N, 3) true points, in the true world
+    q,  # (..., 4) or (..., 3, 3) true rotation, camera-to-world
+    t,  # (..., 3) true camera position
     K,  # (3, 3) or (..., 3, 3) intrinsics, pixels
     depth_weight=1.0,  # of differences along the optical axis
     norm="l1",  # as in `difference`
     *,
-    weight=None,  # this and the next two as in `multiview_reprojection`
-    reduction="mean",
-    validate=True,
+    weight=None,  # (...) of images or (..., N) of points, or None; points of weight 0 may be NaN
+    reduction="mean",  # "mean" over images, "sum", or "none" for one value per image
+    validate=True,  # True, "async" or False, see `check_values`
 ):  # scalar, or (...); pixels
     "Return the camera-frame distance of true and predicted points, times focal length over the true mean depth."
     b = collect_inputs(x_hat, q_hat, t_hat, x, q, t, K, weight, needs_K=True)
@@ -590,18 +603,18 @@ def terms_of_images(b: Inputs, norm="l1", translation="world"):  # (3, B)
 
 
 def terms(
-    x_hat,  # (..., N, 3) predicted points; q_hat ... t as in `multiview_reprojection`
-    q_hat,
-    t_hat,
-    x,
-    q,
-    t,
+    x_hat,  # (..., N, 3) predicted points, in the predicted world, any unit of length
+    q_hat,  # (..., 4) or (..., 3, 3) predicted rotation, camera-to-world
+    t_hat,  # (..., 3) predicted camera position, unit of `x_hat`
+    x,  # (..., N, 3) or (N, 3) true points, in the true world
+    q,  # (..., 4) or (..., 3, 3) true rotation, camera-to-world
+    t,  # (..., 3) true camera position
     norm="l1",  # as in `difference`
     translation="world",  # "world": position of the camera; "camera": origin of the world in the camera frame
     *,
-    weight=None,  # this and the next two as in `multiview_reprojection`
-    reduction="mean",
-    validate=True,
+    weight=None,  # (...) of images or (..., N) of points, or None; points of weight 0 may be NaN
+    reduction="mean",  # "mean" over images, "sum", or "none" for one value per image
+    validate=True,  # True, "async" or False, see `check_values`
 ):  # (3,) or (3, ...): shape, rotation, translation; each a mean over its entries, in its own unit
     "Return the three terms of the multi-term loss: `L_x`, `L_q`, `L_t`."
     b = collect_inputs(x_hat, q_hat, t_hat, x, q, t, weight=weight)
@@ -622,12 +635,12 @@ def multi_term_of_images(b: Inputs, alpha_id_hat=None, alpha=1.0, beta=1.0, gamm
 
 
 def multi_term(
-    x_hat,  # (..., N, 3) predicted points; q_hat ... t as in `multiview_reprojection`
-    q_hat,
-    t_hat,
-    x,
-    q,
-    t,
+    x_hat,  # (..., N, 3) predicted points, in the predicted world, any unit of length
+    q_hat,  # (..., 4) or (..., 3, 3) predicted rotation, camera-to-world
+    t_hat,  # (..., 3) predicted camera position, unit of `x_hat`
+    x,  # (..., N, 3) or (N, 3) true points, in the true world
+    q,  # (..., 4) or (..., 3, 3) true rotation, camera-to-world
+    t,  # (..., 3) true camera position
     alpha_id_hat=None,  # (..., M) predicted coefficients, needed if gamma is not 0
     alpha=1.0,  # weight of the rotation term
     beta=1.0,  # weight of the translation term, per unit of t
@@ -635,9 +648,9 @@ def multi_term(
     norm="l1",  # as in `difference`
     translation="world",  # as in `terms`
     *,
-    weight=None,  # this and the next two as in `multiview_reprojection`
-    reduction="mean",
-    validate=True,
+    weight=None,  # (...) of images or (..., N) of points, or None; points of weight 0 may be NaN
+    reduction="mean",  # "mean" over images, "sum", or "none" for one value per image
+    validate=True,  # True, "async" or False, see `check_values`
 ):  # scalar, or (...)
     "Return `L_x + alpha L_q + beta L_t + gamma ||alpha_id||^2` (the slides)."
     b = collect_inputs(x_hat, q_hat, t_hat, x, q, t, weight=weight)

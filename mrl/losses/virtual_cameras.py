@@ -72,7 +72,14 @@ def orbit_cameras(
     return partial(_orbit, max_angle)
 
 # %% ../../nbs/02_losses/02_virtual_cameras.ipynb #4f10a5e9
-def batch_cameras(x, q, t, K, views, generator=None):
+def batch_cameras(
+    x,  # (B, N, 3) true points; not used
+    q,  # (B, 4) true rotations, camera-to-world
+    t,  # (B, 3) true camera positions
+    K,  # (3, 3) or (B, 3, 3) intrinsics, pixels
+    views,  # cameras per image, fewer than B
+    generator=None,  # torch.Generator, or a tensor that counts calls
+):  # (B, views, 3, 3), (B, views, 4), (B, views, 3): K, q and t of the virtual cameras
     "Return the cameras of other images of the batch `(B, ...)`: `views` different cyclic shifts of it."
     B = len(q)
     if q.ndim != 2 or views >= B:
@@ -122,11 +129,23 @@ VIRTUAL_CAMERAS = ("true+batch", "batch", "uniform", "true+uniform")
 
 
 def virtual_cameras(
-    name,  # one of VIRTUAL_CAMERAS: other images' cameras or orbits, after the true camera or without it
-    max_angle=math.pi,  # radians from the true camera, for the uniform ones
-    distance=1.0,  # factor on the distance to the face of all but the true camera
-):  # a source of virtual cameras
-    "Return the source with a name; raise ValueError if `max_angle` is given for cameras of other images."
+    name,
+    max_angle=math.pi,
+    distance=1.0,
+):
+    """Return the source of virtual cameras with a name.
+
+    Args:
+        name: one of VIRTUAL_CAMERAS: other images' cameras or orbits, after the true camera or without it.
+        max_angle: radians from the true camera, for the uniform ones.
+        distance: factor on the distance to the face of all but the true camera.
+
+    Returns:
+        A source of virtual cameras.
+
+    Raises:
+        ValueError: an unknown name, or `max_angle` for cameras of other images.
+    """
     if name not in VIRTUAL_CAMERAS:
         raise ValueError(f"cameras: expected a function or one of {', '.join(VIRTUAL_CAMERAS)}, got {name!r}")
     uniform = name.endswith("uniform")

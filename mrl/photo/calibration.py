@@ -157,7 +157,7 @@ def calibrate(
     run,  # Run of a network with `setting="photo"`
     people=60,  # of each split
     each=4,  # images of each
-    progress=True,
+    progress=True,  # show a progress bar
 ):  # dict, the content of calibration.json
     "Return a network's calibration on validation people, and its coverage on test people. ValueError for other runs."
     if run.config.setting != "photo":

@@ -210,7 +210,7 @@ def errors_on_photographs(
     folder,  # pictures and landmarks.json
     smallest=60.0,  # larger side of the smallest annotated box, pixels
     portrait=0.0,  # crop each picture to so many sides of the face's box; 0: whole pictures
-    progress=True,
+    progress=True,  # show a progress bar
     **options,  # of `reconstruct`: looks, refine
 ):  # dict: rows, elsewhere (detections that belong to no annotated face), pictures, auc
     "Return the errors of a network on the annotated photographs of a folder."

@@ -90,7 +90,7 @@ def reconstruct_folder(
     run,  # mrl.training.run.Run
     folder,  # of pictures
     out,  # folder of the files
-    progress=True,
+    progress=True,  # show a progress bar
     **options,  # of `reconstruct`: looks, refine
 ):  # dict picture name -> Path of its OBJ file; list of (name, problem)
     "Write the largest face of every picture in a folder. ValueError if the folder holds no picture."
@@ -131,7 +131,7 @@ def export_now(
     images,  # folder that the lines are relative to (NoW's iphone_pictures)
     out,  # folder of the predictions
     boxes=None,  # line -> (left, top, right, bottom) of the face, pixels; default: `detect_face`
-    progress=True,
+    progress=True,  # show a progress bar
 ):  # list of dicts image, problem: pictures that have no prediction
     """Export predictions for every picture of a list, in the form that the NoW challenge takes.
 

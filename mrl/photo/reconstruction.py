@@ -192,7 +192,13 @@ def reconstruct(
         raise ValueError(f"{name}{e}") from None
 
 # %% ../../nbs/08_photo/04_reconstruction.ipynb #828817aa
-def reconstruct_faces(run, image, focal=None, looks=2, refine=False):  # list of Reconstruction, the largest first
+def reconstruct_faces(
+    run,  # Run of the network
+    image,  # path of a picture, or (H, W, 3) uint8 RGB
+    focal=None,  # pixels; None: as in `reconstruct`
+    looks=2,  # crops that the network sees of each face
+    refine=False,  # fit pose and shape to the detector's points
+):  # list of Reconstruction, the largest first
     "Return all faces of a picture, reconstructed like the largest in `reconstruct`; an empty list if there is none."
     picture, exif, doubt, _ = _open(image)
     return [

@@ -237,7 +237,7 @@ def refine_together(
     morphable,  # MorphableModel whose vertices `data/detector/face.json` knows
     pictures,  # list of Start
     calibration=None,  # Calibration of the network; None: the prior of the model
-    steps=20,
+    steps=20,  # Gauss-Newton steps, at most
 ):  # list of Refined, with the same alpha_id
     "Return the pose and expression of one person in each picture, and one identity that fits all their points."
     problems = [_problem(morphable, start, calibration, len(pictures)) for start in pictures]
@@ -262,7 +262,7 @@ def refine_pose_and_shape(
     alpha_id=None,  # (M,) predicted coefficients of identity; used with a calibration
     alpha_exp=None,  # (E,) predicted activations; used with a calibration
     calibration=None,  # Calibration of the network; None: the prior of the model
-    steps=20,
+    steps=20,  # Gauss-Newton steps, at most
 ):  # Refined
     "Return pose and shape that fit the points of a detector. ValueError for a face model of other vertices."
     return refine_together(morphable, [Start(points, K, q, t, alpha_id, alpha_exp)], calibration, steps)[0]

@@ -101,7 +101,7 @@ class Beard(Record):
 class Glasses(Record):
     "Two lenses within superellipses of thin tube, a bridge and temples."
 
-    worn: bool
+    worn: bool  # whether the person wears them
     half_width: np.float32  # of a lens, mm
     half_height: np.float32  # of a lens, mm
     power: np.float32  # exponent of the superellipse: 2 is round, 5 nearly rectangular
@@ -149,19 +149,19 @@ class Film(Record):
 class Appearance(Record):
     "All that a picture depends on besides geometry and camera. Colours are linear RGB."
 
-    skin: Skin
+    skin: Skin  # Skin
     iris: np.ndarray  # (3,) albedo
-    gaze: Gaze
-    brows: Brows
+    gaze: Gaze  # Gaze
+    brows: Brows  # Brows
     lashes: np.float32  # cover of the lashes where they are densest, 0 to .85
-    hair: Hair
-    beard: Beard
-    glasses: Glasses
-    clothes: Clothes
-    light: Light
+    hair: Hair  # Hair
+    beard: Beard  # Beard
+    glasses: Glasses  # Glasses
+    clothes: Clothes  # Clothes
+    light: Light  # Light
     background: int  # seed; -1: flat grey
     seed: int  # of strands, hairline, iris and folds
-    film: Film
+    film: Film  # Film
 
 # %% ../../nbs/04_render/02_appearance.ipynb #d8fb68ce
 AGES, ANCESTRIES, GENDERS = ("young", "middleage", "old"), ("african", "asian", "caucasian"), ("male", "female")
@@ -376,7 +376,7 @@ def _complete(rng, labels):
 def sample_appearance(
     rng,  # numpy Generator
     labels,  # dict: gender (0 male, 1 female), age in years, african, asian, caucasian; missing ones are drawn
-):
+):  # Appearance
     "Return an `Appearance` drawn at random for a person with `labels`."
     labels = _complete(rng, labels)
     female, age = float(labels["gender"] > 0.5), float(labels["age"])
@@ -449,9 +449,9 @@ _WITHOUT = {  # changes that leave an effect out
 
 # %% ../../nbs/04_render/02_appearance.ipynb #ad8cbc0d
 def switch_off(
-    appearance,
+    appearance,  # Appearance
     names,  # of `EFFECTS`
-):
+):  # Appearance
     "Return the `Appearance` without some effects and with no other change. ValueError names an unknown effect."
     unknown = [name for name in names if name not in EFFECTS]
     if unknown:

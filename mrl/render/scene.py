@@ -42,7 +42,11 @@ def _device():
 class Scene:
     "An Embree scene of one triangle mesh: vertices (V, 3), triangles (F, 3)."
 
-    def __init__(self, vertices, triangles):
+    def __init__(
+        self,
+        vertices,  # (V, 3) mm, head frame
+        triangles,  # (T, 3) rows of vertices
+    ):
         from embreex.mesh_construction import TriangleMesh
         from embreex.rtcore_scene import EmbreeScene
 
@@ -83,7 +87,9 @@ class Head:
         return np.unique(self.triangles[self.part == part])
 
 
-def head_of(population):
+def head_of(
+    population,  # Population of the heads
+):  # Head
     "Return the mean `Head` of a population."
     return Head(
         np.asarray(population.mean, np.float32),
@@ -106,7 +112,12 @@ class Pins:
         return np.einsum("nij,nik->nj", vertices[self.corner], self.weights)
 
 
-def cast_pins(scene, triangles, origin, direction):
+def cast_pins(
+    scene,  # Scene
+    triangles,  # (T, 3) rows of the vertices of the scene
+    origin,  # (R, 3) mm
+    direction,  # (R, 3) of unit length
+):  # Pins
     "Return the `Pins` that rays (N, 3) meet; a ray that misses takes the hit before it."
     hit, weights, _ = scene.cast(origin, direction)
     last = np.maximum.accumulate(np.where(hit < 0, 0, np.arange(len(hit))))

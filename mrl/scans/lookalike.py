@@ -359,7 +359,7 @@ def _write_person(folder, number, identity, seed, population, renderer, places, 
 def build_lookalike(
     folder,  # where to: micc/, annotations/, ganfit/ and truth.json in it
     subjects=4,  # how many people, 1 to 53
-    seed=0,
+    seed=0,  # of people, scans and videos
     population=None,  # whose held-out identities; default the repository's own
     frames=24,  # of the cooperative film
     size=(320, 240),  # its width and height, pixels

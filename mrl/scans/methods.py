@@ -166,8 +166,8 @@ def _meshes_named(path):  # list of Path
 
 
 def folder_predictions(
-    folder,
-    video=VIDEOS[0],
+    folder,  # folder with one mesh per subject
+    video=VIDEOS[0],  # video that the meshes are predicted from
 ):  # Method
     "Meshes in a folder."
     folder = expand(folder)
@@ -189,7 +189,7 @@ def folder_predictions(
 # %% ../../nbs/09_scans/04_methods.ipynb #d42a1905
 def network_predictions(
     run,  # mrl.training.run.Run
-    video=VIDEOS[0],
+    video=VIDEOS[0],  # video whose frames are used
 ):  # Method
     "A network on the frames that a protocol names, its shapes averaged."
     from mrl.photo.reconstruction import reconstruct
@@ -273,7 +273,7 @@ def model_fit(
     morphable,  # MorphableModel, mm
     noise=0.5,  # mm: how far a scan's surface may be off; against a prior of one standard deviation per coefficient
     clicks=3.0,  # mm: how far an annotated landmark may be off
-    rounds=10,
+    rounds=10,  # Gauss-Newton steps
 ):  # Method
     """Fit the model to the scan, pose and coefficients together (Gauss-Newton, point to plane).
 

@@ -473,7 +473,7 @@ def read_frame(
 def read_frames(
     subject,  # Subject
     video,  # name of VIDEOS
-    count,
+    count,  # frames, evenly spaced
 ):  # list of (number from 1, (H, W, 3) uint8 RGB)
     """Read `count` evenly spaced pictures of a video, or all of them if it has fewer.
 

@@ -186,7 +186,10 @@ def study_path(name, home=HOME):
     return Path(home) / "results" / "protocols" / name / "errors.safetensors"
 
 
-def load_study(name, home=HOME):  # Study
+def load_study(
+    name,  # folder in results/protocols/
+    home=HOME,  # folder that has results/
+):  # Study
     "Read a study, the user's or the repository's. FileNotFoundError names the notebook that makes it."
     paths = [study_path(name, top) for top in (home, ROOT)]
     path = next((p for p in paths if p.is_file()), None)
@@ -239,9 +242,9 @@ def describe_study(material, reconstructions):  # dict for JSON
 def run_study(
     name,  # of the folder in results/protocols/
     config,  # StudyConfig
-    home=HOME,
+    home=HOME,  # folder that has results/
     jobs=1,  # people at a time
-    progress=True,
+    progress=True,  # show a progress bar
 ):  # Study
     "Measure the people of a study that are not measured yet, and save each of them immediately."
     from joblib import Parallel, delayed

@@ -128,7 +128,7 @@ _RAMON = Protocol(
         "eduardramon/hyperparams-free-3D-losses"
     ),
     (
-        "the picture is cropped by dlib's detector there, by OpenCV's here",
+        "the picture is cropped by dlib's detector there, by BlazeFace here",
         (
             "scale is not mentioned: none is fitted, predictions are in millimetres (ramon2019-scaled fits one, as "
             "the evaluator of the same authors' later H3DS does)"

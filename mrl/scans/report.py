@@ -333,7 +333,7 @@ def own_report(
 
 # %% ../../nbs/09_scans/05_report.ipynb #82e71c51
 def write_report(
-    folder,
+    folder,  # where the files are written
     rows,  # from `mrl.scans.methods.evaluate`
     protocols,  # list of Protocol
     files,  # dict name -> path of what was compared

@@ -105,7 +105,7 @@ def mesh_figure(
     triangles,  # (T, 3), or one for each mesh
     titles=None,  # M strings
     errors=None,  # (M, N) value per vertex to colour by, mm, or M arrays; a mesh whose values are NaN is left plain
-    columns=4,
+    columns=4,  # meshes per row
     height=300,  # pixels of one row
     error_max=None,  # mm, upper end of the colour scale; default the 98th percentile
 ):  # plotly Figure
@@ -178,7 +178,7 @@ def overlay_figure(
     images,  # (M, 3, H, W) or (M, H, W, 3) uint8
     points,  # dict name -> (M, n, 2) pixel coordinates
     titles=None,  # M strings
-    columns=4,
+    columns=4,  # pictures per row
     side=200,  # pixels of one picture
 ):  # plotly Figure
     "Draw images with named sets of points over them; click a name to hide it."
@@ -201,10 +201,10 @@ def mesh_overlay(
     image,  # (S, S, 3) uint8
     x,  # (N, 3) vertices
     triangles,  # (T, 3)
-    K,
-    q,
+    K,  # (3, 3) intrinsics of the image, pixels
+    q,  # (4,) rotation, camera-to-world
     t,  # (3, 3) intrinsics of the image, (4,), (3,) camera-to-world
-    opacity=0.65,
+    opacity=0.65,  # of the mesh, 0 to 1
 ):  # (S, S, 3) uint8
     "Return a picture with a mesh drawn over it, projected by its camera."
     from mrl.geometry.rotation import quaternion_to_matrix
@@ -253,7 +253,7 @@ def frustum_lines(
 
 # %% ../../nbs/10_show/01_plots.ipynb #0d4aba7d
 def camera_figure(
-    vertices,
+    vertices,  # (N, 3) face, mm, or None
     triangles,  # (N, 3) mm, (T, 3): the face in the middle
     cameras,  # dict name -> (q (V, 4), t (V, 3)) camera-to-world
     size=60,  # mm, how large a frustum is drawn
@@ -346,9 +346,7 @@ def _add_panel(fig, panel, colours, where):
 
 # %% ../../nbs/10_show/01_plots.ipynb #8884cae5
 def band_figure(
-    # rows of panels, dicts: "x" (n,); "curves", dict name -> dict "median" and maybe "p90", (3, n): value, low, high;
-    # optional "controls", dict name -> (n,); "range", (low, high) or None; "top" of the y axis; "signed": zero line
-    panels,
+    panels,  # rows of panels
     x_titles,  # one per row, with unit
     y_titles,  # one per column, with unit
     row_titles=None,  # one per row, of what its vertical axes show
@@ -397,7 +395,7 @@ def interval_figure(
     groups,  # dict panel title -> dict group -> dict name -> (value, low, high)
     x_title,  # with unit
     lines=None,  # dict panel title -> value to compare with
-    columns=3,
+    columns=3,  # panels per row
 ):  # plotly Figure
     "Draw dots with intervals, group by group."
     rows, cols, places = _grid(len(groups), columns)
@@ -440,12 +438,12 @@ def heat_figure(
     tables,  # dict title -> (R, C) values; NaN: nothing to show
     x,  # (C,) names or numbers
     y,  # (R,) names or numbers
-    x_title,
-    y_title,
-    unit,
+    x_title,  # title of the horizontal axis
+    y_title,  # title of the vertical axis
+    unit,  # unit of the values
     box=None,  # ((x low, x high), (y low, y high)), an outline
     digits=None,  # of the values, written into the cells
-    columns=4,
+    columns=4,  # tables per row
     size=(230, 210),  # pixels of one table
 ):  # plotly Figure
     "Draw tables in colour, with one scale for all."
@@ -469,9 +467,9 @@ def faces_figure(
     titles,  # M strings
     images,  # M (H, W, 3) uint8: what the network was given
     overlays,  # M (H, W, 3) uint8
-    x_hat,
+    x_hat,  # (M, N, 3) predicted faces, mm
     x,  # (M, N, 3) predicted and true vertices, head frame, mm
-    triangles,
+    triangles,  # (T, 3) rows of vertices
     error_max=None,  # mm, upper end of the colour scale
     side=190,  # pixels of one picture
 ):  # plotly Figure
@@ -578,7 +576,10 @@ def present(
     _write_index(folder)
 
 # %% ../../nbs/10_show/01_plots.ipynb #d8f8e517
-def distribution_figure(columns, per_row=6):  # plotly Figure
+def distribution_figure(
+    columns,  # dict title -> (n,) values
+    per_row=6,  # panels per row
+):  # plotly Figure
     "Return histograms of the columns of `mrl.data.distribution.distribution`."
     rows = -(-len(columns) // per_row)
     spacing = dict(vertical_spacing=0.33 / rows, horizontal_spacing=0.025)

@@ -78,7 +78,9 @@ def paired_difference(
     return bootstrap_interval(values[loss] - values[other], images)
 
 # %% ../../nbs/07_study/03_comparison.ipynb #b6776db4
-def selected_settings(study):  # dict row of the slides' table -> setting
+def selected_settings(
+    study,  # records by name, from `load_study`
+):  # dict row of the slides' table -> setting
     "Return the settings of the grid that the short runs of a study select."
     grid = {run.split("/")[1]: record for run, record in study.items() if run.startswith("grid/")}
     return select_settings({setting: record["metrics"]["val"] for setting, record in grid.items()})

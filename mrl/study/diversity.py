@@ -26,7 +26,7 @@ ANCESTRY = ("african", "asian", "caucasian")
 
 
 def groups_of(
-    population,
+    population,  # Population with labels
     people,  # (F,) identities
 ):  # dict axis -> (F,) names of groups; of the axes that the population has labels for
     "Return the group of every person, for every label."
@@ -46,7 +46,7 @@ def in_order(axis):
 
 # %% ../../nbs/07_study/06_diversity.ipynb #49d9b6f3
 def balanced(
-    population,
+    population,  # Population with labels
     per_cell,  # people of every combination of groups
 ):  # (F,) sorted identities; without labels as many of the test split as there would be
     "Return people of the test split, as many of every combination of groups; ValueError if one has fewer."

@@ -30,7 +30,11 @@ def is_complete(run, parameters, results_dir=HOME / "results"):
     return True
 
 
-def execute_run(run, parameters, home):
+def execute_run(
+    run,  # name of the run, a folder in results/
+    parameters,  # dict name -> value, parameters of train.ipynb
+    home,  # folder that has results/
+):  # None, or the error
     "Execute train.ipynb with these parameters into the run's folder; return None, or the error in one line."
     import papermill
 
@@ -110,7 +114,7 @@ def execute_in_parallel(runs, jobs, scheduler, home):
 # %% ../../nbs/07_study/02_execution.ipynb #f625cb67
 def load_study(
     name="study",  # folder in `results_dir`
-    results_dir=ROOT / "results",
+    results_dir=ROOT / "results",  # folder of studies
 ):  # dict "group/run" -> {"folder", "config", "metrics", and the rest of config.json}
     "Return the record of every complete run of a study; FileNotFoundError if there is none."
     top = expand(results_dir) / name

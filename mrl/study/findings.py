@@ -23,7 +23,7 @@ COLUMNS = ("reprojection", "shape", "camera_rotation", "translation")  # errors 
 def curves(
     study,  # from `load_study`
     columns=COLUMNS,  # of history.csv
-    group="settled",
+    group="settled",  # folder of the runs in the study
 ):  # dict loss -> (steps (T,), dict column -> (S, T))
     "Return columns of the histories of a group, from the seeds that have all of them."
     found = {}
@@ -109,7 +109,9 @@ def _compared(study, loss, other, group):
     return ", ".join(f"{SAID[k]} {relation(d, METRICS[k][1])}" for k, d in errors.items())
 
 
-def settled_findings(study):  # list of sentences
+def settled_findings(
+    study,  # records by name, from `load_study`
+):  # list of sentences
     "Return sentences about the decisive rows of the settled runs and about the end of their training."
     found, shown = curves(study), tuple(SAID)
     sentences = []
@@ -150,7 +152,9 @@ def differences(
     return found
 
 
-def combination_findings(study):  # list of sentences
+def combination_findings(
+    study,  # records by name, from `load_study`
+):  # list of sentences
     "Return which combinations of the parts equal disentangled log-MRL, are better or worse, or trade errors."
     if "combinations/log-mrl" not in study:
         return []
@@ -168,7 +172,10 @@ def compensation(parts):
     return parts["together"] / float(np.hypot(parts["pose"], parts["shape"]))
 
 
-def reason_findings(study, parts):  # list of sentences; parts: dict run -> of `pixel_parts`
+def reason_findings(
+    study,  # records by name, from `load_study`
+    parts,  # dict run -> result of `pixel_parts`
+):  # list of sentences
     "Return which of the three explanations of the logarithms the short runs refute."
     sentences = []
     tests = {

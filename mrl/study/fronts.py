@@ -128,7 +128,7 @@ def front_figure(
 def pareto_front(
     study,  # records by name, from `load_study`
     metrics,  # names
-    split="val",
+    split="val",  # val or test
 ):  # set of names
     "Return the runs that no other run equals or beats in all of `metrics` at once."
     errors = {r: np.array([s["metrics"][split][k]["mean"] for k in metrics]) for r, s in study.items()}

@@ -264,7 +264,7 @@ def build_sweeps(
     sweeps,  # dict name -> Sweep
     people,  # dict name -> (F,) identities
     jobs=-1,  # processes; -1 is one per core
-    progress=True,
+    progress=True,  # show a progress bar
 ):  # Path of the folder, which `FaceImages(folder, "all")` reads
     "Render sweeps; returns at once if they are there already."
     people = {name: np.asarray(people[name]) for name in sweeps}
@@ -309,8 +309,8 @@ def _by_sweep(values, data, sweeps):
 def measure_sweeps(
     run,  # mrl.training.run.Run
     data,  # FaceImages of build_sweeps
-    sweeps,
-    device="cpu",
+    sweeps,  # dict name -> Sweep
+    device="cpu",  # of the network
 ):  # dict sweep -> (V, F, metrics); the same of coefficients (V, F, M); dict control -> dict sweep -> (V, F, metrics)
     "Measure errors and coefficients of a network, and errors of the controls, on every picture."
     model, morphable = run.network, run.morphable
@@ -538,7 +538,7 @@ def sweep_runs(
     sweeps,  # dict name -> Sweep
     choose,  # Population -> dict name -> (F,) identities
     home=HOME,  # folder of results/ and datasets/
-    progress=True,
+    progress=True,  # show a progress bar
 ):  # dict loss -> (tensors with a first axis over seeds, about of the first seed); dict run -> what was wrong with it
     "Return errors of several runs on the same pictures, with all kept seeds, and the reasons for missing runs."
     found, problems = {}, {}

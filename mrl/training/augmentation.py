@@ -139,7 +139,7 @@ class Augmentation:
         self,
         config,  # TrainConfig
         population,  # Population of the faces
-        device="cpu",
+        device="cpu",  # of the batches
         process=0,  # rank among the processes that share a batch
     ):
         self.names, self.seed, self.process = config.augment.split(","), config.seed, process

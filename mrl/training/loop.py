@@ -289,7 +289,14 @@ def report(config, folder):
     tell(f"run {config.run}: {values} on {metrics['images'][split]} {split} images; results in {folder.absolute()}")
 
 # %% ../../nbs/06_training/10_loop.ipynb #37755484
-def fit(config, folder, data, model, fabric, progress=True):
+def fit(
+    config,  # TrainConfig
+    folder,  # folder of the run
+    data,  # dict split -> images
+    model,  # Reconstructor, trained in place
+    fabric,  # lightning.fabric.Fabric
+    progress=True,  # show a progress bar
+):
     "Train `model` in place; validate and save every `eval_every` steps. Resumes from the folder's state."
     state = begin_fit(config, folder, data["train"], model, fabric)
     lead, device, done = fabric.is_global_zero, fabric.device, state.step * config.batch_size

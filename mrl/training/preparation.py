@@ -112,8 +112,8 @@ def untrained_network(config, train, labels, morphable, t_mean, t_sd):
 # %% ../../nbs/06_training/05_preparation.ipynb #64d57395
 def prepare(
     config,  # TrainConfig
-    data_dir=HOME / "datasets",
-    progress=True,
+    data_dir=HOME / "datasets",  # folder of the data sets
+    progress=True,  # show a progress bar
 ):  # Prepared
     "Return data, 3DMM, mean crop and untrained network of a configuration. ValueError if the data do not fit it."
     if not config.data:

@@ -127,7 +127,9 @@ def run_record(
     return begun
 
 # %% ../../nbs/06_training/07_run.ipynb #d5d3c7a6
-def read_history(folder):
+def read_history(
+    folder,  # folder of a run
+):  # list of dicts column -> number
     "Return the rows of history.csv as dicts of floats, without empty cells."
     path = expand(folder) / "history.csv"
     return read_numbers(path)

@@ -6,9 +6,11 @@ Every module of this package is imported, so that a new one adds its model to `F
 from importlib import import_module
 from pkgutil import iter_modules
 
-from .registry import FACE_MODELS, find_face_model, is_scan_folder, read_face_model
+from mrl import lazy_names
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["FACE_MODELS", "find_face_model", "is_scan_folder", "read_face_model"]
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__, {"registry": ("FACE_MODELS", "find_face_model", "is_scan_folder", "read_face_model")}
+)

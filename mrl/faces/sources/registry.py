@@ -69,7 +69,9 @@ def name_and_licence(
     return name, model.licences.get(path.name, model.licence)
 
 # %% ../../../nbs/03_faces/03_sources/02_registry.ipynb #db524e9e
-def is_scan_folder(path):
+def is_scan_folder(
+    path,  # folder or file
+):  # bool
     "Return whether a path is a folder of own scans: a folder that is no face model's."
     path = expand(path)
     return path.is_dir() and not any(model.takes(path) for model in FACE_MODELS.values())
