@@ -324,7 +324,7 @@ def test_a_parameter_of_another_loss_is_refused(parameters):
 @pytest.mark.parametrize("views", [0, 1.5, float("nan"), "2"])
 @pytest.mark.parametrize("criterion", [MultiviewReprojectionLoss, LogMultiviewReprojectionLoss])
 def test_views_are_a_number_of_cameras(criterion, views):
-    with pytest.raises(ValueError, match="views: expected a whole number of at least 1"):
+    with pytest.raises(ValueError, match="views: expected at least 1 and no fraction"):
         criterion(views=views)
 
 
