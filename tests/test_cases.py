@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mrl.data.photographs import _rigid
 from mrl.faces.sources import find_face_model, read_face_model
 from mrl.faces.sources.scans import read_labels, read_scans
 from mrl.io.files import read_json, read_lines
@@ -410,3 +411,11 @@ def test_known_people_are_of_the_population():
     for identity in (-1, 20):
         with pytest.raises(ValueError, match="identity: expected 0 to 19"):
             known_person(range(20), identity)
+
+
+@pytest.mark.parametrize("entry", [True, "1_000", "1,5", None, [1], 10**400])
+def test_entries_of_a_pose_are_numbers(entry):
+    matrix = np.eye(4).tolist()
+    matrix[0][3] = entry
+    with pytest.raises(ValueError, match="transform_matrix: expected 4 x 4 finite numbers"):
+        _rigid({}, "transform_matrix", matrix)

@@ -106,7 +106,7 @@ def _number(row, name, default=None):  # float
 def _rigid(row, name, matrix):  # (4, 4)
     "Return a matrix with its rotation made exact; ValueError says why it is no rigid motion."
     try:
-        M = np.array(matrix, np.float64)
+        M = np.array([list(map(to_number, row)) for row in matrix])
     except (TypeError, ValueError, OverflowError):
         M = np.zeros(0)
     if M.shape != (4, 4) or not np.isfinite(M).all() or not np.allclose(M[3], [0, 0, 0, 1]):
