@@ -51,12 +51,7 @@ class FaceImages(Dataset):
         ValueError: an incomplete data set, or an unknown split or condition.
     """
 
-    def __init__(
-        self,
-        folder,
-        split,
-        leave_out="",
-    ):
+    def __init__(self, folder, split, leave_out=""):
         self.folder, self.split = expand(folder), split
         meta, self.labels, self.shards = open_dataset(folder, ["population"], ["identity", "q", "t", "K"])
         self.config = (DataConfig if "renderer" in meta else CropConfig)(**meta["config"])
