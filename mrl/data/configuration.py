@@ -86,6 +86,7 @@ class DataConfig(CropConfig):
     near: float = in_range(500.0, 150, 1e5)  # mm, nearest camera
     far: float = in_range(1000.0, 150, 1e5)  # mm, farthest camera
     without: str = ""  # realism effects left out, comma-separated names of mrl.render.appearance.EFFECTS
+    measured_light: float = in_range(0.0, 0, 1)  # share of images under the light of real places (render.environments)
     setting: str = "study"  # study: neutral faces; photo: faces with expressions, distances uniform in their logarithm
 
     def __post_init__(self):
@@ -109,4 +110,5 @@ PHOTO = {  # fields of a DataConfig for a network that is to work on photographs
     "near": 300.0,
     "far": 4000.0,
     "jitter": 0.12,
+    "measured_light": 0.5,
 }

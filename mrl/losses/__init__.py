@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy_names(
             "Disentangled",
             "GeometricAlignmentLoss",
             "HomoscedasticLoss",
+            "ImageParts",
             "LogMultiviewReprojectionLoss",
             "LogTermsLoss",
             "MultiTermLoss",

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['CRITERIA', 'Norm', 'Translation', 'WEIGHT', 'SEEN', 'REDRAWS', 'BALANCES', 'Parts', 'Logarithms', 'Balance',
-           'PartWeights', 'Parameter', 'flat_parameters', 'CriterionBase', 'CriterionSteps', 'Criterion', 'questions',
-           'some_images', 'judge', 'part_means', 'require_prediction', 'CompositeSteps', 'CompositeLoss',
+           'PartWeights', 'Parameter', 'flat_parameters', 'register_criterion', 'check_settings', 'Criterion',
+           'questions', 'some_images', 'judge', 'part_means', 'require_prediction', 'ImageParts', 'CompositeLoss',
            'from_flat_cameras', 'PixelCriterion', 'Draw', 'share_seen', 'joined', 'redraw', 'views_of_batch',
-           'VirtualCameraCriterion', 'MultiviewReprojectionLoss', 'ReprojectionLoss', 'GeometricAlignmentLoss',
+           'check_draws', 'MultiviewReprojectionLoss', 'ReprojectionLoss', 'GeometricAlignmentLoss',
            'PixelAlignmentLoss', 'TermsLoss', 'MultiTermLoss', 'HomographyLoss', 'HomoscedasticLoss', 'LogTermsLoss',
-           'predicted_parts', 'mixed_predictions', 'mixed_views', 'compares_images', 'examine_as', 'parts_in_views',
-           'parts_of_images', 'parts_of_batch', 'require_gauge_invariant', 'PartsOfCriterion', 'Disentangled',
+           'predicted_parts', 'mixed_predictions', 'mixed_views', 'compares_images', 'parts_in_views',
+           'parts_of_images', 'parts_of_batch', 'require_gauge_invariant', 'Disentangled',
            'LogMultiviewReprojectionLoss', 'loss_parameters', 'criterion_of']
 
 # %% ../../nbs/02_losses/03_criteria.ipynb #27b88763
@@ -87,90 +87,24 @@ def flat_parameters(
 CRITERIA = {}  # name -> class
 
 
-class CriterionBase(nn.Module):
-    "Base class of criteria: the name, the settings, and the defaults of most of them."
+def register_criterion(cls, name):
+    "Enter a class in `CRITERIA`; raise ValueError if another class has the name."
+    known = CRITERIA.get(name, cls)
+    if known.__qualname__ != cls.__qualname__:
+        raise ValueError(f"name: expected one that is not registered, got {name!r} of {known.__qualname__}")
+    CRITERIA[name] = cls
 
-    gauge_invariant = True  # moving the predicted world together with its camera changes nothing
-    uses_shape = True  # x_hat has a gradient
-    needs_K = False
-    at_truth = 0.0  # the value where prediction and truth agree, with default parameters; -inf: that of rounding errors
 
-    def __init__(self, K=None, *, reduction="mean", validate=True):
-        super().__init__()
-        for name, value, allowed in (("reduction", reduction, REDUCTIONS), ("validate", validate, VALIDATE)):
-            if value not in allowed:
-                raise ValueError(f"{name}: expected one of {', '.join(map(str, allowed))}, got {value!r}")
-        if K is not None and not torch.is_tensor(K):
-            raise ValueError(f"K: expected a tensor (3, 3) or (B, 3, 3), got {type(K).__name__}")
-        self.register_buffer("K", K, persistent=False)
-        self.reduction, self.validate, self.looked = reduction, validate, False
-
-    def __init_subclass__(cls, name=None, **kwargs):
-        super().__init_subclass__(**kwargs)
-        if name is None:
-            return
-        known = CRITERIA.get(name, cls)
-        if known.__qualname__ != cls.__qualname__:
-            raise ValueError(f"name: expected one that is not registered, got {name!r} of {known.__qualname__}")
-        CRITERIA[name] = cls
-
-    def smallest(self, b):
-        """Return the loss of differences that are rounding errors, see `smallest_error`.
-
-        Args:
-            b: Inputs.
-
-        Returns:
-            Scalar tensor.
-        """
-        return torch.tensor(torch.finfo(b.x.dtype).tiny, dtype=b.x.dtype)
-
-# %% ../../nbs/02_losses/03_criteria.ipynb #f72f7a68
-class CriterionSteps(CriterionBase):
-    "The steps of a criterion that a subclass may define: draw, check, compare."
-
-    def draw(self, b):
-        """Return additional inputs of the comparison, such as virtual cameras.
-
-        Args:
-            b: Inputs.
-
-        Returns:
-            An object that `examine` and `compare` take as `drawn`, or None.
-        """
-
-    def examine(self, b, drawn):
-        """Check all values with one read.
-
-        Args:
-            b: Inputs.
-            drawn: what `draw` returned.
-
-        Returns:
-            Whether true points may be hidden from a virtual camera, and `drawn`, mended if need be.
-
-        Raises:
-            ValueError: values that are not finite, or true points that are not visible in the true cameras.
-        """
-        judge(self, b, check_values(b, self.validate, asked=questions(self, b)))
-        return False, drawn
-
-    def compare(self, b, drawn, hidden, alpha_id_hat=None):
-        """Return the loss of every image and the weights of images.
-
-        Args:
-            b: Inputs.
-            drawn: what `examine` returned.
-            hidden: whether true points may be hidden from a virtual camera.
-            alpha_id_hat: (B, M) predicted coefficients of a 3DMM, or None.
-
-        Returns:
-            Losses (B,), and weights (B,) or None for equal weights.
-        """
-        raise NotImplementedError
+def check_settings(K, reduction, validate):
+    "Raise ValueError if a setting that all criteria share is none of the allowed values."
+    for name, value, allowed in (("reduction", reduction, REDUCTIONS), ("validate", validate, VALIDATE)):
+        if value not in allowed:
+            raise ValueError(f"{name}: expected one of {', '.join(map(str, allowed))}, got {value!r}")
+    if K is not None and not torch.is_tensor(K):
+        raise ValueError(f"K: expected a tensor (3, 3) or (B, 3, 3), got {type(K).__name__}")
 
 # %% ../../nbs/02_losses/03_criteria.ipynb #a51c6a93
-class Criterion(CriterionSteps):
+class Criterion(nn.Module):
     """A loss of a prediction: `criterion(x_hat, q_hat, t_hat, x, q, t, alpha_id_hat=None, K=None, weight=None)`.
 
     A subclass with a name, `class MyLoss(Criterion, name="my_loss")`, is entered in `CRITERIA`. It defines `compare`,
@@ -181,6 +115,22 @@ class Criterion(CriterionSteps):
         reduction: "mean" over images, "sum", or "none" for one value per image.
         validate: True checks all values, "async" checks them without waiting for the device, False checks shapes only.
     """
+
+    gauge_invariant = True  # moving the predicted world together with its camera changes nothing
+    uses_shape = True  # x_hat has a gradient
+    needs_K = False
+    at_truth = 0.0  # the value where prediction and truth agree, with default parameters; -inf: that of rounding errors
+
+    def __init_subclass__(cls, name=None, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if name is not None:
+            register_criterion(cls, name)
+
+    def __init__(self, K=None, *, reduction="mean", validate=True):
+        super().__init__()
+        check_settings(K, reduction, validate)
+        self.register_buffer("K", K, persistent=False)
+        self.reduction, self.validate, self.looked = reduction, validate, False
 
     def forward(self, x_hat, q_hat, t_hat, x, q, t, alpha_id_hat=None, *, K=None, weight=None):
         """Return the loss of a batch.
@@ -203,41 +153,65 @@ class Criterion(CriterionSteps):
             ValueError: shapes that do not fit, values that are not finite, or no intrinsics where the loss needs
                 them.
         """
-        return self.of_inputs(self.inputs(x_hat, q_hat, t_hat, x, q, t, K, weight), alpha_id_hat, K)
+        return self._loss(self._inputs(x_hat, q_hat, t_hat, x, q, t, K, weight), alpha_id_hat)
 
-    def inputs(self, x_hat, q_hat, t_hat, x, q, t, K, weight) -> Inputs:
-        """Return the inputs in one form, with intrinsics if the loss needs them.
-
-        Args:
-            x_hat, q_hat, t_hat, x, q, t, K, weight: see `forward`.
-
-        Returns:
-            Inputs.
-        """
-        K = (self.K if K is None else K) if self.needs_K else None
-        return collect_inputs(x_hat, q_hat, t_hat, x, q, t, K, weight, self.needs_K)
-
-    def of_inputs(self, b, alpha_id_hat=None, K=None):
-        """Return the loss of inputs in one form.
+    def prepare(self, b, validate):
+        """Check all values with one read; return what `compare` needs besides the inputs.
 
         Args:
             b: Inputs.
-            alpha_id_hat: (B, M) predicted coefficients of a 3DMM, or None.
-            K: intrinsics that the caller gave, or None.
+            validate: True, "async" or False, see the class.
 
         Returns:
-            Scalar tensor, or (B,) with `reduction="none"`.
+            Any object that `compare` takes as `prepared`, such as virtual cameras; here None.
+
+        Raises:
+            ValueError: values that are not finite, or true points that are not visible in the true cameras.
         """
-        hidden, drawn = self.examine(b, self.draw(b))
-        return reduce_images(*self.compare(b, drawn, hidden, alpha_id_hat), self.reduction, b.batch)
+        judge(self, b, check_values(b, validate, asked=questions(self, b, validate)))
+
+    def compare(self, b, prepared, alpha_id_hat=None):
+        """Return the loss of every image and the weights of images.
+
+        Args:
+            b: Inputs.
+            prepared: what `prepare` returned.
+            alpha_id_hat: (B, M) predicted coefficients of a 3DMM, or None.
+
+        Returns:
+            Losses (B,), and weights (B,) or None for equal weights.
+        """
+        raise NotImplementedError
+
+    def smallest(self, b):
+        """Return the loss of differences that are rounding errors, see `smallest_error`.
+
+        Args:
+            b: Inputs.
+
+        Returns:
+            Scalar tensor.
+        """
+        return torch.tensor(torch.finfo(b.x.dtype).tiny, dtype=b.x.dtype)
+
+    def _inputs(self, x_hat, q_hat, t_hat, x, q, t, K, weight):
+        "Return the inputs in one form, with intrinsics if the loss needs them."
+        K = (self.K if K is None else K) if self.needs_K else None
+        return collect_inputs(x_hat, q_hat, t_hat, x, q, t, K, weight, self.needs_K)
+
+    def _loss(self, b, alpha_id_hat=None):
+        "Return the loss of inputs in one form."
+        values, weight = self.compare(b, self.prepare(b, self.validate), alpha_id_hat)
+        return reduce_images(values, weight, self.reduction, b.batch)
 
 # %% ../../nbs/02_losses/03_criteria.ipynb #ba9e4cf3
 def questions(
     criterion: Criterion,
     b: Inputs,
+    validate,  # one of VALIDATE
 ):  # tuple of 0-dimensional tensors
     "Return the values of the first check: share of points in view, their size in the image, whether K looks wrong."
-    if criterion.looked or criterion.validate is not True or not values_readable(b.x, b.t_hat):
+    if criterion.looked or validate is not True or not values_readable(b.x, b.t_hat):
         return ()
     with torch.no_grad():
         x, q, t, K = some_images(b)
@@ -293,54 +267,16 @@ def require_prediction(parts):
         raise ValueError("x_hat, q_hat, t_hat: expected at least one that is predicted, got the truth for all")
 
 # %% ../../nbs/02_losses/03_criteria.ipynb #21103ac0
-class CompositeSteps(Criterion):
-    "The steps of a loss of parts that a subclass defines: measure the parts, combine them."
+class ImageParts(NamedTuple):
+    "Parts of a loss in every image."
 
-    part_names = "shape", "rotation", "translation"
-    reduce_mean = None
-
-    def image_parts(self, b, alpha_id_hat=None, K=None):
-        """Return the parts in every image.
-
-        Args:
-            b: Inputs.
-            alpha_id_hat: (B, M) predicted coefficients of a 3DMM, or None.
-            K: intrinsics that the caller gave, or None.
-
-        Returns:
-            Parts (P, B), weights (B,) of images or None, and the list of the P numbers of these parts.
-
-        Raises:
-            ValueError: nothing is predicted, or values that are not finite.
-        """
-        raise NotImplementedError
-
-    def floor(self, b, which):
-        """Return the smallest values of the parts that are no rounding errors.
-
-        Args:
-            b: Inputs.
-            which: the numbers of the P parts.
-
-        Returns:
-            (P,), or None if the combination takes no logarithms.
-        """
-
-    def combine(self, parts, which=None, floor=None):
-        """Return the loss of the values of the parts.
-
-        Args:
-            parts: (P,) means over the batch, or (P, B) in every image.
-            which: the numbers of the P parts; None: all.
-            floor: what the method `floor` returned.
-
-        Returns:
-            Scalar tensor, or (B,).
-        """
-        raise NotImplementedError
+    values: torch.Tensor  # (P, B)
+    weight: torch.Tensor | None  # (B,) of images
+    which: list  # the numbers of the P parts; parts of what is not predicted are missing
+    floor: torch.Tensor | None = None  # (P,) values of rounding errors, for combinations with logarithms
 
 # %% ../../nbs/02_losses/03_criteria.ipynb #9e682528
-class CompositeLoss(CompositeSteps):
+class CompositeLoss(Criterion):
     """A loss that combines parts: `combine(parts(...))`. A subclass defines `image_parts` and `combine`.
 
     Args:
@@ -348,6 +284,37 @@ class CompositeLoss(CompositeSteps):
         reduction: "mean" over images, "sum", or "none" for one value per image.
         validate: True checks all values, "async" checks them without waiting for the device, False checks shapes only.
     """
+
+    part_names = "shape", "rotation", "translation"
+    reduce_mean = None
+
+    def image_parts(self, b, alpha_id_hat=None):
+        """Return the parts in every image.
+
+        Args:
+            b: Inputs.
+            alpha_id_hat: (B, M) predicted coefficients of a 3DMM, or None.
+
+        Returns:
+            ImageParts.
+
+        Raises:
+            ValueError: nothing is predicted, or values that are not finite.
+        """
+        raise NotImplementedError
+
+    def combine(self, parts, which=None, floor=None):
+        """Return the loss of the values of the parts.
+
+        Args:
+            parts: (P,) means over the batch, or (P, B) in every image.
+            which: the numbers of the P parts; None: all.
+            floor: (P,) or (P, 1) smallest values of the parts that are no rounding errors, or None.
+
+        Returns:
+            Scalar tensor, or (B,).
+        """
+        raise NotImplementedError
 
     def parts(self, x_hat, q_hat, t_hat, x, q, t, alpha_id_hat=None, *, K=None, weight=None):
         """Return the parts that are predicted, means over the batch.
@@ -361,14 +328,12 @@ class CompositeLoss(CompositeSteps):
         Raises:
             ValueError: see `forward`.
         """
-        b = self.inputs(x_hat, q_hat, t_hat, x, q, t, K, weight)
-        values, weight, _ = self.image_parts(b, alpha_id_hat, K)
-        return reduce_images(values, weight)
+        parts = self.image_parts(self._inputs(x_hat, q_hat, t_hat, x, q, t, K, weight), alpha_id_hat)
+        return reduce_images(parts.values, parts.weight)
 
-    def of_inputs(self, b, alpha_id_hat=None, K=None):
+    def _loss(self, b, alpha_id_hat=None):
         "Return the loss of inputs in one form."
-        values, weight, which = self.image_parts(b, alpha_id_hat, K)
-        floor = self.floor(b, which)
+        values, weight, which, floor = self.image_parts(b, alpha_id_hat)
         if self.reduction != "mean":
             floor = floor if floor is None else floor.unsqueeze(-1)
             return reduce_images(self.combine(values, which, floor), weight, self.reduction, b.batch)
@@ -456,7 +421,7 @@ SEEN = 0.5  # share of the true points that a virtual camera has to see, or it i
 REDRAWS = 8
 
 
-def redraw(criterion: PixelCriterion, b: Inputs, drawn: Draw) -> Draw:
+def redraw(criterion, b: Inputs, drawn: Draw) -> Draw:
     "Return a draw in which cameras that see too little of the truth were drawn again, and say so once."
     first = poor = share_seen(b, drawn.views) < SEEN
     for _ in range(REDRAWS):
@@ -488,50 +453,22 @@ def views_of_batch(criterion, b: Inputs):
     warnings.warn(f"cameras: a batch of {B} after larger ones has {B} views, not {asked}", stacklevel=6)
     return B
 
-# %% ../../nbs/02_losses/03_criteria.ipynb #3389cf27
-class VirtualCameraCriterion(PixelCriterion):
-    "A criterion with virtual cameras that are drawn anew at every call; its arguments: see the subclass."
 
-    def __init__(
-        self,
-        K=None,
-        views=2,
-        cameras="true+batch",
-        norm="l1",
-        generator=None,
-        *,
-        similarity=False,
-        reduction="mean",
-        validate=True,
-    ):
-        super().__init__(K, reduction=reduction, validate=validate)
-        if views < 1:
-            raise ValueError(f"views: expected at least 1, got {views}")
-        self.cameras = cameras if callable(cameras) else virtual_cameras(cameras)
-        self.views, self.norm, self.generator, self.similarity = views, norm, generator, similarity
-        self.register_buffer("calls", torch.zeros((), dtype=torch.int64), persistent=False)
-        self.redrawn, self.blind = 0, 0  # virtual cameras that were drawn again, and that still saw too little
-        self.from_batch, self.largest = cameras == "true+batch", 0  # the largest batch so far
-
-    def draw(self, b):
-        "Return virtual cameras."
-        generator = self.generator
-        if generator is None or not values_readable(b.x, b.t_hat):
-            generator = self.calls.add_(1)
-        cameras = self.cameras(b.x, b.q, b.t, b.K, views_of_batch(self, b), generator)
-        return Draw(*given_views(b._replace(batch=(len(b.x),), weight=None), *cameras))
-
-    def examine(self, b, drawn):
-        "Check all values with one read; draw cameras again that see too little."
-        draws = drawn if isinstance(drawn, list) else [drawn]
-        hidden, answers = look_through(b, *joined(draws), self.validate, questions(self, b))
-        judge(self, b, answers)
-        if hidden and answers is not None:
-            draws = [redraw(self, b, d) for d in draws]
-        return hidden, draws if isinstance(drawn, list) else draws[0]
+def check_draws(
+    criterion,  # MultiviewReprojectionLoss
+    b: Inputs,
+    draws,  # [Draw, ...]
+    validate,  # one of VALIDATE
+):  # [Draw, ...], and whether true points may be hidden from a camera
+    "Check all values and the cameras of all draws with one read; draw cameras again that see too little."
+    hidden, answers = look_through(b, *joined(draws), validate, questions(criterion, b, validate))
+    judge(criterion, b, answers)
+    if hidden and answers is not None:
+        draws = [redraw(criterion, b, drawn) for drawn in draws]
+    return draws, hidden
 
 # %% ../../nbs/02_losses/03_criteria.ipynb #00c4a499
-class MultiviewReprojectionLoss(VirtualCameraCriterion, name="mrl"):
+class MultiviewReprojectionLoss(PixelCriterion, name="mrl"):
     """Multiview Reprojection Loss in pixels, with virtual cameras drawn anew at every call.
 
     Args:
@@ -553,10 +490,52 @@ class MultiviewReprojectionLoss(VirtualCameraCriterion, name="mrl"):
 
     from_flat = classmethod(from_flat_cameras)
 
-    def compare(self, b, drawn, hidden, alpha_id_hat=None):
+    def __init__(
+        self,
+        K=None,
+        views=2,
+        cameras="true+batch",
+        norm="l1",
+        generator=None,
+        *,
+        similarity=False,
+        reduction="mean",
+        validate=True,
+    ):
+        super().__init__(K, reduction=reduction, validate=validate)
+        if not isinstance(views, int) or views < 1:
+            raise ValueError(f"views: expected at least 1 and no fraction, got {views}")
+        self.cameras = cameras if callable(cameras) else virtual_cameras(cameras)
+        self.views, self.norm, self.generator, self.similarity = views, norm, generator, similarity
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64), persistent=False)
+        self.redrawn, self.blind = 0, 0  # virtual cameras that were drawn again, and that still saw too little
+        self.from_batch, self.largest = cameras == "true+batch", 0  # the largest batch so far
+
+    def draw(self, b):
+        """Return virtual cameras.
+
+        Args:
+            b: Inputs.
+
+        Returns:
+            Draw.
+        """
+        generator = self.generator
+        if generator is None or not values_readable(b.x, b.t_hat):
+            generator = self.calls.add_(1)
+        cameras = self.cameras(b.x, b.q, b.t, b.K, views_of_batch(self, b), generator)
+        return Draw(*given_views(b._replace(batch=(len(b.x),), weight=None), *cameras))
+
+    def prepare(self, b, validate):
+        "Return virtual cameras, and whether true points may be hidden from them."
+        (drawn,), hidden = check_draws(self, b, [self.draw(b)], validate)
+        return drawn.views, hidden
+
+    def compare(self, b, prepared, alpha_id_hat=None):
         "Return the loss of every image, and the weights of images."
-        (P_hat,) = predicted_rows(b, drawn.views, [world_rows(b.q_hat, b.t_hat)], self.similarity)
-        errors, weight = compare_in_views(b, drawn.views, [(b.x_hat, P_hat)], self.norm, hidden)
+        views, hidden = prepared
+        (P_hat,) = predicted_rows(b, views, [world_rows(b.q_hat, b.t_hat)], self.similarity)
+        errors, weight = compare_in_views(b, views, [(b.x_hat, P_hat)], self.norm, hidden)
         return errors[0], weight
 
 # %% ../../nbs/02_losses/03_criteria.ipynb #e9f840f5
@@ -576,20 +555,18 @@ class ReprojectionLoss(PixelCriterion, name="reprojection"):
         super().__init__(K, reduction=reduction, validate=validate)
         self.norm = norm
 
-    def draw(self, b):
-        "Return the true camera as the only view."
-        return true_view(b)
-
-    def examine(self, b, drawn):
-        "Check all values with one read."
-        hidden, answers = look_through(b, drawn, {}, self.validate, questions(self, b))
+    def prepare(self, b, validate):
+        "Return the true camera as the only view, and whether true points may be hidden from it."
+        view = true_view(b)
+        hidden, answers = look_through(b, view, {}, validate, questions(self, b, validate))
         judge(self, b, answers)
-        return hidden, drawn
+        return view, hidden
 
-    def compare(self, b, drawn, hidden, alpha_id_hat=None):
+    def compare(self, b, prepared, alpha_id_hat=None):
         "Return the loss of every image, and the weights of images."
-        P_hat = image_rows(drawn.K, world_rows(b.q_hat, b.t_hat).unsqueeze(1))
-        errors, weight = compare_in_views(b, drawn, [(b.x_hat, P_hat)], self.norm, hidden)
+        view, hidden = prepared
+        P_hat = image_rows(view.K, world_rows(b.q_hat, b.t_hat).unsqueeze(1))
+        errors, weight = compare_in_views(b, view, [(b.x_hat, P_hat)], self.norm, hidden)
         return errors[0], weight
 
 # %% ../../nbs/02_losses/03_criteria.ipynb #7cdc04d2
@@ -619,7 +596,7 @@ class GeometricAlignmentLoss(Criterion, name="geometric_alignment"):
         self.norm, self.reading = norm, reading
         self.looked = reading != "camera-to-world"  # the first look at the truth reads camera-to-world
 
-    def compare(self, b, drawn, hidden, alpha_id_hat=None):
+    def compare(self, b, prepared, alpha_id_hat=None):
         "Return the loss of every image, and the weights of images."
         return alignment_of_images(b, self.norm, self.reading), image_weight(b)
 
@@ -651,7 +628,7 @@ class PixelAlignmentLoss(PixelCriterion, name="pixel_alignment"):
         super().__init__(K, reduction=reduction, validate=validate)
         self.depth_weight, self.norm = depth_weight, norm
 
-    def compare(self, b, drawn, hidden, alpha_id_hat=None):
+    def compare(self, b, prepared, alpha_id_hat=None):
         "Return the loss of every image, and the weights of images."
         return pixel_alignment_of_images(b, self.depth_weight, self.norm), image_weight(b)
 
@@ -665,10 +642,10 @@ class TermsLoss(CompositeLoss):
         super().__init__(reduction=reduction, validate=validate)
         self.norm, self.translation = norm, translation
 
-    def image_parts(self, b, alpha_id_hat=None, K=None):
-        "Return the terms `(3, B)`."
-        self.examine(b, None)
-        return terms_of_images(b, self.norm, self.translation), image_weight(b), [0, 1, 2]
+    def image_parts(self, b, alpha_id_hat=None):
+        "Return the three terms."
+        self.prepare(b, self.validate)
+        return ImageParts(terms_of_images(b, self.norm, self.translation), image_weight(b), [0, 1, 2])
 
 # %% ../../nbs/02_losses/03_criteria.ipynb #de657646
 class MultiTermLoss(TermsLoss, name="multi_term"):
@@ -704,9 +681,9 @@ class MultiTermLoss(TermsLoss, name="multi_term"):
         "Return the weighted sum of the terms, without the regulariser."
         return parts[0] + self.alpha * parts[1] + self.beta * parts[2]
 
-    of_inputs = Criterion.of_inputs  # with the regulariser, which is not one of the parts
+    _loss = Criterion._loss  # with the regulariser, which is not one of the parts
 
-    def compare(self, b, drawn, hidden, alpha_id_hat=None):
+    def compare(self, b, prepared, alpha_id_hat=None):
         "Return the loss of every image, and the weights of images."
         weights = self.alpha, self.beta, self.gamma
         return multi_term_of_images(b, alpha_id_hat, *weights, self.norm, self.translation), image_weight(b)
@@ -721,19 +698,16 @@ class HomographyLoss(Criterion, name="homography"):
     gauge_invariant = False  # it compares poses in the world
     uses_shape = False
 
-    def draw(self, b):
+    def prepare(self, b, validate):
         "Return the depths `(B,)` of the nearest and the farthest true point."
-        return points_in_frame(world_rows(b.q, b.t)[:, 2:], b.x)[:, 0].aminmax(dim=-1)
+        near, far = points_in_frame(world_rows(b.q, b.t)[:, 2:], b.x)[:, 0].aminmax(dim=-1)
+        ahead = {"x: expected all points in front of the true camera": (near > 0).all()}
+        judge(self, b, check_values(b, validate, expected=ahead, asked=questions(self, b, validate)))
+        return near, far
 
-    def examine(self, b, drawn):
-        "Check all values with one read."
-        ahead = {"x: expected all points in front of the true camera": (drawn[0] > 0).all()}
-        judge(self, b, check_values(b, self.validate, expected=ahead, asked=questions(self, b)))
-        return False, drawn
-
-    def compare(self, b, drawn, hidden, alpha_id_hat=None):
+    def compare(self, b, prepared, alpha_id_hat=None):
         "Return the loss of every image, and the weights of images."
-        near, far = drawn
+        near, far = prepared
         C = affine_matrix(unit_quaternion_to_matrix(b.q), b.t)
         motion = matmul(world_to_camera(b.q_hat, b.t_hat), C)  # true camera frame to predicted one
         A = motion[..., :3, :3] - torch.eye(3, dtype=motion.dtype, device=motion.device)
@@ -812,17 +786,14 @@ class LogTermsLoss(TermsLoss, name="log_terms"):
         super().__init__(norm, translation, reduction=reduction, validate=validate)
         self.reduce_mean = reduce_mean
 
-    def image_parts(self, b, alpha_id_hat=None, K=None):
-        "Return the terms that are predicted."
+    def image_parts(self, b, alpha_id_hat=None):
+        "Return the terms that are predicted, with those of rounding errors: precision times the size of `x`, `q`, `t`."
         which = [i for i, name in enumerate(("x_hat", "q_hat", "t_hat")) if name not in b.known]
         require_prediction(which)
-        terms, weight, _ = super().image_parts(b)
-        return terms if len(which) == 3 else terms[which], weight, which
-
-    def floor(self, b, which):
-        "Return the terms of rounding errors: the machine precision times the size of `x`, `q` and `t`."
+        terms, weight, _, _ = super().image_parts(b)
         sizes = torch.stack([v.detach().abs().mean() for v in (b.x, b.q, b.t)])
-        return smallest_error(sizes, self.norm)[which]
+        floor = smallest_error(sizes, self.norm)[which]
+        return ImageParts(terms if len(which) == 3 else terms[which], weight, which, floor)
 
     def combine(self, parts, which=None, floor=None):
         "Return the sum of the logarithms."
@@ -900,15 +871,6 @@ def compares_images(criterion) -> bool:
     return isinstance(criterion, Criterion) and type(criterion).compare is not Criterion.compare
 
 # %% ../../nbs/02_losses/03_criteria.ipynb #4aef0bb2
-def examine_as(criterion: Criterion, b: Inputs, drawn, validate):
-    "Return `criterion.examine(b, drawn)` with another `validate`."
-    own, criterion.validate = criterion.validate, validate
-    try:
-        return criterion.examine(b, drawn)
-    finally:
-        criterion.validate = own
-
-
 def parts_in_views(
     criterion: MultiviewReprojectionLoss,
     b: Inputs,
@@ -918,8 +880,7 @@ def parts_in_views(
 ):  # (P, B) parts, (B,) weights or None
     "Return the parts of a criterion with virtual cameras, with one projection of the truth for those that share them."
     mixed = mixed_views(b, parts)
-    draws = [criterion.draw(b) for _ in (mixed[:1] if shared else mixed)]
-    hidden, draws = examine_as(criterion, b, draws, validate)
+    draws, hidden = check_draws(criterion, b, [criterion.draw(b) for _ in (mixed[:1] if shared else mixed)], validate)
     found = []
     for drawn, group in zip(draws, [mixed] if shared else [[m] for m in mixed]):
         own = [view for _, view in group if view is not None]
@@ -932,18 +893,18 @@ def parts_in_views(
 # %% ../../nbs/02_losses/03_criteria.ipynb #4aef0bb3
 def parts_of_images(criterion: Criterion, b: Inputs, parts, validate, alpha_id_hat=None):
     "Return the parts `(P, B)` of another criterion that compares images, and weights `(B,)` or None."
-    hidden, drawn = examine_as(criterion, b, criterion.draw(b), validate)
-    found = [criterion.compare(p, drawn, hidden, alpha_id_hat) for p in mixed_predictions(b, parts)]
+    prepared = criterion.prepare(b, validate)
+    found = [criterion.compare(p, prepared, alpha_id_hat) for p in mixed_predictions(b, parts)]
     weights = [w for _, w in found if w is not None]
     return torch.stack([v for v, _ in found]), torch.stack(weights).amin(0) if weights else None
 
 
-def parts_of_batch(criterion, b: Inputs, parts, validate, alpha_id_hat=None, K=None):
-    "Return the parts `(P, 1)` of a criterion that gives one value, and None."
+def parts_of_batch(criterion, b: Inputs, parts, validate, alpha_id_hat=None):
+    "Return the parts `(P, 1)` of a module that gives one value for a batch, and None."
     check_values(b, validate)
     extra = {} if b.weight is None else {"weight": b.weight}
     mixed = mixed_predictions(b, parts)
-    return torch.stack([criterion(*p[:6], alpha_id_hat, K=K, **extra) for p in mixed]).unsqueeze(-1), None
+    return torch.stack([criterion(*p[:6], alpha_id_hat, K=b.K, **extra) for p in mixed]).unsqueeze(-1), None
 
 # %% ../../nbs/02_losses/03_criteria.ipynb #4aef0bb1
 def require_gauge_invariant(criterion):
@@ -955,35 +916,6 @@ def require_gauge_invariant(criterion):
             f"got {type(criterion).__name__}"
         )
 
-# %% ../../nbs/02_losses/03_criteria.ipynb #f8f5dea2
-class PartsOfCriterion(CompositeLoss):
-    "The parts of another criterion: its values for shape and pose, each with the truth of the others."
-
-    gauge_invariant = False
-
-    def inputs(self, x_hat, q_hat, t_hat, x, q, t, K, weight):
-        "Return the inputs in one form, with the intrinsics that the criterion needs."
-        needs_K = compares_images(self.criterion) and self.criterion.needs_K
-        K = getattr(self.criterion, "K", None) if K is None else K
-        return collect_inputs(x_hat, q_hat, t_hat, x, q, t, K if needs_K else None, weight, needs_K)
-
-    def image_parts(self, b, alpha_id_hat=None, K=None):
-        "Return the parts that are predicted."
-        which = predicted_parts(b, self.n_parts)
-        given = self.criterion, b, self.n_parts
-        if isinstance(self.criterion, MultiviewReprojectionLoss):
-            return *parts_in_views(*given, self.shared_cameras, self.validate), which
-        if compares_images(self.criterion):
-            return *parts_of_images(*given, self.validate, alpha_id_hat), which
-        return *parts_of_batch(*given, self.validate, alpha_id_hat, K), which
-
-    def floor(self, b, which):
-        "Return the value of rounding errors, if logarithms are taken or a balance may divide by the parts."
-        if not self.logarithms and self.balance is None:
-            return None
-        make = self.criterion.smallest if isinstance(self.criterion, Criterion) else super().smallest
-        return make(b).to(b.x).expand(len(which))
-
 # %% ../../nbs/02_losses/03_criteria.ipynb #02c68f56
 Parts = Annotated[int, Parameter("2: shape, pose; 3: shape, rotation, translation in the camera frame", range=(2, 3))]
 Logarithms = Annotated[bool, Parameter("add the logarithms of the parts")]
@@ -991,7 +923,7 @@ Balance = Annotated[str, Parameter("what combines the parts, a name of BALANCES;
 PartWeights = Annotated[str, Parameter("weights of the parts in the sum, comma-separated; empty: 1")]
 
 # %% ../../nbs/02_losses/03_criteria.ipynb #1f0b0d4e
-class Disentangled(PartsOfCriterion):
+class Disentangled(CompositeLoss):
     """The sum of a criterion's values for shape, rotation and translation, each with the truth of the others.
 
     Parts of quantities that are not predicted (None, or the truth itself) are omitted.
@@ -1012,6 +944,8 @@ class Disentangled(PartsOfCriterion):
 
     Source: Simonelli et al. 2019, arXiv 1905.12365, for a loss of 3D boxes.
     """
+
+    gauge_invariant = False
 
     def __init__(
         self,
@@ -1036,6 +970,21 @@ class Disentangled(PartsOfCriterion):
         self.part_weights = _part_weights(part_weights, parts) if part_weights else None
         self.part_names = ("shape", "pose") if parts == 2 else CompositeLoss.part_names
 
+    def image_parts(self, b, alpha_id_hat=None):
+        "Return the parts that are predicted, with the value of rounding errors if the combination may divide by parts."
+        which = predicted_parts(b, self.n_parts)
+        given = self.criterion, b, self.n_parts
+        if isinstance(self.criterion, MultiviewReprojectionLoss):
+            values, weight = parts_in_views(*given, self.shared_cameras, self.validate)
+        elif compares_images(self.criterion):
+            values, weight = parts_of_images(*given, self.validate, alpha_id_hat)
+        else:
+            values, weight = parts_of_batch(*given, self.validate, alpha_id_hat)
+        if not self.logarithms and self.balance is None:
+            return ImageParts(values, weight, which)
+        make = self.criterion.smallest if isinstance(self.criterion, Criterion) else self.smallest
+        return ImageParts(values, weight, which, make(b).to(b.x).expand(len(which)))
+
     def combine(self, parts, which=None, floor=None):
         "Return the weighted sum of the parts or of their logarithms, or the result of the balance."
         if self.balance is not None:
@@ -1048,6 +997,12 @@ class Disentangled(PartsOfCriterion):
             return parts.sum(0)
         weights = self.part_weights.to(parts)[slice(None) if which is None else which]
         return (parts * weights.view(-1, *[1] * (parts.ndim - 1))).sum(0)
+
+    def _inputs(self, x_hat, q_hat, t_hat, x, q, t, K, weight):
+        "Return the inputs in one form, with the intrinsics that the criterion needs."
+        if compares_images(self.criterion):
+            return self.criterion._inputs(x_hat, q_hat, t_hat, x, q, t, K, weight)
+        return collect_inputs(x_hat, q_hat, t_hat, x, q, t, K, weight)
 
 # %% ../../nbs/02_losses/03_criteria.ipynb #110fb003
 class LogMultiviewReprojectionLoss(Disentangled, name="log_mrl"):

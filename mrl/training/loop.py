@@ -29,6 +29,7 @@ from ..io.progress import Progress, tell
 from ..io.tables import write_csv
 from ..losses import CompositeLoss
 from .augmentation import Augmentation
+from .configuration import check_used
 from .criterion import make_criterion
 from .distributed import make_fabric, of_whole_batch, own_rows, resolve_device
 from .evaluation import evaluate, write_metrics
@@ -383,6 +384,7 @@ def train(
     claim_run(folder, config)
     if is_finished(folder):
         return folder
+    check_used(config)
     device, bf16 = resolve_device(config)
     fabric = make_fabric(config, device)
     if fabric.world_size > 1:

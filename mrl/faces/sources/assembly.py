@@ -17,7 +17,7 @@ import torch
 from ..landmarks import check_eye_distance, check_landmarks, likely_factor
 from ..morphable import MorphableModel
 from ...io.files import read_json
-from ...io.paths import expand
+from ...io.paths import check_fetched, expand
 
 # %% ../../../nbs/03_faces/03_sources/01_assembly.ipynb #39293b8b
 @contextmanager
@@ -41,6 +41,7 @@ def existing_file(path, region="face"):
         raise ValueError(f"region: expected 'face' or 'all', got {region!r}")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
+    check_fetched(path)
     return path
 
 

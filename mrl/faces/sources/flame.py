@@ -8,6 +8,7 @@ __all__ = ['read_flame']
 # %% ../../../nbs/03_faces/03_sources/05_flame.ipynb #489b9ccb
 import pickle
 import re
+import zipfile
 
 import numpy as np
 
@@ -149,6 +150,8 @@ def read_flame(
     path = existing_file(path, region)
     names = ("v_template", "shapedirs", "f")
     if path.suffix.lower() == ".npz":
+        if not zipfile.is_zipfile(path):
+            raise ValueError(f"{path}: not an .npz of arrays, or damaged")
         with errors_naming(path, "not an .npz of arrays, or damaged"), np.load(path, allow_pickle=False) as z:
             got = {k: z[k] for k in names if k in z}
     else:

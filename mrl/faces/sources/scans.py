@@ -68,7 +68,7 @@ def read_labels(
     "Read labels of files; ValueError names the CSV, the row and the column."
     files = [composed(file) for file in files]
     rows = _rows_by_file(path, files)
-    columns = [k for k in next(iter(rows.values())) if k != "file"]
+    columns = [k for k in next(iter(rows.values())) if k not in ("", "file")]
     labels = {k: np.array([_number(rows[file][k]) for file in files], np.float32) for k in columns}
     for k, values in labels.items():
         if not np.isfinite(values).all():
