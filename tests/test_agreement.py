@@ -116,7 +116,7 @@ def test_protocol_file(tmp_path):
         ("statistic", 3, "statistic: expected text"),
         ("overlap", "yes", "overlap: expected true or false"),
         ("name", "now", "name: expected another name"),
-        ("name", "", "name: expected text"),
+        ("name", "", "name: expected a printable text"),
         ("base", "x", "base: expected one of"),
     ],
 )
