@@ -293,8 +293,11 @@ def slow_off(data):
     n, m, rest, faces = int(words[0]), int(words[1]), words[3:], []
     x, rest = numbers(rest[: 3 * n]), rest[3 * n :]
     for _ in range(m):
-        faces.append([int(w) for w in rest[1 : 1 + int(rest[0])]])
-        rest = rest[1 + len(faces[-1]) :]
+        n = int(rest[0])
+        faces.append([int(w) for w in rest[1 : 1 + n]])
+        if len(faces[-1]) < n:  # a colour was taken for a number of corners
+            return None
+        rest = rest[1 + n :]
     return None if rest else (np.reshape(x, (-1, 3)).tolist(), faces)
 
 

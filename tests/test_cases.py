@@ -2,25 +2,32 @@
 
 import json
 import unicodedata
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from mrl.faces.sources import find_face_model
+from mrl.faces.sources import find_face_model, read_face_model
 from mrl.faces.sources.scans import read_labels, read_scans
 from mrl.io.files import read_json, read_lines
+from mrl.io.films import read_film_frame, read_film_frames
 from mrl.io.meshes import read_mesh, write_mesh
 from mrl.io.pictures import read_picture
 from mrl.io.tables import read_csv, read_numbers
-from mrl.losses import BALANCES, Disentangled, MultiviewReprojectionLoss
+from mrl.losses import BALANCES, Disentangled, LogMultiviewReprojectionLoss, MultiviewReprojectionLoss
 from mrl.losses.functional import example_batch
+from mrl.photo import reconstruction
 from mrl.photo.evaluation import read_annotations
+from mrl.photo.reconstruction import reconstruct_film, reconstruct_person
 from mrl.photo.refinement import Calibration
 from mrl.scans import methods
+from mrl.scans.known_faces import known_person
 from mrl.scans.methods import read_face
 from mrl.scans.protocol_files import read_protocol
+from mrl.training.configuration import TrainConfig, check_used
+from mrl.training.run import Run, run_record, start_of
 
 COMPOSED, SPLIT = (unicodedata.normalize(form, "Zoë Müller") for form in ("NFC", "NFD"))
 K = torch.tensor([[900.0, 0, 112], [0, 900, 112], [0, 0, 1]], dtype=torch.float64)
@@ -256,3 +263,150 @@ def test_balances_of_parts_that_are_zero(balance):
     assert criterion(truth[0] + 1, *prediction[1:], *truth).isfinite()
     with pytest.raises(ValueError, match="balance: expected predictions for all 3 parts, got 1"):
         criterion(truth[0] + 1, *truth[1:], *truth)
+
+
+# ---- what a download leaves in place of a file
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+PAGE = "\ufeff\n<!DOCTYPE html>\n<html><head><title>404</title></head></html>\n"
+ENTRANCES = {
+    "a.obj": read_mesh,
+    "a.ply": read_mesh,
+    "a.off": read_mesh,
+    "a.jpg": read_picture,
+    "a.csv": read_csv,
+    "a.json": read_json,
+    "a.txt": read_lines,
+    "a.mp4": lambda path: read_film_frames(path, 2),
+    "a.safetensors": read_face_model,
+    "a.pkl": read_face_model,
+    "a.npz": read_face_model,
+    "a.mat": read_face_model,
+    "a.bin": read_face_model,
+}
+
+
+@pytest.mark.parametrize("name", ENTRANCES)
+@pytest.mark.parametrize(("text", "said"), [(POINTER, "a pointer of Git LFS"), (PAGE, "a web page")])
+def test_files_that_were_not_fetched(tmp_path, name, text, said):
+    with pytest.raises(ValueError, match=f"{name}: expected the file itself, got {said}"):
+        ENTRANCES[name](written(tmp_path / name, text))
+
+
+def test_an_npz_without_arrays_gets_no_advice_to_execute_it(tmp_path):
+    with pytest.raises(ValueError, match="a.npz: not an .npz of arrays, or damaged$"):
+        read_face_model(written(tmp_path / "a.npz", b"\x80\x04N."))
+
+
+def test_labels_with_a_separator_at_the_end_of_every_line(tmp_path):
+    path = written(tmp_path / "a.csv", "file,age,\na.obj,30,\nb.obj,31,\n")
+    assert {k: v.tolist() for k, v in read_labels(path, ["a.obj", "b.obj"]).items()} == {"age": [30, 31]}
+
+
+# ---- parameters
+
+
+@pytest.mark.parametrize("run", ["~/x", ".", " ", "a ", "a\nb", "a\0b", "../x", "/x"])
+def test_runs_have_names_of_folders_in_results(run):
+    with pytest.raises(ValueError, match="run: expected the name of a folder in results/"):
+        TrainConfig(run=run)
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"alpha": 5.0}, {"reading": "world-to-camera"}, {"loss": "multi_term", "views": 3}, {"parts": 3}]
+)
+def test_a_parameter_of_another_loss_is_refused(parameters):
+    "It would change nothing, and nobody would notice."
+    with pytest.raises(ValueError, match=f"{list(parameters)[-1]}: expected only with losses that use it"):
+        check_used(TrainConfig(**parameters))
+
+
+@pytest.mark.parametrize("views", [0, 1.5, float("nan"), "2"])
+@pytest.mark.parametrize("criterion", [MultiviewReprojectionLoss, LogMultiviewReprojectionLoss])
+def test_views_are_a_number_of_cameras(criterion, views):
+    with pytest.raises(ValueError, match="views: expected at least 1 and no fraction"):
+        criterion(views=views)
+
+
+@pytest.mark.parametrize(
+    ("said", "field"),
+    [
+        ({"name": " now "}, "name"),
+        ({"name": "a|b"}, "name"),
+        ({"exceptions": [[3, 80], [3, 90]]}, "exceptions"),
+        ({"exceptions": [[99, 80]]}, "exceptions"),
+        ({"scans": ["frontal1", "annotated"]}, "scans"),
+    ],
+)
+def test_protocols_that_say_two_things(tmp_path, said, field):
+    with pytest.raises(ValueError, match=f"p.json: {field}: expected "):
+        read_protocol(written(tmp_path / "p.json", json.dumps({"name": "mine"} | said)))
+
+
+# ---- films, and photographs of one person
+
+
+@pytest.mark.parametrize("said", [{"count": 0}, {"count": 2.5}, {"smoothing": 0}, {"focal": -1}, {"focal": "900"}])
+def test_films_of_no_frames(tmp_path, said):
+    Image.new("RGB", (32, 24)).save(tmp_path / "a.mjpg", "JPEG")
+    with pytest.raises(ValueError, match=f"{list(said)[0]}: expected a "):
+        reconstruct_film(None, tmp_path / "a.mjpg", **said)
+
+
+def test_frames_are_counted_from_one(tmp_path):
+    Image.new("RGB", (32, 24)).save(tmp_path / "a.mjpg", "JPEG")
+    with pytest.raises(ValueError, match="a.mjpg: frames are counted from 1, frame 0 is asked for"):
+        read_film_frame(tmp_path / "a.mjpg", 0)
+
+
+def test_pictures_of_one_person_are_a_list():
+    for images in ("a.jpg", np.zeros((40, 40, 3), np.uint8)):
+        with pytest.raises(ValueError, match="images: expected a list of paths or arrays, got (str|ndarray)"):
+            reconstruct_person(None, images)
+
+
+def test_a_picture_of_one_person_counts_once(monkeypatch):
+    "Twice the same evidence would make the standard deviations too small."
+    face = lambda seed: SimpleNamespace(crop=np.full((2, 2, 3), seed, np.uint8), points=1)
+    monkeypatch.setattr(reconstruction, "reconstruct", lambda run, image, focal, looks: face(image))
+    with pytest.raises(ValueError, match=r"images: expected different pictures, got one again in \[2\]"):
+        reconstruct_person(None, [1, 2, 1])
+
+
+# ---- a training that starts from another run
+
+
+def begun(folder, **parameters):
+    config = vars(TrainConfig(**parameters))
+    written(folder / "config.json", json.dumps({"config": config}))
+    return folder
+
+
+def test_a_start_from_a_run_that_is_not_finished(tmp_path):
+    folder = begun(tmp_path / "run")
+    for name in ("", "metrics.json", "state.pt"):
+        if name:
+            written(folder / name, "{}")
+        if name != "metrics.json":
+            with pytest.raises(ValueError, match="start=.*: expected a finished run, got an interrupted one"):
+                start_of(TrainConfig(start=str(folder)))
+
+
+def test_a_start_from_a_run_that_saw_who_is_left_out(tmp_path, monkeypatch):
+    folder = begun(tmp_path / "run")
+    written(folder / "metrics.json", "{}")
+    monkeypatch.setattr(Run, "load", lambda name: SimpleNamespace(config=TrainConfig(), folder=folder, record={}))
+    with pytest.raises(ValueError, match="leave_out='age>55': .* has seen these people; start from one that has not"):
+        start_of(TrainConfig(start=str(folder), leave_out="age>55"))
+
+
+def test_a_start_from_a_run_of_other_people(tmp_path):
+    about = {"face_model": {"population": "ours"}, "start": {"face_model": {"population": "theirs"}}}
+    with pytest.raises(ValueError, match="start: expected a network of the same population"):
+        run_record(tmp_path, TrainConfig(), about)
+
+
+def test_known_people_are_of_the_population():
+    for identity in (-1, 20):
+        with pytest.raises(ValueError, match="identity: expected 0 to 19"):
+            known_person(range(20), identity)

@@ -63,7 +63,7 @@ def _effect_names(without):  # str
 
         unknown = sorted(set(names) - set(EFFECTS))
         if unknown:
-            raise ValueError(f"without: unknown effect {', '.join(unknown)}; the effects are {', '.join(EFFECTS)}")
+            raise ValueError(f"without: expected effects ({', '.join(EFFECTS)}), got {', '.join(unknown)}")
     return ",".join(names)
 
 # %% ../../nbs/05_data/01_configuration.ipynb #9395ea4a
@@ -86,12 +86,13 @@ class DataConfig(CropConfig):
     near: float = in_range(500.0, 150, 1e5)  # mm, nearest camera
     far: float = in_range(1000.0, 150, 1e5)  # mm, farthest camera
     without: str = ""  # realism effects left out, comma-separated names of mrl.render.appearance.EFFECTS
+    measured_light: float = in_range(0.0, 0, 1)  # share of images under the light of real places (render.environments)
     setting: str = "study"  # study: neutral faces; photo: faces with expressions, distances uniform in their logarithm
 
     def __post_init__(self):
         super().__post_init__()
         if self.far < self.near:
-            raise ValueError(f"far must be at least near ({self.near}), got {self.far}")
+            raise ValueError(f"far: expected near ({self.near}) or more, got {self.far}")
         _check_depth(self.near, self.off_axis)
         if self.setting not in SETTINGS:
             raise ValueError(f"setting: expected one of {', '.join(SETTINGS)}, got {self.setting!r}")
@@ -109,4 +110,5 @@ PHOTO = {  # fields of a DataConfig for a network that is to work on photographs
     "near": 300.0,
     "far": 4000.0,
     "jitter": 0.12,
+    "measured_light": 0.5,
 }

@@ -140,7 +140,7 @@ def _member(identity, split, n_identities):  # (n,) bool
     if split == "all":
         return torch.ones_like(identity, dtype=torch.bool)
     if split not in ("train", "val", "test"):
-        raise ValueError(f"split must be one of train, val, test, all; got {split!r}")
+        raise ValueError(f"split: expected one of train, val, test, all, got {split!r}")
     return torch.isin(identity, torch.as_tensor(split_identities(n_identities)[split]))
 
 # %% ../../nbs/05_data/05_dataset.ipynb #34cc4ce8

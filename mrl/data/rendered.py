@@ -64,11 +64,14 @@ def render_image(
 ):  # (size, size, 3) uint8
     "Return image `index` of a data set."
     from mrl.render.appearance import sample_appearance, switch_off
+    from mrl.render.environments import sample_measured_light
 
     population, renderer = renderer_of(config.face_model)
     identity = int(label["identity"])
     rng = np.random.default_rng([config.seed, index // SHARD, 1, index % SHARD])
     appearance = sample_appearance(rng, {name: v[identity] for name, v in population.labels.items()})
+    if config.measured_light and rng.random() < config.measured_light:
+        appearance = appearance.changed(light=sample_measured_light(rng))
     if config.without:
         appearance = switch_off(appearance, config.without.split(","))
     camera = (np.asarray(label[name], np.float64) for name in ("K", "q", "t"))
@@ -102,9 +105,13 @@ def data_identity(config):  # a configuration of a rendered data set: its face_m
     skins = next((p for p in (path.parent / "skins", ROOT / "data" / "skins") if p.is_dir()), ROOT)
     renderer = {"version": DATA_VERSION, "skins": _skins_hash(skins)}
     decided = {"config": asdict(config), "population": load_population(path).sha256, "renderer": renderer}
+    if config.measured_light:
+        decided["light"] = sha256(ROOT / "data" / "environments.json")
+    else:
+        del decided["config"]["measured_light"]  # data sets of version 1 do not know the word
     if config.setting == "photo":
         return decided | {"expressions": sha256(expressions_file(path))}
-    del decided["config"]["setting"]  # data sets of version 1 do not know the word
+    del decided["config"]["setting"]  # nor this
     return decided
 
 # %% ../../nbs/05_data/04_rendered.ipynb #9086c743
@@ -178,6 +185,7 @@ def dataset_folder(
     model = [] if config.face_model == "anny" else [Path(config.face_model).stem]
     without = [f"without-{name}" for name in config.without.split(",") if name]
     setting = [] if config.setting == "study" else [config.setting]
+    setting += ["light"] if config.measured_light else []
     usual = (config.near, config.far) in ((DataConfig.near, DataConfig.far), (PHOTO["near"], PHOTO["far"]))
     depth = [] if usual else [f"{config.near:g}-{config.far:g}mm"]
     images = f"{config.n_images}-{config.size}px-{config.seed}"

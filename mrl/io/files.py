@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 import mrl
-from .paths import expand
+from .paths import check_fetched, expand
 
 # %% ../../nbs/11_io/01_files.ipynb #c4e80a52
 def _is_checkout(folder):  # bool
@@ -149,6 +149,7 @@ def read_json(path, names=()):
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     check_sum(path)
+    check_fetched(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_object)
     except (ValueError, RecursionError) as e:
@@ -167,6 +168,7 @@ def read_lines(path):  # list of str
     path = expand(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file (a text is expected)")
+    check_fetched(path)
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as e:
@@ -217,6 +219,7 @@ def load_tensors(
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file (expected a {kind} file)")
     check_sum(path)
+    check_fetched(path)
     try:
         with safe_open(path, "pt") as f:
             header = json.loads((f.metadata() or {}).get("mrl", "{}"))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .paths import expand
+from .paths import check_fetched, expand
 
 # %% ../../nbs/11_io/07_films.ipynb #f45cfd1b
 _START, _MARKER = b"\xff\xd8", re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.S)
@@ -86,6 +86,7 @@ def _open_film(path):  # number of frames, None if unknown; iterator as of `_cap
     path = expand(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file (a film is expected)")
+    check_fetched(path)
     with open(path, "rb") as f:
         if path.stat().st_size == 0 or _START not in f.read(4096) or path.suffix.lower() not in (".mjpg", ".mjpeg"):
             return None, _captured(path)
@@ -111,6 +112,8 @@ def read_film_frame(
     number,  # of the frame, from 1
 ):  # (H, W, 3) uint8 RGB
     "Read one frame of a video. ValueError names the file: no video, fewer frames, or this frame is damaged."
+    if number < 1:
+        raise ValueError(f"{path}: frames are counted from 1, frame {number} is asked for")
     total, frames = _open_film(path)
     last = 0
     for n, decode in frames:
@@ -133,6 +136,8 @@ def read_film_frames(
     count,
 ):  # list of (number from 1, (H, W, 3) uint8 RGB)
     "Read `count` evenly spaced frames of a video, or all if it has fewer. ValueError names a file without frames."
+    if type(count) is not int or count < 1:
+        raise ValueError(f"count: expected a number of frames of at least 1, got {count!r}")
     kept, step, due = [], 1, 1
     for n, decode in _open_film(path)[1]:
         if n < due:

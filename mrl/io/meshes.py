@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from .files import atomic_write, write_json
-from .paths import expand
+from .paths import check_fetched, expand
 
 # %% ../../nbs/11_io/02_meshes.ipynb #823583ba
 @dataclass(frozen=True)
@@ -506,6 +506,7 @@ def _read(path):
     kind = path.suffix.lower()
     if kind not in _READERS:
         raise ValueError(f"{path}: {kind or 'no suffix'}, expected a mesh as .obj, .ply or .off")
+    check_fetched(path)
     data = path.read_bytes()
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ValueError(f"{path}: expected plain text or binary, got UTF-16; save it as UTF-8")

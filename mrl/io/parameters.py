@@ -92,7 +92,8 @@ def check_parameters(
 
 # %% ../../nbs/11_io/05_parameters.ipynb #3016734b
 def check_inside(parameter, name):
-    "Raise ValueError unless `name` is a folder below another one: not empty, relative and without '..'."
+    "Raise ValueError unless `name` is a folder below another one: not empty, relative, without '..' and printable."
     path = Path(name)
-    if not path.parts or path.is_absolute() or ".." in path.parts:
+    plain = name == name.strip() and name.isprintable() and not name.startswith("~")
+    if not path.parts or path.is_absolute() or ".." in path.parts or not plain:
         raise ValueError(f"{parameter}: expected the name of a folder in results/, without '..', got {name!r}")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .paths import expand
+from .paths import check_fetched, expand
 
 # %% ../../nbs/11_io/03_pictures.ipynb #d08c6504
 class Picture(NamedTuple):
@@ -101,6 +101,7 @@ def read_picture(
     path = expand(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file (a picture is expected)")
+    check_fetched(path)
     remedy = _remedy(path)
     try:
         with Image.open(path) as image:

@@ -9,7 +9,7 @@ __all__ = ['write_csv', 'to_number', 'read_csv', 'read_numbers']
 import csv
 
 from .files import atomic_write, check_sum
-from .paths import expand
+from .paths import check_fetched, expand
 
 # %% ../../nbs/11_io/04_tables.ipynb #5416cf59
 def write_csv(path, rows):
@@ -39,6 +39,7 @@ def _row(path, line, header, cells):  # dict
 def _table(path):  # list of column names, list of (line, dict: column -> text that is not empty)
     "Read the rows of a table that are not empty, with the lines on which they end."
     check_sum(path)
+    check_fetched(path)
     try:
         with open(path, newline="", encoding="utf-8-sig") as f:
             lines = f.readlines()

@@ -503,8 +503,8 @@ class MultiviewReprojectionLoss(PixelCriterion, name="mrl"):
         validate=True,
     ):
         super().__init__(K, reduction=reduction, validate=validate)
-        if views < 1:
-            raise ValueError(f"views: expected at least 1, got {views}")
+        if not isinstance(views, int) or views < 1:
+            raise ValueError(f"views: expected at least 1 and no fraction, got {views}")
         self.cameras = cameras if callable(cameras) else virtual_cameras(cameras)
         self.views, self.norm, self.generator, self.similarity = views, norm, generator, similarity
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64), persistent=False)

@@ -30,8 +30,8 @@ def focal_length(
     "Return the focal length of a picture. ValueError if the given one is no positive number."
     longer = max(size)
     if given is not None:
-        if not 0 < given < np.inf:
-            raise ValueError(f"focal: expected a positive number of pixels, got {given}")
+        if isinstance(given, str) or not 0 < given < np.inf:
+            raise ValueError(f"focal: expected a positive number of pixels, got {given!r}")
         return float(given), "given"
     if exif and POSSIBLE[0] * longer <= exif <= POSSIBLE[1] * longer:
         return float(exif), "EXIF"
@@ -66,7 +66,10 @@ def check_box(
 ):  # (left, top, right, bottom), floats
     "Return a box; ValueError if it is invalid or outside of the picture."
     w, h = size
-    numbers = np.asarray(box, np.float64)
+    try:
+        numbers = np.asarray(box, np.float64)
+    except (TypeError, ValueError):
+        numbers = np.zeros(0)
     if (
         numbers.shape != (4,)
         or not np.isfinite(numbers).all()

@@ -177,6 +177,8 @@ def reconstruct(
     Raises:
         ValueError: no face found, not a box, or not an image; the message names the file.
     """
+    if type(looks) is not int or looks < 1:
+        raise ValueError(f"looks: expected a number of predictions of at least 1, got {looks!r}")
     picture, exif, doubt, name = _open(image)
     try:
         if box is None:
@@ -212,12 +214,18 @@ def reconstruct_person(
     looks=2,  # crops that the network sees of each
 ):  # list of Reconstruction with the same alpha_id
     "Return one person's faces in several pictures, refined together. ValueError names a picture without a face."
+    if not isinstance(images, (list, tuple)):
+        raise ValueError(f"images: expected a list of paths or arrays, got {type(images).__name__}")
     faces = [reconstruct(run, image, focal, looks=looks) for image in images]
     blind = [i for i, face in enumerate(faces) if face.points is None]
     if blind or not faces:
         raise ValueError(
             f"images: expected faces that Face Mesh sees, got none in {blind or 'an empty list'}; leave out"
         )
+    seen = [face.crop.tobytes() for face in faces]
+    twins = [i for i, crop in enumerate(seen) if crop in seen[:i]]
+    if twins:
+        raise ValueError(f"images: expected different pictures, got one again in {twins}, which would count twice")
     sizes = [(2 * face.K[:2, 2]).tolist() for face in faces]
     return [replace(face, warnings=_warnings(face, size)) for face, size in zip(_refined_together(run, faces), sizes)]
 
@@ -252,6 +260,9 @@ def reconstruct_film(
 
     Frames in which Face Mesh sees no face are left out. ValueError names a film without frames or without a face.
     """
+    for name, value in (("focal", 1.0 if focal is None else focal), ("smoothing", smoothing)):
+        if isinstance(value, str) or not 0 < value < np.inf:
+            raise ValueError(f"{name}: expected a positive number, got {value!r}")
     seen = [(number, picture, detect_faces(picture)) for number, picture in read_film_frames(film, count)]
     seen = [(number, picture, found[0]) for number, picture, found in seen if found]
     if not seen:

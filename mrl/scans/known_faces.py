@@ -134,7 +134,9 @@ def known_person(
     seed=0,
     spacing=2.5,  # mm between the vertices of the scan
 ):  # KnownPerson
-    "Return a person of a population with a scan of `make_scan`."
+    "Return a person of a population with a scan of `make_scan`. ValueError if there is no such identity."
+    if not 0 <= identity < len(population):
+        raise ValueError(f"identity: expected 0 to {len(population) - 1}, got {identity}")
     mesh = make_scan(population, identity, seed, spacing=spacing)
     return KnownPerson(
         int(identity),

@@ -32,6 +32,12 @@ def _text(value):
     return value
 
 
+def _name(value):
+    if not isinstance(value, str) or value != value.strip() or not value.isprintable() or not value or "|" in value:
+        raise ValueError(f"expected a printable text without '|' and without blanks at its ends, got {value!r}")
+    return value
+
+
 def _flag(value):
     if not isinstance(value, bool):
         raise ValueError(f"expected true or false, got {value!r}")
@@ -67,11 +73,21 @@ def _exceptions(value):
     good = isinstance(value, list) and all(isinstance(v, list) and len(v) == 2 and type(v[0]) is int for v in value)
     if not good:
         raise ValueError(f"expected a list of [subject, radius in mm], got {value!r}")
+    subjects = [subject for subject, _ in value]
+    if len(set(subjects)) < len(subjects) or not all(1 <= subject <= 53 for subject in subjects):
+        raise ValueError(f"expected different subjects of MICC, 1 to 53, got {subjects}")
     return tuple((subject, _number(radius, 0, 300)) for subject, radius in value)
 
 # %% ../../nbs/09_scans/11_protocol_files.ipynb #0274aa5f
+def _scans(value):
+    found = _some_of(("annotated", *SCANS), 1)(value)
+    if "annotated" in found and len(found) > 1:
+        raise ValueError(f"expected annotated alone, or some of {', '.join(SCANS)}, got {', '.join(found)}")
+    return found
+
+
 CHECKS = {
-    "name": _text,
+    "name": _name,
     "source": _text,
     "open": _texts,
     "videos": _some_of(VIDEOS, 1),
@@ -82,7 +98,7 @@ CHECKS = {
     "exceptions": _exceptions,
     "forehead": _flag,
     "overlap": _flag,
-    "scans": _some_of(("annotated", *SCANS), 1),
+    "scans": _scans,
 }
 
 
@@ -143,7 +159,7 @@ def find_protocols(
     strange = [w for w in words if w not in PROTOCOLS and not w.endswith(".json")]
     if strange:
         raise ValueError(
-            f"protocol must be all, or some of {', '.join(PROTOCOLS)}, or a file .json; got {', '.join(strange)}"
+            f"protocol: expected all, or some of {', '.join(PROTOCOLS)}, or a file .json, got {', '.join(strange)}"
         )
     found = [PROTOCOLS[w] if w in PROTOCOLS else read_protocol(w) for w in words]
     names = [p.name for p in found]

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['AUGMENTATIONS', 'RENDERED', 'within', 'one_of', 'limits', 'wrong_loss', 'model_name', 'conflicts', 'check_config',
-           'TrainConfig', 'config_from']
+           'TrainConfig', 'check_used', 'config_from']
 
 # %% ../../nbs/06_training/03_configuration.ipynb #a32d0cb1
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from ..io.parameters import check_fields, check_parameters, document_fields
-from ..losses import CRITERIA, criterion_of, flat_parameters, loss_parameters
+from ..io.parameters import check_fields, check_inside, check_parameters, document_fields
+from ..losses import CRITERIA, Disentangled, criterion_of, flat_parameters, loss_parameters
 
 # %% ../../nbs/06_training/03_configuration.ipynb #4698019d
 AUGMENTATIONS = ("mirror", "photometric", "photo")
@@ -54,6 +54,7 @@ def wrong_loss(config):  # list of messages
     if images > config.batch_size:
         asked = f"views={views}, cameras={config.cameras!r}"
         return [f"batch_size: expected at least {images} for {asked}, got {config.batch_size}"]
+
     try:
         criterion_of(vars(config))
     except ValueError as e:
@@ -68,7 +69,7 @@ def model_name(config):
 
 def conflicts(config):
     "Return a list of messages about parameters that exclude each other."
-    c, run = config, Path(config.run)
+    c = config
     decided = c.data and any(getattr(c, k) != getattr(TrainConfig, k) for k in RENDERED)
     light = c.encoder == "efficientnet_lite0"
     own = (c.width, c.batch_norm) != (TrainConfig.width, TrainConfig.batch_norm)
@@ -85,7 +86,6 @@ def conflicts(config):
         (c.start and c.weights != "none", f"start={c.start!r} brings the initial weights: leave out weights"),
         (few, f"batch_size: expected at most n_images={c.n_images}, got {c.batch_size}"),
         (decided, f"data={c.data!r} decides {', '.join(RENDERED)}: leave them out"),
-        (run.is_absolute() or ".." in run.parts, f"run must be a relative path without '..', got {c.run!r}"),
     ]
     return [message for is_wrong, message in rules if is_wrong]
 
@@ -97,6 +97,8 @@ def check_config(config):
     if not set(names) <= set(AUGMENTATIONS):
         raise ValueError(f"augment: expected names among {', '.join(AUGMENTATIONS)}, got {config.augment!r}")
     object.__setattr__(config, "augment", ",".join(names))
+    if config.run:
+        check_inside("run", config.run)
     problems = conflicts(config) + wrong_loss(config)
     if problems:
         raise ValueError("; ".join(problems))
@@ -180,12 +182,23 @@ class TrainConfig:
             object.__setattr__(self, "run", "-".join([self.loss, *model_name(self), str(self.seed)]))
 
 # %% ../../nbs/06_training/03_configuration.ipynb #434ee75f
+def check_used(config):
+    "Raise ValueError that names the parameters of losses that a training would not use."
+    own = flat_parameters(CRITERIA[config.loss]) | (flat_parameters(Disentangled) if config.disentangled else {})
+    ignored = [k for k in loss_parameters() if k not in own and getattr(config, k) != getattr(TrainConfig, k)]
+    if ignored:
+        given = f"loss={config.loss!r}, disentangled={config.disentangled}"
+        raise ValueError(f"{', '.join(ignored)}: expected only with losses that use it, got {given}; leave it out")
+
+
 def config_from(
     names,  # globals() of the notebook
     before,  # the names among them that are older than its parameters
     others=None,  # dict name -> type of the notebook's other parameters
 ):  # TrainConfig
-    "Return the configuration in a notebook's globals. ValueError lists the valid names if one is unknown."
+    "Return the configuration in a notebook's globals. ValueError names a parameter that is unknown or not used."
     types = {f.name: f.type for f in fields(TrainConfig)}
     found = check_parameters(names, before, types | (others or {}))
-    return TrainConfig(**{name: value for name, value in found.items() if name in types})
+    config = TrainConfig(**{name: value for name, value in found.items() if name in types})
+    check_used(config)
+    return config

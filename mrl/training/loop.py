@@ -29,6 +29,7 @@ from ..io.progress import Progress, tell
 from ..io.tables import write_csv
 from ..losses import CompositeLoss
 from .augmentation import Augmentation
+from .configuration import check_used
 from .criterion import make_criterion
 from .distributed import make_fabric, of_whole_batch, own_rows, resolve_device
 from .evaluation import evaluate, write_metrics
@@ -44,7 +45,7 @@ class StepSampler(torch.utils.data.Sampler):
     def __init__(self, n, batch_size, steps, seed, start=0):
         self.n, self.batch_size, self.steps, self.seed, self.start = n, batch_size, steps, seed, start
         if batch_size > n:
-            raise ValueError(f"batch_size {batch_size} is larger than the {n} images of the split")
+            raise ValueError(f"batch_size: expected at most the {n} images of the split, got {batch_size}")
 
     def __len__(self):
         return self.steps - self.start
@@ -383,6 +384,7 @@ def train(
     claim_run(folder, config)
     if is_finished(folder):
         return folder
+    check_used(config)
     device, bf16 = resolve_device(config)
     fabric = make_fabric(config, device)
     if fabric.world_size > 1:

@@ -92,6 +92,16 @@ def own_run(folder, config):
         yield
 
 # %% ../../nbs/06_training/07_run.ipynb #4d3c57ec
+def _check_same_people(about):
+    "Raise ValueError if the run that a training starts from was trained on another population."
+    theirs, ours = (a.get("face_model", {}).get("population") for a in (about.get("start", {}), about))
+    if theirs and theirs != ours:
+        raise ValueError(
+            "start: expected a network of the same population, got another one's, whose training people may be among "
+            "the test people here"
+        )
+
+
 def run_record(
     folder,
     config,  # TrainConfig
@@ -102,6 +112,7 @@ def run_record(
     A run that resumes keeps its first record; differences are appended to `resumed`. Other data or another
     precision raise ValueError.
     """
+    _check_same_people(about)
     if not (folder / "state.pt").exists():
         return {"config": asdict(config), **about}
     begun = read_json(folder / "config.json", ["data", "precision"])
@@ -301,11 +312,17 @@ def start_of(config):  # (Run, or None without `start`; dict for the record of t
     "Return the run whose network a training starts from. ValueError if its network is built in another way."
     if not config.start:
         return None, {}
-    begun = Run.load(run_folder(config.start))
+    folder = run_folder(config.start)
+    if not (folder / "metrics.json").exists() or (folder / "state.pt").exists():
+        raise ValueError(f"start={config.start!r}: expected a finished run, got an interrupted one; repeat its command")
+    begun = Run.load(folder)
     differs = [k for k in INHERITED if getattr(begun.config, k) != getattr(config, k)]
     if differs:
         found = ", ".join(f"{k}={getattr(begun.config, k)!r}" for k in differs)
         raise ValueError(f"start={config.start!r}: expected the parameters of that run, {found}; pass them with -p")
+    if begun.config.leave_out != config.leave_out and config.leave_out:
+        known = f"that run was trained with leave_out={begun.config.leave_out!r} and has seen these people"
+        raise ValueError(f"leave_out={config.leave_out!r}: {known}; start from one that has not")
     checkpoint = sha256(begun.folder / "checkpoint.safetensors")
     return begun, {"start": begun.record | {"checkpoint": checkpoint}}
 
