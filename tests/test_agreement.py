@@ -116,7 +116,7 @@ def test_protocol_file(tmp_path):
         ("statistic", 3, "statistic: expected text"),
         ("overlap", "yes", "overlap: expected true or false"),
         ("name", "now", "name: expected another name"),
-        ("name", "", "name: expected text"),
+        ("name", "", "name: expected a printable text"),
         ("base", "x", "base: expected one of"),
     ],
 )
@@ -129,7 +129,7 @@ def test_protocol_file_names_file_and_field(tmp_path, field, value, message):
 
 def test_protocol_parameter(tmp_path):
     "Unknown words, a missing file, one protocol twice."
-    with pytest.raises(ValueError, match="protocol must be all"):
+    with pytest.raises(ValueError, match="protocol: expected all"):
         find_protocols("magic")
     with pytest.raises(FileNotFoundError, match="none.json"):
         find_protocols(str(tmp_path / "none.json"))

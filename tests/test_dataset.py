@@ -74,7 +74,7 @@ def test_splits_share_nobody(built):
 
 def test_all_is_every_image(built):
     assert len(FaceImages(built, "all")) == CONFIG.n_images
-    with pytest.raises(ValueError, match="split must be one of"):
+    with pytest.raises(ValueError, match="split: expected one of"):
         FaceImages(built, "some")
 
 

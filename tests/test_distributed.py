@@ -134,7 +134,7 @@ def test_two_processes_follow_the_path_of_one(alone, home):
     n = len(RUNS)
     assert said[0] == said[1] and said[0][: n + 1] == [*RUNS, "mrl"]  # the last was complete
     assert "holds another run (lr: 0.001 there, 0.002 asked)" in said[0][n + 1]
-    assert said[0][n + 2] == "ValueError: batch_size must be a multiple of the number of processes (2), got 15"
+    assert said[0][n + 2] == "ValueError: batch_size: expected a multiple of the number of processes (2), got 15"
     assert not (home / "results/odd").exists() and not list(home.glob("results/**/*.tmp"))
     for name in RUNS:
         one, two = alone / "results" / name, home / "results" / name

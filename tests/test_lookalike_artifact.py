@@ -28,7 +28,7 @@ def test_the_notebook_shows_the_files():
     notebook = json.loads((ROOT / "nbs/evaluate_micc.ipynb").read_text())
     outputs = [o for c in notebook["cells"] if c["cell_type"] == "code" for o in c["outputs"]]
     text = "\n".join("".join(o["data"]["text/markdown"]) for o in outputs if "text/markdown" in o.get("data", {}))
-    table = text.split("| ramon2019: subject |")[1].split("\n\n")[0].splitlines()
+    table = text.split("| ramon2019: subject |")[1].split(": subject |")[0].splitlines()
     for line in (line for line in table[2:] if "failed" not in line and re.match(r"\| \d+ \|", line)):
         subject, *shown = (cell.strip() for cell in line.strip("|").split("|"))
         assert shown == [f"{e:.2f}" for e in errors_of(subject).values()]

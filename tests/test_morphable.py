@@ -38,7 +38,7 @@ def test_principal_components_of_low_rank():
         _, basis, ratio, coefficients = principal_components(rows, 6)
         assert np.linalg.norm(basis[3:], axis=1).max() < 1e-6 and ratio[:3].sum() == pytest.approx(1)
         assert np.isfinite(basis).all() and np.isfinite(coefficients[:, :3]).all()
-    with pytest.raises(ValueError, match="n_components must lie in 1..19 for 20 scans, got 20"):
+    with pytest.raises(ValueError, match="n_components: expected 1 to 19 for 20 scans, got 20"):
         principal_components(X, 20)
 
 
@@ -124,5 +124,5 @@ def test_decimate_keeps_apart_what_only_touches():
 def test_decimate_limits():
     model, _ = ball(2)
     assert decimate(model, len(model.mean)) is model
-    with pytest.raises(ValueError, match="n_vertices must be 4[0-9] or more"):
+    with pytest.raises(ValueError, match="n_vertices: expected 4[0-9] or more"):
         decimate(model, 10)

@@ -82,7 +82,7 @@ NOBODY = {"run": "nobody-0"}
         ("build_data", {"width": 3}, "unknown parameter width; valid ones are n_images"),
         ("pose_robustness", NOBODY, "no run can be drawn: run nobody-0: no config.json"),
         ("face_diversity", NOBODY, "no run can be drawn: run nobody-0: no config.json"),
-        ("evaluate_micc", {"protocol": "micc"}, "protocol must be all, or some of ramon2019"),
+        ("evaluate_micc", {"protocol": "micc"}, "protocol: expected all, or some of ramon2019"),
         ("evaluate_h3ds", {}, "h3ds_dir is needed"),
         ("evaluate_micc", {"name": "../../x"}, "name: expected the name of a folder in results/, without '..'"),
         ("evaluate_h3ds", {"name": "/tmp/x"}, "name: expected the name of a folder in results/, without '..'"),

@@ -198,11 +198,11 @@ def test_bfm_2009_has_landmarks_at_its_own_size(tmp_path):
     [
         ({"shapePC": None}, "shapePC missing"),
         ({"tl": None, "shapeMU": None}, "shapeMU, tl missing"),
-        ({"shapeEV": np.ones((2, 1))}, r"shapeMU, shapePC, shapeEV must have shapes \(3N\), \(3N, M\), \(M\)"),
-        ({"shapeMU": np.ones((100, 1))}, "must have shapes"),
+        ({"shapeEV": np.ones((2, 1))}, r"shapeMU, shapePC, shapeEV: expected shapes \(3N\), \(3N, M\), \(M\)"),
+        ({"shapeMU": np.ones((100, 1))}, ": expected shapes"),
         ({"tl": np.zeros((5, 3))}, "triangles name vertices -1 to -1"),
-        ({"tl": np.full((5, 3), 1.5)}, "triangles must be whole numbers"),
-        ({"tl": "text"}, "tl must be an array of numbers, got bytes"),
+        ({"tl": np.full((5, 3), 1.5)}, "triangles: expected whole numbers"),
+        ({"tl": "text"}, "tl: expected an array of numbers, got bytes"),
         ({"tl": np.ones((5, 4))}, r"tl \(T, 3\) expected, got \(5, 4\)"),
     ],
 )
@@ -276,9 +276,9 @@ def test_bfm_2017_landmarks_off_the_mesh(tmp_path, face):
     ("field", "value", "message"),
     [
         ("shape/model/pcaVariance", np.float32([4, -1, 1]), "shape/model/pcaVariance holds negative numbers"),
-        ("shape/model/mean", "text", "shape/model/mean must be an array of numbers, got bytes"),
-        ("shape/representer/cells", np.float32([[0, 1, 2.5]] * 2), "triangles must be whole numbers"),
-        ("shape/model/pcaBasis", 3.0, "shape/model/pcaBasis must be an array of numbers, got float64"),
+        ("shape/model/mean", "text", "shape/model/mean: expected an array of numbers, got bytes"),
+        ("shape/representer/cells", np.float32([[0, 1, 2.5]] * 2), "triangles: expected whole numbers"),
+        ("shape/model/pcaBasis", 3.0, "shape/model/pcaBasis: expected an array of numbers, got float64"),
     ],
 )
 def test_bfm_2017_errors(tmp_path, face, field, value, message):
@@ -462,7 +462,7 @@ def test_flame_masks(tmp_path, face):
     same(read_flame(tmp_path / "generic_model.pkl", region="all"), face)
     for bad, message in (
         ({"nose": part}, "face missing"),
-        ({"face": part + face.N}, "face must list vertices from 0 to"),
+        ({"face": part + face.N}, "face: expected a list of vertices from 0 to"),
     ):
         (tmp_path / "FLAME_masks.pkl").write_bytes(pickle.dumps(bad))
         with pytest.raises(ValueError, match=f"FLAME_masks.pkl: {message}"):
@@ -559,7 +559,7 @@ def test_forged_pointers(tmp_path, face):
     assert got.returncode == 0, got.stderr
     for path, line in zip(paths, got.stdout.splitlines(), strict=True):
         assert line.startswith(
-            (f"{path}: not a pickle of arrays, or damaged", f"{path}: f must be an array of numbers")
+            (f"{path}: not a pickle of arrays, or damaged", f"{path}: f: expected an array of numbers")
         )
 
 
@@ -585,15 +585,15 @@ def test_names_that_look_allowed_do_nothing(tmp_path, monkeypatch):
         ({"f": None}, "f missing"),
         ({"v_template": np.zeros((4, 2))}, "mean"),
         ({"shapedirs": np.zeros((4, 3, 2))}, "modes"),
-        ({"shapedirs": "text"}, "shapedirs must be an array of numbers, got str"),
-        ({"v_template": np.array(None)}, "v_template must be an array of numbers"),
+        ({"shapedirs": "text"}, "shapedirs: expected an array of numbers, got str"),
+        ({"v_template": np.array(None)}, "v_template: expected an array of numbers"),
         ({"v_template": np.float32(3)}, r"mean \(N, 3\) expected, got \(\)"),
         ({"shapedirs": np.zeros((4, 3))}, r"shapedirs \(N, 3, K\) expected"),
-        ({"shapedirs": np.full((168, 3, 2), "a")}, "shapedirs must be an array of numbers, got"),
-        ({"f": np.array([[0, 1, 1.5]])}, "triangles must be whole numbers"),
-        ({"f": [[0, 1, 2]]}, "f must be an array of numbers, got list"),
+        ({"shapedirs": np.full((168, 3, 2), "a")}, "shapedirs: expected an array of numbers, got"),
+        ({"f": np.array([[0, 1, 1.5]])}, "triangles: expected whole numbers"),
+        ({"f": [[0, 1, 2]]}, "f: expected an array of numbers, got list"),
         ({"f": np.array([[0, 1, np.nan]])}, "triangles holds numbers that are not finite"),
-        ({"v_template": np.zeros((168, 3), complex)}, "v_template must be an array of numbers, got complex128"),
+        ({"v_template": np.zeros((168, 3), complex)}, "v_template: expected an array of numbers, got complex128"),
         ({"f": np.uint32([[0, 1, 10**6]])}, "triangles name vertices 0 to 1000000"),
     ],
 )
@@ -796,7 +796,7 @@ def test_sfm_damaged(tmp_path, face):
     with pytest.raises(ValueError, match="sfm.bin: shape eigenvalues holds negative numbers"):
         read_sfm(path)
     path.write_bytes(struct.pack("<I", 0) + data[4:])
-    with pytest.raises(ValueError, match="sfm.bin: an eos model of version 1 to 4 is expected, this says 0"):
+    with pytest.raises(ValueError, match="sfm.bin: expected an eos model of version 1 to 4, got version 0"):
         read_sfm(path)
 
 
@@ -830,7 +830,7 @@ def test_ict_layout(tmp_path, face):
     for path in (folder, folder / "FaceXModel"):
         same(read_ict(path), face, face.marks)
     assert read_face_model(folder).licence == "MIT" and read_face_model("ict", folder).name == "ICT-FaceKit (face)"
-    with pytest.raises(ValueError, match="region must be one of narrow, face, all; got 'nose'"):
+    with pytest.raises(ValueError, match="region: expected one of narrow, face, all, got 'nose'"):
         read_ict(folder, "nose")
     with pytest.raises(FileNotFoundError, match="generic_neutral_mesh.obj and identity000.obj"):
         read_ict(tmp_path)
@@ -850,7 +850,7 @@ def test_ict_errors(tmp_path, face):
         read_ict(folder)
     (folder / "identity001.obj").write_text(whole)
     (folder / "vertex_indices.json").write_text('{"idx_to_landmark_verts": [1, "two"]}')
-    with pytest.raises(ValueError, match="vertex_indices.json: idx_to_landmark_verts must list vertices"):
+    with pytest.raises(ValueError, match="vertex_indices.json: idx_to_landmark_verts: expected a list of vertices"):
         read_ict(folder)
     (folder / "vertex_indices.json").write_text("{}")
     with pytest.raises(ValueError, match="vertex_indices.json: keys missing: idx_to_landmark_verts"):
@@ -1255,9 +1255,7 @@ def test_absent_models_say_where_to_get_them(tmp_path, name):
 
 
 def test_unknown_sources(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match="lsfm: no such file; a face model is one of bfm, flame, ict, sfm, or a path"
-    ):
+    with pytest.raises(FileNotFoundError, match="lsfm: no such file; expected one of bfm, flame, ict, sfm, or a path"):
         read_face_model("lsfm")
     (tmp_path / "face.fbx").touch()
     with pytest.raises(ValueError, match="face.fbx: no reader for .fbx"):
@@ -1273,7 +1271,7 @@ def test_unknown_sources(tmp_path):
     assert not is_scan_folder(tmp_path) and not is_scan_folder(tmp_path / "FaceXModel")
     for path in (tmp_path, tmp_path / "FaceXModel"):
         with pytest.raises(
-            FileNotFoundError, match="FaceXModel: generic_neutral_mesh.obj and identity000.obj.. are expected"
+            FileNotFoundError, match="FaceXModel: expected generic_neutral_mesh.obj and identity000.obj.."
         ):
             read_face_model(path)
 

@@ -402,7 +402,7 @@ def test_a_data_set_of_ones_own(where, datasets, finished):
         ValueError, match="decides setting, face_model, n_images, data_seed, without, near, far: leave them out"
     ):
         replace(own, face_model="ict")
-    with pytest.raises(ValueError, match="unknown effect hairs; the effects are skins"):
+    with pytest.raises(ValueError, match="expected effects .skins"):
         TrainConfig(without="hairs")
     assert TrainConfig(without="noise, hair").without == "hair,noise"
 

@@ -63,7 +63,7 @@ def _effect_names(without):  # str
 
         unknown = sorted(set(names) - set(EFFECTS))
         if unknown:
-            raise ValueError(f"without: unknown effect {', '.join(unknown)}; the effects are {', '.join(EFFECTS)}")
+            raise ValueError(f"without: expected effects ({', '.join(EFFECTS)}), got {', '.join(unknown)}")
     return ",".join(names)
 
 # %% ../../nbs/05_data/01_configuration.ipynb #9395ea4a
@@ -92,7 +92,7 @@ class DataConfig(CropConfig):
     def __post_init__(self):
         super().__post_init__()
         if self.far < self.near:
-            raise ValueError(f"far must be at least near ({self.near}), got {self.far}")
+            raise ValueError(f"far: expected near ({self.near}) or more, got {self.far}")
         _check_depth(self.near, self.off_axis)
         if self.setting not in SETTINGS:
             raise ValueError(f"setting: expected one of {', '.join(SETTINGS)}, got {self.setting!r}")

@@ -51,12 +51,7 @@ class FaceImages(Dataset):
         ValueError: an incomplete data set, or an unknown split or condition.
     """
 
-    def __init__(
-        self,
-        folder,
-        split,
-        leave_out="",
-    ):
+    def __init__(self, folder, split, leave_out=""):
         self.folder, self.split = expand(folder), split
         meta, self.labels, self.shards = open_dataset(folder, ["population"], ["identity", "q", "t", "K"])
         self.config = (DataConfig if "renderer" in meta else CropConfig)(**meta["config"])
@@ -145,7 +140,7 @@ def _member(identity, split, n_identities):  # (n,) bool
     if split == "all":
         return torch.ones_like(identity, dtype=torch.bool)
     if split not in ("train", "val", "test"):
-        raise ValueError(f"split must be one of train, val, test, all; got {split!r}")
+        raise ValueError(f"split: expected one of train, val, test, all, got {split!r}")
     return torch.isin(identity, torch.as_tensor(split_identities(n_identities)[split]))
 
 # %% ../../nbs/05_data/05_dataset.ipynb #34cc4ce8

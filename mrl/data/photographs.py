@@ -574,7 +574,8 @@ def import_photographs(
     """
     if on_error not in ("raise", "skip") or type(crops) is not int or crops < 1 or (crops > 1 and jitter == 0):
         raise ValueError(
-            f"on_error must be raise or skip, crops a positive integer, 1 without jitter; got {on_error!r}, {crops!r}"
+            f"on_error, crops: expected raise or skip, and a positive integer (1 without jitter), "
+            f"got {on_error!r}, {crops!r}"
         )
     population = load_population(population_file(face_model))
     good, faults = _checked(source, population, on_error)

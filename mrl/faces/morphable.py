@@ -194,7 +194,7 @@ def principal_components(
     "Return the first principal components of the rows of a matrix, exactly; the largest entry of each is positive."
     S, D = X.shape
     if not 0 < n < min(S, D + 1):
-        raise ValueError(f"n_components must lie in 1..{min(S - 1, D)} for {S} scans, got {n}")
+        raise ValueError(f"n_components: expected 1 to {min(S - 1, D)} for {S} scans, got {n}")
     mean, basis, ratio, coefficients = (_from_covariance if D <= S else _from_gram)(X, n)
     signs = _signs(basis)
     return mean, basis * signs[:, None], ratio, coefficients * signs
@@ -361,7 +361,7 @@ def decimate(
         return model
     least = max(4, len(landmarks))
     if n_vertices < least:
-        raise ValueError(f"n_vertices must be {least} or more (landmarks are kept), got {n_vertices}")
+        raise ValueError(f"n_vertices: expected {least} or more (landmarks are kept), got {n_vertices}")
     found = _collapse_to(model.mean.double().numpy(), model.triangles.numpy(), landmarks, n_vertices)
     if found is None:
         raise ValueError(f"{model.name}: cannot be thinned to {n_vertices} vertices")

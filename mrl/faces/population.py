@@ -231,5 +231,5 @@ def people_where(
     label, side, number = parse_condition(condition)
     if label not in population.labels:
         known = ", ".join(population.labels) or "none"
-        raise ValueError(f"{condition}: {population.name} has no label {label}; there are {known}")
+        raise ValueError(f"{condition}: expected a label of {population.name} ({known}), got {label}")
     return np.sign(population.labels[label] - number) == (1 if side == ">" else -1)

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['NORMS', 'REDUCTIONS', 'NEAR', 'CHUNK', 'READINGS', 'TRANSLATIONS', 'example_batch', 'check_norm', 'difference',
-           'weighted_mean', 'image_weight', 'point_weight', 'reduce_images', 'Views', 'world_rows', 'pose_rows',
-           'world_to_camera', 'image_rows', 'make_views', 'rows_of', 'project_rows', 'pixel_errors', 'images_at_a_time',
-           'error_and_derivative', 'true_pixels', 'error_and_gradient', 'errors_of_chunk', 'scaled', 'PixelErrors',
-           'nearest_depth', 'look_through', 'compose', 'predicted_rows', 'compare_in_views', 'given_views',
-           'multiview_reprojection', 'true_view', 'reprojection', 'points_in_frame', 'alignment_of_images',
-           'geometric_alignment', 'pixel_alignment_of_images', 'pixel_alignment', 'terms_of_images', 'terms',
-           'multi_term_of_images', 'multi_term', 'smallest_error', 'log_of_mean']
+           'weighted_mean', 'image_weight', 'point_weight', 'reduce_images', 'world_rows', 'pose_rows',
+           'world_to_camera', 'Views', 'image_rows', 'make_views', 'rows_of', 'project_rows', 'pixel_errors',
+           'images_at_a_time', 'error_and_derivative', 'true_pixels', 'error_and_gradient', 'errors_of_chunk', 'scaled',
+           'PixelErrors', 'nearest_depth', 'look_through', 'compose', 'predicted_rows', 'compare_in_views',
+           'given_views', 'multiview_reprojection', 'true_view', 'reprojection', 'points_in_frame',
+           'alignment_of_images', 'geometric_alignment', 'pixel_alignment_of_images', 'pixel_alignment',
+           'terms_of_images', 'terms', 'multi_term_of_images', 'multi_term', 'smallest_error', 'log_of_mean']
 
 # %% ../../nbs/02_losses/01_functional.ipynb #2b89fc35
 from typing import NamedTuple
@@ -98,7 +98,7 @@ def weighted_mean(
     total = weight.sum(dims)
     return torch.where(total > 0, (values * weight).sum(dims) / torch.where(total > 0, total, 1), 0)
 
-
+# %% ../../nbs/02_losses/01_functional.ipynb #c1510001
 def image_weight(b: Inputs):  # (B,) or None
     "Return the weight of every image: the mean weight of its points."
     return b.weight if b.weight is None or b.weight.ndim == 1 else b.weight.mean(-1)
@@ -128,17 +128,6 @@ def reduce_images(
     return summed if reduction == "sum" else torch.where(total > 0, summed / torch.where(total > 0, total, 1), 0)
 
 # %% ../../nbs/02_losses/01_functional.ipynb #dd7fc0d2
-NEAR = 0.1  # fraction of a camera's distance to the true geometry below which 1/z is continued by its tangent
-
-
-class Views(NamedTuple):
-    "Virtual cameras as matrices; made by `make_views`."
-
-    P: Tensor  # (B, V, 3, 4) world to image: two rows in pixels relative to the principal point, times depth, and depth
-    near: Tensor  # (B, V) depth below which 1/z is continued, unit of x
-    K: Tensor  # (B, V, 3, 3)
-
-
 def world_rows(
     q,  # (..., 4) unit quaternion, camera-to-world
     t,  # (..., 3) camera position
@@ -157,6 +146,17 @@ def world_to_camera(q, t):  # (..., 4, 4)
     "Return the inverse of a pose."
     rows = world_rows(q, t)
     return affine_matrix(rows[..., :3], rows[..., 3])
+
+# %% ../../nbs/02_losses/01_functional.ipynb #c1510005
+NEAR = 0.1  # fraction of a camera's distance to the true geometry below which 1/z is continued by its tangent
+
+
+class Views(NamedTuple):
+    "Virtual cameras as matrices; made by `make_views`."
+
+    P: Tensor  # (B, V, 3, 4) world to image: two rows in pixels relative to the principal point, times depth, and depth
+    near: Tensor  # (B, V) depth below which 1/z is continued, unit of x
+    K: Tensor  # (B, V, 3, 3)
 
 
 def image_rows(

@@ -242,7 +242,7 @@ def intrinsics_ok(
     off = torch.maximum(K[..., 2, :2].abs().amax(-1), (K[..., 2, 2] - 1).abs())
     return ((focal > 0) & (off < 1e-3)).all()
 
-
+# %% ../../nbs/02_losses/00_inputs.ipynb #c1510006
 def conditions(
     b: Inputs,
     more: dict,  # name -> another tensor that has to be finite

@@ -141,17 +141,7 @@ class Renderer(RendererParts):
         hit, weights, depth = Scene(vertices, self.head.triangles).cast(t, pixel_rays(pixel_centres(size), K, R))
         return hit.reshape(size, size), weights.reshape(size, size, 3), depth.reshape(size, size)
 
-    def image(
-        self,
-        vertices,
-        K,
-        q,
-        t,
-        appearance,
-        size,
-        rng,
-        neutral=None,
-    ):
+    def image(self, vertices, K, q, t, appearance, size, rng, neutral=None):
         """Return a picture of a head.
 
         Args:

@@ -159,7 +159,7 @@ def find_protocols(
     strange = [w for w in words if w not in PROTOCOLS and not w.endswith(".json")]
     if strange:
         raise ValueError(
-            f"protocol must be all, or some of {', '.join(PROTOCOLS)}, or a file .json; got {', '.join(strange)}"
+            f"protocol: expected all, or some of {', '.join(PROTOCOLS)}, or a file .json, got {', '.join(strange)}"
         )
     found = [PROTOCOLS[w] if w in PROTOCOLS else read_protocol(w) for w in words]
     names = [p.name for p in found]

@@ -342,12 +342,13 @@ def write_report(
     "Write `errors.csv`, a row per subject, protocol and method, and `summary.json`, both atomically."
     from mrl.training.run import commit
 
+    made_by = commit()  # before a file of the repository changes
     write_csv(expand(folder) / "errors.csv", rows)
     write_json(
         expand(folder) / "summary.json",
         record
         | {
-            "commit": commit(),
+            "commit": made_by,
             "summary": summarise(rows),
             "protocols": [asdict(p) | {"steps": dict(describe(p))} for p in protocols],
             "sha256": {name: sha256(f) for name, f in files.items() if expand(f).is_file()},

@@ -68,7 +68,7 @@ class Explorer(ipywidgets.VBox):
         self.sliders = {name: s for group in groups.values() for name, s in group.items()}
         for name, value in start.items():
             if name not in self.sliders:
-                raise ValueError(f"unknown slider {name}; there are {', '.join(self.sliders)}")
+                raise ValueError(f"slider: expected one of {', '.join(self.sliders)}, got {name}")
             self.sliders[name].value = value
         self.figures, self.show, self.readout = figures, show, ipywidgets.HTML()
         headings = [ipywidgets.HTML(f"<b>{heading}</b>") for heading in groups]

@@ -77,7 +77,7 @@ def make_fabric(config, device):
 
     n = int(os.environ.get("WORLD_SIZE", 1))
     if config.batch_size % n:
-        raise ValueError(f"batch_size must be a multiple of the number of processes ({n}), got {config.batch_size}")
+        raise ValueError(f"batch_size: expected a multiple of the number of processes ({n}), got {config.batch_size}")
     if n == 1:  # also inside the allocation of a cluster, for which Fabric would expect more processes
         devices = 1 if device.type == "cpu" else [device.index or 0]
         return Fabric(accelerator=device.type, devices=devices, plugins=LightningEnvironment())

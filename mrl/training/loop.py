@@ -45,7 +45,7 @@ class StepSampler(torch.utils.data.Sampler):
     def __init__(self, n, batch_size, steps, seed, start=0):
         self.n, self.batch_size, self.steps, self.seed, self.start = n, batch_size, steps, seed, start
         if batch_size > n:
-            raise ValueError(f"batch_size {batch_size} is larger than the {n} images of the split")
+            raise ValueError(f"batch_size: expected at most the {n} images of the split, got {batch_size}")
 
     def __len__(self):
         return self.steps - self.start

@@ -27,7 +27,7 @@ LAYOUT_D = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 
 def check_size(size):
     "Raise ValueError unless the encoders halve a square image of `size` px five times."
     if size < 32 or size % 32:
-        raise ValueError(f"size must be a multiple of 32, got {size}")
+        raise ValueError(f"size: expected a multiple of 32, got {size}")
 
 # %% ../../nbs/06_training/01_network.ipynb #bd96ccff
 class VGG16(nn.Module):
@@ -50,7 +50,7 @@ class VGG16(nn.Module):
 
         check_size(size)
         if weights not in (None, "imagenet") or (weights and width != 1):
-            raise ValueError(f'weights must be None, or "imagenet" with width 1; got {weights!r} with width {width}')
+            raise ValueError(f'weights: expected None, or "imagenet" with width 1, got {weights!r} with width {width}')
         channels = [c if c == "M" else max(8, round(c * width)) for c in LAYOUT_D]
         self.features = vgg.make_layers(channels, batch_norm)
         hidden = max(64, round(4096 * width))

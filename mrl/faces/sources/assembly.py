@@ -38,7 +38,7 @@ def existing_file(path, region="face"):
     "Return the Path of a model's file; FileNotFoundError, or ValueError if the region is neither face nor all."
     path = expand(path)
     if region not in ("face", "all"):
-        raise ValueError(f"region must be 'face' or 'all', got {region!r}")
+        raise ValueError(f"region: expected 'face' or 'all', got {region!r}")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     check_fetched(path)
@@ -55,7 +55,7 @@ def number_array(path, name, x):
     "Return `x`; ValueError, with the path and the name of the field, unless it is an array of real numbers."
     if not isinstance(x, np.ndarray) or x.dtype.kind not in "iuf":
         kind = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
-        raise ValueError(f"{path}: {name} must be an array of numbers, got {kind}")
+        raise ValueError(f"{path}: {name}: expected an array of numbers, got {kind}")
     return x
 
 
@@ -78,7 +78,7 @@ def scaled_modes(
     mean, variance = mean.reshape(-1), variance.reshape(-1).astype(np.float64)
     if mean.size % 3 or vectors.shape != (mean.size, variance.size):
         raise ValueError(
-            f"{path}: {', '.join(names)} must have shapes (3N), (3N, M), (M); "
+            f"{path}: {', '.join(names)}: expected shapes (3N), (3N, M), (M), "
             f"got {mean.shape}, {vectors.shape}, {variance.shape}"
         )
     if (variance < 0).any():
@@ -101,7 +101,7 @@ def _check_arrays(path, mean, basis, triangles):
     if triangles.ndim != 2 or triangles.shape[1] != 3 or len(triangles) == 0:
         raise ValueError(f"{path}: triangles (T, 3) expected, got {triangles.shape}")
     if (triangles != np.rint(triangles)).any():
-        raise ValueError(f"{path}: triangles must be whole numbers")
+        raise ValueError(f"{path}: triangles: expected whole numbers, got others")
     low, high = triangles.min(), triangles.max()
     if low < 0 or high >= N:
         raise ValueError(f"{path}: triangles name vertices {low:.0f} to {high:.0f}, expected 0 to {N - 1}")

@@ -116,7 +116,7 @@ def _unpickle_arrays(path):
         unpickler.path = path
         got = unpickler.load()
         if not isinstance(got, dict):
-            raise TypeError(f"a dict is expected, got {type(got).__name__}")
+            raise TypeError(f"expected a dict, got {type(got).__name__}")
         return {k: _array_in(v) for k, v in got.items()}
 
 # %% ../../../nbs/03_faces/03_sources/05_flame.ipynb #b06a22ef
@@ -138,7 +138,7 @@ def _flame_face(path, n):
         return np.arange(n) < (3931 if n == 5023 else n)
     (face,) = number_arrays(masks, _unpickle_arrays(masks), ["face"])
     if not face.size or not np.isin(face, np.arange(n)).all():
-        raise ValueError(f"{masks}: face must list vertices from 0 to {n - 1}")
+        raise ValueError(f"{masks}: face: expected a list of vertices from 0 to {n - 1}")
     return np.isin(np.arange(n), face)
 
 # %% ../../../nbs/03_faces/03_sources/05_flame.ipynb #7ed759ec

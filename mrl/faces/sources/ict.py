@@ -44,7 +44,7 @@ def _ict_landmarks(folder, n_vertices):
         return {}
     points = read_json(file, ["idx_to_landmark_verts"])["idx_to_landmark_verts"]
     if not isinstance(points, list) or not all(type(v) is int and v >= 0 for v in points):
-        raise ValueError(f"{file}: idx_to_landmark_verts must list vertices")
+        raise ValueError(f"{file}: idx_to_landmark_verts: expected a list of vertices")
     return ibug_landmarks({i: v for i, v in enumerate(points) if v < n_vertices})
 
 # %% ../../../nbs/03_faces/03_sources/03_ict.ipynb #c0d72d93
@@ -54,12 +54,12 @@ def read_ict(
 ):  # MorphableModel in mm
     "Read `generic_neutral_mesh.obj`, `identity000.obj`.., `vertex_indices.json` of ICT-FaceKit (centimetres)."
     if region not in _ICT_REGIONS:
-        raise ValueError(f"region must be one of {', '.join(_ICT_REGIONS)}; got {region!r}")
+        raise ValueError(f"region: expected one of {', '.join(_ICT_REGIONS)}, got {region!r}")
     folder, n = _ict_folder(folder) or expand(folder), _ICT_REGIONS[region]
     neutral, modes = folder / "generic_neutral_mesh.obj", sorted(folder.glob("identity[0-9]*.obj"))
     if not neutral.is_file() or not modes:
         raise FileNotFoundError(
-            f"{folder}: generic_neutral_mesh.obj and identity000.obj.. are expected in it (or in FaceXModel/ inside it)"
+            f"{folder}: expected generic_neutral_mesh.obj and identity000.obj.. in it (or in FaceXModel/ inside it)"
         )
     polygons = read_polygons(neutral)
     mean, triangles = _first_vertices(polygons, n)

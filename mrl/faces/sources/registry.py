@@ -44,7 +44,7 @@ def find_face_model(
 ):  # Path of the model's file or folder
     "Return the first of the owner's files in `data_dir` or one folder deeper; FileNotFoundError names the source."
     if name not in FACE_MODELS:
-        raise ValueError(f"face model must be one of {', '.join(FACE_MODELS)}; got {name!r}")
+        raise ValueError(f"face model: expected one of {', '.join(FACE_MODELS)}, got {name!r}")
     model, data_dir = FACE_MODELS[name], expand(data_dir or os.environ.get("MRL_DATA") or ROOT / "data")
     for file in model.files:
         for path in (data_dir / file, *sorted(data_dir.glob(f"[!.]*/{file}"))):
@@ -123,7 +123,7 @@ def read_face_model(
         path = expand(source)
         if not path.exists():
             known = ", ".join(FACE_MODELS)
-            raise FileNotFoundError(f"{path}: no such file; a face model is one of {known}, or a path")
+            raise FileNotFoundError(f"{path}: no such file; expected one of {known}, or a path")
         if is_scan_folder(path):
             raise ValueError(
                 f"{path}: neither ICT-FaceKit's folder (generic_neutral_mesh.obj is not in it) nor a model's file; "

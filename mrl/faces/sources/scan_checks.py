@@ -112,7 +112,7 @@ def check_stray_vertices(
             f"{distance:.0f} mm away; mend or remove it"
         )
 
-
+# %% ../../../nbs/03_faces/03_sources/07_scan_checks.ipynb #c1520057
 def check_scans(
     folder,  # named in errors that concern all scans
     paths,  # of the scans

@@ -28,7 +28,7 @@ def _about(file):
     "Return the object in `<folder>.json`, {} without the file; ValueError names unknown keys and wrong types."
     about, kinds = read_json(file) if file.exists() else {}, dict(name=str, licence=str, units=str, landmarks=dict)
     if not isinstance(about, dict):
-        raise ValueError(f"{file}: an object with any of {', '.join(kinds)} is expected")
+        raise ValueError(f"{file}: expected an object with any of {', '.join(kinds)}")
     for k, v in about.items():
         if k not in kinds:
             raise ValueError(f"{file}: {k!r} is not known; expected are any of {', '.join(kinds)}")
@@ -41,7 +41,7 @@ def _rows_by_file(path, files):
     "Return file -> row of a CSV that has exactly one row for each of the files; ValueError otherwise."
     columns, rows = read_csv(path)
     if not rows or "file" not in columns:
-        raise ValueError(f"{path}: a header with a column 'file' and at least one row are expected")
+        raise ValueError(f"{path}: expected a header with a column 'file' and at least one row")
     by_file = {composed(row.get("file", "")): dict.fromkeys(columns) | row for row in rows}
     if len(by_file) < len(rows):
         raise ValueError(f"{path}: a file has several rows")

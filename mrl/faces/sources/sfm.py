@@ -127,7 +127,7 @@ def read_sfm(
     archive = _Cereal(path)
     version = archive.number("version", "<u4")
     if not 1 <= version <= 4:
-        raise ValueError(f"{path}: an eos model of version 1 to 4 is expected, this says {version}")
+        raise ValueError(f"{path}: expected an eos model of version 1 to 4, got version {version}")
     mean, vectors, eigenvalues, triangles = archive.pca("shape")
     mean, modes = scaled_modes(path, mean, vectors, eigenvalues, ("shape mean", "shape basis", "shape eigenvalues"))
     landmarks = ibug_landmarks(_sfm_points(path, archive, version, len(mean)))
