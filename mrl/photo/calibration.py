@@ -167,7 +167,7 @@ def calibrate(
     calibration = fit_calibration(run, observed["val"])
     return {
         "commit": commit(),
-        "portraits": fixed | {"seed": 1, "seen": {split: len(o) for split, o in observed.items()}},
+        "portraits": fixed | PHOTO | {"seed": 1, "seen": {split: len(o) for split, o in observed.items()}},
         "identity_sd": [round(float(v), 4) for v in calibration.identity_sd],
         "distance_factor": round(calibration.distance_factor, 3),
         "test": coverage(run, observed["test"], calibration),

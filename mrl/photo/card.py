@@ -60,12 +60,13 @@ def _on_photographs(record):
 # %% ../../nbs/08_photo/08_card.ipynb #e7a10d21
 def _on_portraits(record):
     "Return the lines on refined faces, from calibration.json."
-    test, seen = record["test"], record["portraits"]["seen"]["test"]
+    test, portraits = record["test"], record["portraits"]
     kinds = ("mean face", "network", "refined", "refined without the network's identity")
     rows = [[kind, f"{test[kind]['shape']:.2f}", f"{test[kind]['same_person_auc']:.2f}"] for kind in kinds]
     held = [[what, *(f"{shares[level]:.0f}" for level in ("68", "95"))] for what, shares in test["intervals"].items()]
     return [
-        f"{seen} images of {record['portraits']['people']} people who are not in the training. Shapes are compared "
+        f"{portraits['seen']['test']} images of {portraits['people']} people who are not in the training, "
+        f"{portraits['measured_light']:.0%} of them under the light of real places. Shapes are compared "
         f"without expression. Commit `{record['commit'][:12]}`. The AUC is the probability that two images of one "
         "person have nearer shapes than images of two people.",
         "",
