@@ -443,10 +443,13 @@ def test_the_frame_that_is_named_and_no_other(built, tmp_path, name, codec):
 
 def test_videos_that_cannot_be_decoded(built, tmp_path):
     s, path = read(built[0])[0][1], tmp_path / "a.mjpg"
-    for data in (b"", b"\x00" * 5000, np.random.default_rng(0).bytes(5000), b"<html>not found</html>"):
+    for data in (b"", b"\x00" * 5000, np.random.default_rng(0).bytes(5000)):
         path.write_bytes(data)
         with pytest.raises(ValueError, match=f"subject 1, {path}: cannot be decoded as a video"):
             read_frame(filmed(s, path, 3))
+    path.write_bytes(b"<html>not found</html>")
+    with pytest.raises(ValueError, match=f"subject 1, {path}: expected the file itself, got a web page"):
+        read_frame(filmed(s, path, 3))
     path.write_bytes(film(40)[:-40_000])
     with pytest.raises(ValueError, match="has only [0-9]+ frames"):
         read_frame(filmed(s, path, 40))

@@ -189,7 +189,9 @@ def test_crops_with_jitter(source, truth):
     assert batch["K"].flatten(1).unique(dim=0).shape[0] == 60 * N and batch["t"].unique(dim=0).shape[0] == N
     uv = project(batch["x"], batch["K"], batch["q"], batch["t"])
     assert (uv > 0).all() and (uv < 48).all()
-    with pytest.raises(ValueError, match="crops a positive integer, 1 without jitter"):
+    with pytest.raises(
+        ValueError, match=r"on_error, crops: expected raise or skip, and a positive integer \(1 without jitter\)"
+    ):
         import_photographs(source / "e", source, crops=2)
 
 

@@ -1018,7 +1018,7 @@ def test_scans_say_what_they_are(scans, face):
     [
         ({"unit": "m"}, "'unit' is not known; expected are any of name, licence, units, landmarks"),
         ({"name": 3}, "'name' is 3, expected text"),
-        ([1], "an object with any of"),
+        ([1], "expected an object with any of"),
         ({"landmarks": [1]}, r"'landmarks' is \[1\], expected an object"),
         ({"landmarks": {"chin": 168}}, "'chin' is 168, expected a vertex from 0 to 167"),
         ({"licence": None}, "'licence' is None"),
@@ -1194,7 +1194,7 @@ def test_labels(scans, tmp_path):
         (("s09", "s77"), "labels.csv: no mesh for row 's77.ply'"),
         (("29,s09", "old,s09"), "labels.csv: row 's09.ply', column 'age': expected a finite number, got 'old'"),
         (("s09", "s08"), "labels.csv: a file has several rows"),
-        (("file", "name"), "labels.csv: a header with a column 'file'"),
+        (("file", "name"), "labels.csv: expected a header with a column 'file'"),
         (("29,s09.ply,0.15", "29,s09.ply"), "row 's09.ply', column 'weight': expected a finite number, got None"),
         (("29,s09", "nan,s09"), "row 's09.ply', column 'age': expected a finite number, got 'nan'"),
         (("29,s09", "-inf,s09"), "column 'age': .* got '-inf'"),
