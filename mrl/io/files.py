@@ -61,7 +61,7 @@ def write_hint(error):  # str, to append to a message
 @contextmanager
 def atomic_write(
     path,  # final path; its folder is created if missing
-):
+):  # context manager: Path
     "Yield a temporary path; it is renamed to `path` at the end of the block, or deleted after an exception."
     path = expand(path)
     tmp = path.with_name(f"{path.name}.{secrets.token_hex(6)}.tmp")
@@ -92,7 +92,7 @@ def remove_temporaries(folder):
         path.unlink(missing_ok=True)
 
 # %% ../../nbs/11_io/01_files.ipynb #5ff31ed6
-def sha256(path):
+def sha256(path):  # str of 64 digits
     "Hash of a file's bytes, as hexadecimal text."
     with open(expand(path), "rb") as f:
         return (
@@ -124,7 +124,10 @@ def check_sum(path):
         raise ValueError(f"{path}: changed since it was written ({SUMS} beside it has another hash)")
 
 # %% ../../nbs/11_io/01_files.ipynb #e393385c
-def write_json(path, value):
+def write_json(
+    path,  # its folder is created if missing
+    value,  # anything that JSON can hold
+):
     "Write `value` as indented JSON, atomically. NaN is refused, since JSON has none."
     with atomic_write(path) as tmp:
         tmp.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
@@ -140,7 +143,10 @@ def _object(pairs):
     return found
 
 
-def read_json(path, names=()):
+def read_json(
+    path,
+    names=(),  # keys that the object must have
+):  # the JSON value: dict, list, text, number, bool or None
     """Read a JSON file.
 
     An error names a file that is missing or damaged, that has a key twice, or that is no object with the keys `names`.
@@ -185,7 +191,7 @@ def _digest(header, tensors):
 
 
 def save_tensors(
-    path,
+    path,  # its folder is created if missing
     tensors,  # dict name -> tensor
     kind,  # what the file is, e.g. "mrl.morphable"
     metadata=None,  # anything that JSON can hold
@@ -213,7 +219,7 @@ def load_tensors(
     path,
     kind,  # the kind the file must be
     names=(),  # tensors it must hold
-):
+):  # dict name -> tensor; metadata as they were given
     "Read `(tensors, metadata)` of `save_tensors`; an error names the file and the fault."
     path = expand(path)
     if not path.is_file():

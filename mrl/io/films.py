@@ -133,7 +133,7 @@ def read_film_frame(
 # %% ../../nbs/11_io/07_films.ipynb #f55476fe
 def read_film_frames(
     path,  # motion JPEG, or what FFmpeg reads
-    count,
+    count,  # of frames, at least 1
 ):  # list of (number from 1, (H, W, 3) uint8 RGB)
     "Read `count` evenly spaced frames of a video, or all if it has fewer. ValueError names a file without frames."
     if type(count) is not int or count < 1:

@@ -20,7 +20,9 @@ def _as_stored(path):  # Path
     return found
 
 
-def expand(path):  # Path
+def expand(
+    path,  # str or Path
+):  # Path
     """Return a path with `~` or `~user` at its beginning replaced by that user's home folder.
 
     A name that is there in the other Unicode form only is returned in that form."""
@@ -29,7 +31,7 @@ def expand(path):  # Path
 
 # %% ../../nbs/11_io/06_paths.ipynb #119f2f5d
 def data_files(
-    folder,
+    folder,  # str or Path
     suffixes,  # of the files wanted, in lower case, with the full stop
 ):  # list of Path, by name
     "Return the files of a folder with one of the suffixes in any case, without hidden ones; [] without a folder."
@@ -38,12 +40,16 @@ def data_files(
     return sorted(p for p in paths if p.name[0] != "." and p.suffix.lower() in suffixes and p.is_file())
 
 # %% ../../nbs/11_io/06_paths.ipynb #df141fbd
-def composed(name):  # str
+def composed(
+    name,  # str or Path
+):  # str
     "Return a name in Unicode's composed form, NFC."
     return unicodedata.normalize("NFC", str(name))
 
 
-def existing(path):  # Path or None
+def existing(
+    path,  # str or Path
+):  # Path or None
     "Return the path of a file that is there under this name in either Unicode form, None if there is none."
     found = expand(path)
     return found if os.path.isfile(found) else None

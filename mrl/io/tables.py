@@ -12,7 +12,10 @@ from .files import atomic_write, check_sum
 from .paths import check_fetched, expand
 
 # %% ../../nbs/11_io/04_tables.ipynb #5416cf59
-def write_csv(path, rows):
+def write_csv(
+    path,  # its folder is created if missing
+    rows,  # list of dicts column -> value
+):
     "Write dicts as the rows of a table, atomically; the columns are all their keys."
     names = list(dict.fromkeys(k for r in rows for k in r))
     with atomic_write(path) as tmp, open(tmp, "w", newline="", encoding="utf-8") as f:
