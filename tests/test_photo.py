@@ -368,6 +368,13 @@ def test_the_card_of_the_network_that_ships_is_made_from_its_files():
     assert sum(path.stat().st_size for path in found.folder.iterdir()) < 30e6
 
 
+def test_the_notebook_states_the_errors_of_the_records():
+    text = "".join((ROOT / "nbs/photo.ipynb").read_text().split())
+    for name in ("photo-from-30-px", "photo-from-30-px-refined", "mrl-disentangled-3-log-0-from-30-px"):
+        record = json.loads((ROOT / f"results/photographs/{name}.json").read_text())
+        assert f"{record['summary']['within 30']['given']['landmarks']:.1f}%" in text
+
+
 def photo_notebook(tmp_path, **parameters):
     "Execute photo.ipynb; return what it prints and the number of its Plotly figures."
     import papermill
