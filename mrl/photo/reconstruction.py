@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..data.configuration import DataConfig
+from ..data.configuration import PHOTO, DataConfig
 from ..data.photographs import crop_photograph
 from ..geometry.camera import intrinsics
 from ..io.films import read_film_frames
@@ -84,14 +84,15 @@ def _looks(model, picture, K, box, looks):
 NEAR, FAR = 250.0, 10_000.0  # mm: distances at which faces are photographed
 
 
-def _warnings(face, size):
+def _warnings(run, face, size):
     "Return what speaks against a reconstruction: sentences."
+    reach = PHOTO["yaw"] if run.config.setting == "photo" else DataConfig.yaw
     found, (w, h), (left, top, right, bottom) = [], size, face.box
     yaw, distance, slack = float(yaw_of(face.q)), float(face.t.norm()), 0.02 * (right - left)
     if face.points is None:
         found.append("Face Mesh sees no face in this box")
-    if abs(yaw) > DataConfig.yaw:
-        found.append(f"the head is turned by {abs(yaw):.0f} degrees; training reached {DataConfig.yaw:.0f}")
+    if abs(yaw) > reach:
+        found.append(f"the head is turned by {abs(yaw):.0f} degrees; training reached {reach:.0f}")
     if left < -slack or top < -slack or right > w + slack or bottom > h + slack:
         found.append("the face reaches over the border of the picture; what lies outside is a guess")
     if not NEAR <= distance <= FAR:
@@ -149,7 +150,7 @@ def _in_box(run, picture, focal, exif, doubt, box, points, looks, refine):
     )
     if refine and points is not None:
         face = _refined_together(run, [face])[0]
-    return replace(face, warnings=_warnings(face, size))
+    return replace(face, warnings=_warnings(run, face, size))
 
 # %% ../../nbs/08_photo/04_reconstruction.ipynb #e7a10c62
 def reconstruct(
@@ -227,7 +228,8 @@ def reconstruct_person(
     if twins:
         raise ValueError(f"images: expected different pictures, got one again in {twins}, which would count twice")
     sizes = [(2 * face.K[:2, 2]).tolist() for face in faces]
-    return [replace(face, warnings=_warnings(face, size)) for face, size in zip(_refined_together(run, faces), sizes)]
+    together = _refined_together(run, faces)
+    return [replace(face, warnings=_warnings(run, face, size)) for face, size in zip(together, sizes)]
 
 # %% ../../nbs/08_photo/04_reconstruction.ipynb #e7a10d31
 def _smoothed(values, smoothing, mean):
