@@ -52,7 +52,10 @@ POINTS = "0 0 0\n1 0 0\n0 1 0\n0 0 1\n"
     ("element", "row"),
     [
         ("property uchar material\nproperty list uchar int vertex_indices", "7 3 0 1 2"),  # open4dfoundation/Open4D#22
-        ("property list ushort uint vertex_indices\nproperty list uchar float texcoord", "3 0 1 2 2 0.5 0.5"),  # meshlab#290
+        (
+            "property list ushort uint vertex_indices\nproperty list uchar float texcoord",
+            "3 0 1 2 2 0.5 0.5",
+        ),  # meshlab#290
         ("property list uchar uint vertex_index\nproperty uchar red", "3 0 1 2 9"),
     ],
 )
@@ -138,7 +141,9 @@ def annotated(population):  # noqa: F811
     K, q = intrinsics(900.0, (800, 600)).double(), look_at(t, torch.zeros_like(t))
     numbers = [population.landmarks[f"ibug_{i:02d}"] for i in range(68)]
     x = torch.as_tensor(population.faces(3)).double()
-    points, named = (project(x[rows], K, q, t).numpy() for rows in (numbers, [population.landmarks[k] for k in LANDMARKS]))
+    points, named = (
+        project(x[rows], K, q, t).numpy() for rows in (numbers, [population.landmarks[k] for k in LANDMARKS])
+    )
     low, high = points.min(0) - 8, points.max(0) + 8
     return {"landmarks": points.tolist(), "box": [*low.tolist(), *(high - low).tolist()]}, named
 
@@ -155,7 +160,11 @@ def test_a_face_at_any_roll_and_in_profile_is_read(tmp_path, annotated):
     assert [f.person for f in annotations(tmp_path, entry | {"person": 7})] == ["7"]
     points = np.array(entry["landmarks"])
     middle = points.mean(0)
-    for turned in (2 * middle - points, (points - middle)[:, ::-1] * [1, -1] + middle, points * [0.05, 1] + middle * [0.95, 0]):
+    for turned in (
+        2 * middle - points,
+        (points - middle)[:, ::-1] * [1, -1] + middle,
+        points * [0.05, 1] + middle * [0.95, 0],
+    ):
         low, high = turned.min(0) - 8, turned.max(0) + 8
         assert len(annotations(tmp_path, {"landmarks": turned.tolist(), "box": [*low, *(high - low)]})) == 1
 
@@ -214,7 +223,9 @@ def test_a_field_of_view_along_y_is_read(source, truth, population):  # noqa: F8
 
 
 LENSES = {
-    r"camera_angle_y is 0.5, but fl_y = [0-9.]+ sees [0-9.]+ radians of a picture of 360 pixels": frame(camera_angle_y=0.5),
+    r"camera_angle_y is 0.5, but fl_y = [0-9.]+ sees [0-9.]+ radians of a picture of 360 pixels": frame(
+        camera_angle_y=0.5
+    ),
     r"lens distortion \(b1, b2\): undistort": frame(b1=3.0, b2=9.0),  # Metashape
     r"lens distortion \(skew\): undistort": frame(skew=9.0),
     r"lens distortion \(p3\): undistort": frame(p3=0.1),

@@ -62,7 +62,7 @@ def _table(path):  # list of column names, list of (line, dict: column -> text t
         raise ValueError(f"{path}: not a CSV file in UTF-8 ({e}); save it in that encoding") from None
     except csv.Error as e:
         line = above + table.line_num
-        raise ValueError(f"{path}: not a CSV file, line {line}: {e}; write \"\" for a quote in quotes") from None
+        raise ValueError(f'{path}: not a CSV file, line {line}: {e}; write "" for a quote in quotes') from None
     return header, [(line, row) for line, row in rows if row]
 
 # %% ../../nbs/11_io/04_tables.ipynb #19193021

@@ -64,7 +64,9 @@ def _mode_files(folder):
 def _check_mode(path, mode, polygons):
     "Raise ValueError unless the mesh of a mode is the neutral one with vertices that moved a little."
     if mode.vertices.shape != polygons.vertices.shape:
-        raise ValueError(f"{path}: {len(mode.vertices)} vertices, generic_neutral_mesh.obj has {len(polygons.vertices)}")
+        raise ValueError(
+            f"{path}: {len(mode.vertices)} vertices, generic_neutral_mesh.obj has {len(polygons.vertices)}"
+        )
     if not (np.array_equal(mode.corners, polygons.corners) and np.array_equal(mode.sizes, polygons.sizes)):
         raise ValueError(f"{path}: other faces than generic_neutral_mesh.obj: not in correspondence")
     size = 10 * np.sqrt(np.square(mode.vertices - polygons.vertices).sum(1).mean())
