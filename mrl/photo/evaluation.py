@@ -43,7 +43,7 @@ def _doubt(points, box):  # str
         return "its landmarks are a mirrored face; are they (y, x), does y point up, or are left and right exchanged?"
     return ""
 
-
+# %% ../../nbs/08_photo/05_evaluation.ipynb #11ee8f65
 @dataclass(frozen=True, eq=False)
 class AnnotatedFace:
     "Hold the annotation of one face in one picture."

@@ -124,7 +124,7 @@ def check_size(
         why = likely_factor(side, MESH_SIZE) or "no usual unit explains it"
         raise ValueError(f"{path}: the mesh is {side:.4g} mm long, expected {low} to {high} mm: {why}")
 
-
+# %% ../../../nbs/03_faces/03_sources/01_assembly.ipynb #39293b8c
 LARGEST_MODE = 50.0  # mm per standard deviation, root mean square over the vertices
 LEAST_SPREAD = 0.01  # mm, of all modes together
 
@@ -137,13 +137,15 @@ def check_mode_sizes(
     worst = int(np.argmax(sizes))
     if sizes[worst] > LARGEST_MODE:
         raise ValueError(
-            f"{path}: mode {worst} (counted from 0): expected vertices to move by up to {LARGEST_MODE:g} mm per standard "
-            f"deviation, got {sizes[worst]:.3g} mm (root mean square): another unit than the mean, or other vertices?"
+            f"{path}: mode {worst} (counted from 0): expected vertices to move by up to {LARGEST_MODE:g} mm per "
+            f"standard deviation, got {sizes[worst]:.3g} mm (root mean square): another unit than the mean, or other "
+            "vertices?"
         )
-    if np.linalg.norm(sizes) < LEAST_SPREAD:
+    spread = np.linalg.norm(sizes)
+    if spread < LEAST_SPREAD:
         raise ValueError(
-            f"{path}: modes: expected vertices to move by {LEAST_SPREAD:g} mm or more, got {np.linalg.norm(sizes):.3g} mm "
-            "(all modes, root mean square): another unit than the mean, or unit vectors without standard deviations?"
+            f"{path}: modes: expected vertices to move by {LEAST_SPREAD:g} mm or more, got {spread:.3g} mm (all modes, "
+            "root mean square): another unit than the mean, or unit vectors without standard deviations?"
         )
 
 # %% ../../../nbs/03_faces/03_sources/01_assembly.ipynb #6fedeefc

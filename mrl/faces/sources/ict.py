@@ -60,7 +60,7 @@ def _mode_files(folder):
         raise FileNotFoundError(f"{next(p for p in expected if p not in found)}: no such file, while later ones exist")
     return found
 
-
+# %% ../../../nbs/03_faces/03_sources/03_ict.ipynb #5841b433
 def _check_mode(path, mode, polygons):
     "Raise ValueError unless the mesh of a mode is the neutral one with vertices that moved a little."
     if mode.vertices.shape != polygons.vertices.shape:
@@ -72,11 +72,11 @@ def _check_mode(path, mode, polygons):
     size = 10 * np.sqrt(np.square(mode.vertices - polygons.vertices).sum(1).mean())
     if not 0 < size <= LARGEST_MODE:
         raise ValueError(
-            f"{path}: expected vertices up to {LARGEST_MODE:g} mm from those of generic_neutral_mesh.obj, got {size:.3g} mm "
-            "(root mean square): another unit, place or order of vertices, or that mesh itself?"
+            f"{path}: expected vertices up to {LARGEST_MODE:g} mm from those of generic_neutral_mesh.obj, got "
+            f"{size:.3g} mm (root mean square): another unit, place or order of vertices, or that mesh itself?"
         )
 
-
+# %% ../../../nbs/03_faces/03_sources/03_ict.ipynb #5841b432
 def read_ict(
     folder,  # that holds FaceXModel/, or FaceXModel itself
     region="face",  # "narrow", "face" or "all"
