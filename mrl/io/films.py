@@ -8,6 +8,7 @@ __all__ = ['read_film_frame', 'read_film_frames']
 # %% ../../nbs/11_io/07_films.ipynb #ef6e9058
 import io
 import mmap
+import os
 import re
 import tempfile
 import warnings
@@ -55,7 +56,8 @@ def _captured(path):  # iterator of (number from 1, function that decodes the fr
     "Go through the frames of a film that FFmpeg can find; numbers of damaged frames are left out."
     import cv2
 
-    capture, number, failures = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG), 0, 0
+    capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG)  # FFmpeg takes `a:b.mp4` for a protocol
+    number, failures = 0, 0
     try:
         while failures < _FAILURES and capture.isOpened():
             failures = 0 if capture.grab() else failures + 1
