@@ -293,7 +293,9 @@ def test_a_quote_that_is_not_closed_is_named_with_its_line(tmp_path):
 
 def film(path, count=40):
     "Write a film whose frame n has a grey of 5 n."
-    out = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*("MJPG" if path.suffix == ".avi" else "mp4v")), 25, (64, 48))
+    out = cv2.VideoWriter(
+        str(path), cv2.VideoWriter_fourcc(*("MJPG" if path.suffix == ".avi" else "mp4v")), 25, (64, 48)
+    )
     for n in range(1, count + 1):
         out.write(np.full((48, 64, 3), 5 * n, np.uint8))
     out.release()
@@ -309,7 +311,9 @@ def test_a_film_that_is_cut_off_says_so(tmp_path):
     assert 3 < len(frames) < 30 and all(abs(image.mean() - 5 * n) < 4 for n, image in frames)
 
 
-@pytest.mark.parametrize(("a", "b", "c", "d"), [(1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (-1, 0, 0, 1), (1, 0, 0, -1)])
+@pytest.mark.parametrize(
+    ("a", "b", "c", "d"), [(1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (-1, 0, 0, 1), (1, 0, 0, -1)]
+)
 def test_films_are_turned_as_their_header_says_or_refused(tmp_path, a, b, c, d):
     "opencv/opencv#15499: the matrix (a b, c d) of the track takes a stored frame to the one that players show."
     path = tmp_path / "a.mp4"

@@ -96,7 +96,9 @@ def _check_not_mirrored(path):
     with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as data:
         matrices = [np.frombuffer(m[1] or m[2], ">i4").astype(float).reshape(3, 3) for m in _TRACK.finditer(data)]
     if any(np.linalg.det(M[:2, :2]) < 0 for M in matrices):
-        raise ValueError(f"{path}: its header mirrors the frames, which is not done here; ffmpeg -i {path.name} new.mp4")
+        raise ValueError(
+            f"{path}: its header mirrors the frames, which is not done here; ffmpeg -i {path.name} new.mp4"
+        )
 
 
 def _open_film(path):  # number of frames, None if unknown; iterator as of `_captured`
