@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import warnings
 
 import cv2
 import numpy as np
@@ -18,11 +19,13 @@ from mrl.faces.landmarks import LANDMARKS
 from mrl.faces.sources.assembly import assemble
 from mrl.faces.sources.ict import read_ict
 from mrl.geometry.camera import intrinsics, look_at, project
-from mrl.io.films import read_film_frame
+from mrl.io.films import read_film_frame, read_film_frames
 from mrl.io.meshes import read_mesh
+from mrl.io.parameters import of_type
 from mrl.io.pictures import read_picture
 from mrl.io.tables import read_csv
 from mrl.photo.evaluation import read_annotations
+from mrl.scans.methods import folder_predictions
 
 # ---- meshes
 
@@ -286,3 +289,67 @@ def test_tables_with_quotes_and_blanks(tmp_path, text, expected):
 def test_a_quote_that_is_not_closed_is_named_with_its_line(tmp_path):
     with pytest.raises(ValueError, match="a.csv: not a CSV file, line 3: .*for a quote in quotes"):
         read_csv(written(tmp_path / "a.csv", 'file,age\na,3\n"b"x,4\n'))
+
+
+def film(path, count=40):
+    "Write a film whose frame n has a grey of 5 n."
+    out = cv2.VideoWriter(
+        str(path), cv2.VideoWriter_fourcc(*("MJPG" if path.suffix == ".avi" else "mp4v")), 25, (64, 48)
+    )
+    for n in range(1, count + 1):
+        out.write(np.full((48, 64, 3), 5 * n, np.uint8))
+    out.release()
+    return path
+
+
+def test_a_film_that_is_cut_off_says_so(tmp_path):
+    path = film(tmp_path / "a.avi")
+    assert len(read_film_frames(path, 40)) == 40
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.warns(UserWarning, match="a.avi: [0-9]+ of 40 frames are there; is it cut off"):
+        frames = read_film_frames(path, 40)
+    assert 3 < len(frames) < 30 and all(abs(image.mean() - 5 * n) < 4 for n, image in frames)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "c", "d"), [(1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (-1, 0, 0, 1), (1, 0, 0, -1)]
+)
+def test_films_are_turned_as_their_header_says_or_refused(tmp_path, a, b, c, d):
+    "opencv/opencv#15499: the matrix (a b, c d) of the track takes a stored frame to the one that players show."
+    path = tmp_path / "a.mp4"
+    out = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, (64, 48))
+    stored = np.zeros((48, 64, 3), np.uint8)
+    stored[:24, :32] = 200  # the upper left quarter is bright
+    out.write(stored)
+    out.release()
+    data = bytearray(path.read_bytes())
+    at = data.find(b"tkhd") + 44
+    data[at : at + 36] = np.array([a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30], ">i4").tobytes()
+    path.write_bytes(data)
+    if a * d - b * c < 0:
+        with pytest.raises(ValueError, match="a.mp4: its header mirrors the frames.*ffmpeg -i a.mp4"):
+            read_film_frame(path, 1)
+        return
+    seen = read_film_frame(path, 1)
+    x, y = np.array([-1, -1]) @ [[a, b], [c, d]]  # from the middle to the upper left corner
+    h, w = seen.shape[0] // 2, seen.shape[1] // 2
+    quarter = seen[h:] if y > 0 else seen[:h]
+    quarter = quarter[:, w:] if x > 0 else quarter[:, :w]
+    assert quarter.mean() > 180 and seen.mean() < 60 and (w > h) == (b == 0)
+
+
+def test_predictions_that_are_one_file(tmp_path):
+    for name in ("subject_01", "subject_02"):
+        written(tmp_path / name / "Indoor-Cooperative.obj", V + "f 1 2 3\n")
+    with pytest.warns(UserWarning, match="subject_02.*the same file as .*subject_01"):
+        folder_predictions(tmp_path)
+    written(tmp_path / "subject_02" / "Indoor-Cooperative.obj", V + "f 1 2 4\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        folder_predictions(tmp_path)
+
+
+def test_a_name_that_papermill_takes_for_a_number():
+    "nteract/papermill#75: `-p run 2024` passes a number."
+    with pytest.raises(ValueError, match="run must be of type str, got 2024; papermill passes text with -r run 2024"):
+        of_type("run", 2024, str)
