@@ -3,7 +3,7 @@
     python benchmarks/calibrate.py                    # the network that ships; prints the record
     python benchmarks/calibrate.py --run NAME --write # also calibration.json in the folder of the run
 
-About 90 seconds on a core. Notebook nbs/08_photo/09_calibration.ipynb says what is measured.
+About 90 seconds on a core. Notebook nbs/08_photo/09_uncertainty.ipynb says what is measured.
 """
 
 import argparse
@@ -15,7 +15,7 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 import json
 
 from mrl.io.files import write_json, write_sums
-from mrl.photo.calibration import calibrate
+from mrl.photo.uncertainty import calibrate
 from mrl.training.run import RUN_FILES, Run
 
 if __name__ == "__main__":

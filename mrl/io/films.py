@@ -8,6 +8,7 @@ __all__ = ['read_film_frame', 'read_film_frames']
 # %% ../../nbs/11_io/07_films.ipynb #ef6e9058
 import io
 import mmap
+import os
 import re
 import tempfile
 import warnings
@@ -49,13 +50,15 @@ def _pictures(data):  # list of (start, end, complete)
 
 # %% ../../nbs/11_io/07_films.ipynb #5cee1280
 _FAILURES = 64  # in a row, after which a film is at its end
+_COUNTED = (".avi", ".mp4", ".mov", ".m4v")  # whose header has the number of frames
 
 
 def _captured(path):  # iterator of (number from 1, function that decodes the frame)
     "Go through the frames of a film that FFmpeg can find; numbers of damaged frames are left out."
     import cv2
 
-    capture, number, failures = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG), 0, 0
+    capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG)  # FFmpeg takes `a:b.mp4` for a protocol
+    number, failures, announced = 0, 0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     try:
         while failures < _FAILURES and capture.isOpened():
             failures = 0 if capture.grab() else failures + 1
@@ -64,6 +67,8 @@ def _captured(path):  # iterator of (number from 1, function that decodes the fr
                 yield number, lambda: capture.retrieve()[1]
     finally:
         capture.release()
+    if Path(path).suffix.lower() in _COUNTED and number - failures < 0.9 * announced:
+        warnings.warn(f"{path}: {number - failures} of {announced} frames are there; is it cut off?", stacklevel=4)
 
 
 def _decode_jpeg(data):  # (H, W, 3) uint8 BGR, or None
@@ -81,12 +86,28 @@ def _decode_jpeg(data):  # (H, W, 3) uint8 BGR, or None
         return next((decode() for _, decode in _captured(file)), None)
 
 # %% ../../nbs/11_io/07_films.ipynb #56cac64f
+_TRACK = re.compile(rb"\0\0\0\x5ctkhd\0.{39}(.{36})|\0\0\0\x68tkhd\1.{51}(.{36})", re.S)
+
+
+def _check_not_mirrored(path):
+    "Raise ValueError for a film that players mirror: OpenCV applies the turns that a file states, but no reflection."
+    if path.suffix.lower() not in (".mp4", ".mov", ".m4v", ".3gp") or not path.stat().st_size:
+        return
+    with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        matrices = [np.frombuffer(m[1] or m[2], ">i4").astype(float).reshape(3, 3) for m in _TRACK.finditer(data)]
+    if any(np.linalg.det(M[:2, :2]) < 0 for M in matrices):
+        raise ValueError(
+            f"{path}: its header mirrors the frames, which is not done here; ffmpeg -i {path.name} new.mp4"
+        )
+
+
 def _open_film(path):  # number of frames, None if unknown; iterator as of `_captured`
     "Return the frames of a film, in order; a warning names damaged ones of motion JPEG."
     path = expand(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file (a film is expected)")
     check_fetched(path)
+    _check_not_mirrored(path)
     with open(path, "rb") as f:
         if path.stat().st_size == 0 or _START not in f.read(4096) or path.suffix.lower() not in (".mjpg", ".mjpeg"):
             return None, _captured(path)

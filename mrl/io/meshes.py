@@ -116,7 +116,7 @@ def _obj_lines(data):
     return lines
 
 # %% ../../nbs/11_io/02_meshes.ipynb #9da58b5c
-_OBJ_CORNER = re.compile(rb"-?[0-9]{1,18}(/-?[0-9]*){0,2}")
+_OBJ_CORNER = re.compile(rb"-?[0-9]{1,15}(/(-?[0-9]+)?){0,2}")
 
 
 @lru_cache(1)  # scans in correspondence repeat their faces
@@ -125,12 +125,15 @@ def _obj_corner_numbers(text):
     if text.translate(None, b"0123456789-/ "):
         return None
     words = text.split(b" ") if text else []
+    if b"/" in text and not all(map(_OBJ_CORNER.fullmatch, words)):
+        return None
+    words = [word.partition(b"/")[0] for word in words] if b"/" in text else words
     try:
-        numbers = np.array([int(word.partition(b"/")[0]) for word in words] if b"/" in text else list(map(int, words)))
+        numbers = np.array(list(map(int, words)), np.int64)
     except (ValueError, OverflowError):
         return None
     numbers.flags.writeable = False
-    return numbers if (np.abs(numbers) < 2**53).all() and numbers.dtype.kind in "if" else None
+    return numbers if (np.abs(numbers) < 10**15).all() else None
 
 
 def _obj_corners(lines, words, sizes):
@@ -453,7 +456,8 @@ def _read_ply(data):
     columns, lines = _ply_columns(data)
     vertex = columns.get("vertex", {k: (np.zeros(0), None) for k in "xyz"})
     if not set("xyz") <= set(vertex) or any(vertex[k][1] is not None for k in "xyz"):
-        raise ValueError(f"expected x, y and z of each vertex, got {', '.join(vertex)}")
+        got = ", ".join(name if sizes is None else f"a list {name}" for name, (_, sizes) in vertex.items())
+        raise ValueError(f"expected x, y and z of each vertex, got {got}")
     vertices = np.stack([vertex[k][0] for k in "xyz"], -1).astype(np.float64)
     corners, sizes = np.zeros(0, np.int64), np.zeros(0, np.int64)
     if "face" in columns:

@@ -23,7 +23,8 @@ def of_type(name, value, kind):
     if kind is bool and value in ("true", "false"):
         return value == "true"
     if type(value) is not kind:
-        raise ValueError(f"{name} must be of type {kind.__name__}, got {value!r}")
+        hint = f"; papermill passes text with -r {name} {value}" if kind is str else ""
+        raise ValueError(f"{name} must be of type {kind.__name__}, got {value!r}{hint}")
     return value
 
 

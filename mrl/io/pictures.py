@@ -92,6 +92,16 @@ def _remedy(path):
     return "; save it as JPEG" if path.suffix.lower() in (".heic", ".heif", ".dng", ".cr2", ".nef") else ""
 
 
+def _opaque(image):  # Pillow image
+    "Return an image without transparency, on white: under it, files hold any colours."
+    from PIL import Image
+
+    if not image.has_transparency_data:
+        return image
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+
+# %% ../../nbs/11_io/03_pictures.ipynb #c15400a0
 def read_picture(
     path,  # of any format that Pillow reads; HEIC, if pillow-heif is installed
 ):  # Picture
@@ -109,7 +119,7 @@ def read_picture(
             image, turned = _upright(image)
             if image.mode[0] in "IF":
                 raise ValueError(f"pixels of kind {image.mode}; save it with 8 bits per channel")
-            pixels = np.array(image.convert("RGB"))
+            pixels = np.array(_opaque(image).convert("RGB"))
     except MemoryError:
         raise ValueError(f"{path}: no memory left to read it; make the picture smaller") from None
     except Exception as e:  # of damaged files Pillow raises whatever its code runs into: struct.error, IndexError, ...

@@ -7,6 +7,7 @@ __all__ = ['write_csv', 'to_number', 'read_csv', 'read_numbers']
 
 # %% ../../nbs/11_io/04_tables.ipynb #9a3c53e8
 import csv
+import re
 
 from .files import atomic_write, check_sum
 from .paths import check_fetched, expand
@@ -47,15 +48,21 @@ def _table(path):  # list of column names, list of (line, dict: column -> text t
         with open(path, newline="", encoding="utf-8-sig") as f:
             lines = f.readlines()
         above = 1 if lines and lines[0].lower().startswith("sep=") else 0  # a note of spreadsheets to each other
-        first = "".join(lines[above : above + 1])
-        table = csv.reader(lines[above:], delimiter=max(",;\t", key=first.count), strict=True)
+        while above < len(lines) and not lines[above].strip():
+            above += 1
+        first = re.sub('"[^"]*"', "", "".join(lines[above : above + 1]))  # without separators in quoted names
+        delimiter = max(",;\t", key=first.count)
+        table = csv.reader(lines[above:], delimiter=delimiter, strict=True, skipinitialspace=True)
         header = [name.strip() for name in next(table, [])]
         twice = [name for i, name in enumerate(header) if name and name in header[:i]]
         if twice:
             raise ValueError(f"{path}: line {above + 1}: expected different columns, got {twice[0]} twice")
         rows = [(above + table.line_num, _row(path, above + table.line_num, header, cells)) for cells in table]
-    except (UnicodeDecodeError, csv.Error) as e:
-        raise ValueError(f"{path}: not a CSV file in UTF-8 ({e})") from None
+    except UnicodeDecodeError as e:
+        raise ValueError(f"{path}: not a CSV file in UTF-8 ({e}); save it in that encoding") from None
+    except csv.Error as e:
+        line = above + table.line_num
+        raise ValueError(f'{path}: not a CSV file, line {line}: {e}; write "" for a quote in quotes') from None
     return header, [(line, row) for line, row in rows if row]
 
 # %% ../../nbs/11_io/04_tables.ipynb #19193021

@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy_names(
             "reconstruct_film",
             "reconstruct_person",
         ),
-        "calibration": ("calibrate",),
+        "uncertainty": ("calibrate",),
         "evaluation": ("errors_on_photographs", "read_annotations"),
         "texture": ("project_texture", "write_textured"),
         "card": ("model_card",),

@@ -18,14 +18,32 @@ from ..faces.landmarks import IBUG, LANDMARKS
 from ..geometry.camera import intrinsics, project
 from ..geometry.rotation import geodesic_angle, matrix_to_quaternion
 from ..io.files import read_json
-from ..io.paths import expand
+from ..io.paths import composed, expand
 from ..io.pictures import read_picture
 from ..io.progress import counted
+from ..io.tables import to_number
 from .camera import focal_length, yaw_of
 from .detection import detect_faces
 from .reconstruction import reconstruct
 
 # %% ../../nbs/08_photo/05_evaluation.ipynb #11ee8f64
+def _doubt(points, box):  # str
+    "Return why points (68, 2) are no face in a box (left, top, width, height), or an empty text."
+    side, middle = box[2:].max(), box[:2] + box[2:] / 2
+    share, off = np.ptp(points, axis=0).max() / side, np.abs(points.mean(0) - middle).max() / side
+    if not 0.5 <= share <= 2 or off > 0.25:
+        return (
+            f"its landmarks are {share:.2g} times as large as its box, and their middle is {off:.2g} of its side away "
+            "from the middle; are both in pixels, landmarks as (x, y), and the box (left, top, width, height)?"
+        )
+    right, left = points[36:42].mean(0), points[42:48].mean(0)
+    across, down = left - right, points[48:].mean(0) - (left + right) / 2
+    turn = across[0] * down[1] - across[1] * down[0]  # positive for a face that is not mirrored, whatever its roll
+    if turn < -0.3 * np.linalg.norm(down) ** 2:
+        return "its landmarks are a mirrored face; are they (y, x), does y point up, or are left and right exchanged?"
+    return ""
+
+# %% ../../nbs/08_photo/05_evaluation.ipynb #11ee8f65
 @dataclass(frozen=True, eq=False)
 class AnnotatedFace:
     "Hold the annotation of one face in one picture."
@@ -39,20 +57,26 @@ class AnnotatedFace:
 def _annotated_face(file, name, face):
     "Return an `AnnotatedFace` from its JSON object; ValueError names the file and the picture."
     try:
-        points, box = (np.array(face[k], np.float64) for k in ("landmarks", "box"))
+        points = np.array([list(map(to_number, point)) for point in face["landmarks"]])
+        box = np.array(list(map(to_number, face["box"])))
     except (TypeError, ValueError, KeyError, OverflowError):
         points = box = np.zeros(0)
     whole = points.shape == (68, 2) and box.shape == (4,)
     if not whole or not (np.isfinite(points).all() and np.isfinite(box).all() and (box[2:] > 0).all()):
         wanted = "68 landmarks (x, y) and box (left, top, width, height)"
         raise ValueError(f"{file}: {name}: expected {wanted} of finite numbers, got {str(face)[:80]}")
+    doubt = _doubt(points, box)
+    if doubt:
+        raise ValueError(f"{file}: {name}: {doubt}")
     left, top, width, height = box.tolist()
     named = points[[IBUG[name] for name in LANDMARKS]]
-    return AnnotatedFace(
-        file.parent / name, (left, top, left + width, top + height), named, str(face.get("person", ""))
-    )
+    person = face.get("person")
+    if person is not None and type(person) not in (str, int):
+        raise ValueError(f"{file}: {name}: person: expected a name, or null if it is unknown, got {person!r}")
+    person = "" if person is None else composed(person)
+    return AnnotatedFace(file.parent / name, (left, top, left + width, top + height), named, person)
 
-
+# %% ../../nbs/08_photo/05_evaluation.ipynb #c15400ae
 def read_annotations(
     folder,  # holds the pictures and landmarks.json
     smallest=60.0,  # larger side of the smallest box that counts, pixels
@@ -63,6 +87,10 @@ def read_annotations(
     if not isinstance(pictures, dict) or not all(isinstance(there, list) for there in pictures.values()):
         raise ValueError(f"{file}: expected an object with a list of faces for each picture")
     faces = [_annotated_face(file, name, face) for name, there in pictures.items() for face in there]
+    places = [(f.picture, f.points.tobytes()) for f in faces]
+    twice = next((f.picture.name for i, f in enumerate(faces) if places[i] in places[:i]), None)
+    if twice is not None:
+        raise ValueError(f"{file}: {twice}: expected different faces, got one twice; remove one")
     kept = [f for f in faces if max(f.box[2] - f.box[0], f.box[3] - f.box[1]) >= smallest]
     if not kept:
         raise ValueError(f"{file}: no face of at least {smallest:g} px")

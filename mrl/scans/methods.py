@@ -7,6 +7,7 @@ __all__ = ['MiccCase', 'Method', 'read_face', 'folder_predictions', 'network_pre
            'methods_of', 'asked_pairs', 'evaluate_case', 'evaluate']
 
 # %% ../../nbs/09_scans/04_methods.ipynb #465e3f1a
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,6 +17,7 @@ import numpy as np
 
 from ..geometry.registration import apply_similarity, register
 from ..geometry.surface import Surface
+from ..io.files import sha256
 from ..io.meshes import Mesh, read_mesh
 from ..io.paths import composed, data_files, expand
 from ..io.processes import worker_options
@@ -165,6 +167,15 @@ def _meshes_named(path):  # list of Path
     return [mesh for mesh in meshes if composed(mesh.stem) == composed(path.name)]
 
 
+def _warn_of_copies(folder):
+    "Warn of two meshes in a folder, or one folder deeper, that are the same file."
+    suffixes, seen = (".obj", ".ply", ".off"), {}
+    for path in [p for f in (folder, *sorted(folder.glob("*/"))) for p in data_files(f, suffixes)]:
+        first = seen.setdefault(sha256(path), path)
+        if first != path:
+            warnings.warn(f"{path}: the same file as {first}; is it the prediction for another subject?", stacklevel=3)
+
+
 def folder_predictions(
     folder,  # folder with one mesh per subject
     video=VIDEOS[0],  # video that the meshes are predicted from
@@ -173,6 +184,7 @@ def folder_predictions(
     folder = expand(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
+    _warn_of_copies(folder)
 
     def predict(case, protocol, scan):
         names = case.meshes(video)

@@ -7,12 +7,13 @@ __all__ = ['read_ict']
 
 # %% ../../../nbs/03_faces/03_sources/03_ict.ipynb #e29c56c3
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 
 from ..landmarks import ibug_landmarks
-from .assembly import assemble
+from .assembly import LARGEST_MODE, assemble
 from .registry import FACE_MODELS, FaceModel, name_and_licence
 from ...io.files import read_json
 from ...io.meshes import read_polygons
@@ -48,6 +49,34 @@ def _ict_landmarks(folder, n_vertices):
     return ibug_landmarks({i: v for i, v in enumerate(points) if v < n_vertices})
 
 # %% ../../../nbs/03_faces/03_sources/03_ict.ipynb #c0d72d93
+def _mode_files(folder):
+    "Return identity000.obj.. of a folder in their order; ValueError names a file that is missing or a copy."
+    found = sorted(folder.glob("identity[0-9]*.obj"))
+    expected = [folder / f"identity{k:03d}.obj" for k in range(len(found))]
+    copy = next((path for path in found if not re.fullmatch(r"identity\d+\.obj", path.name)), None)
+    if copy:
+        raise ValueError(f"{copy}: expected a name like identity000.obj; remove the file if it is a copy")
+    if found != expected:
+        raise FileNotFoundError(f"{next(p for p in expected if p not in found)}: no such file, while later ones exist")
+    return found
+
+# %% ../../../nbs/03_faces/03_sources/03_ict.ipynb #5841b433
+def _check_mode(path, mode, polygons):
+    "Raise ValueError unless the mesh of a mode is the neutral one with vertices that moved a little."
+    if mode.vertices.shape != polygons.vertices.shape:
+        raise ValueError(
+            f"{path}: {len(mode.vertices)} vertices, generic_neutral_mesh.obj has {len(polygons.vertices)}"
+        )
+    if not (np.array_equal(mode.corners, polygons.corners) and np.array_equal(mode.sizes, polygons.sizes)):
+        raise ValueError(f"{path}: other faces than generic_neutral_mesh.obj: not in correspondence")
+    size = 10 * np.sqrt(np.square(mode.vertices - polygons.vertices).sum(1).mean())
+    if not 0 < size <= LARGEST_MODE:
+        raise ValueError(
+            f"{path}: expected vertices up to {LARGEST_MODE:g} mm from those of generic_neutral_mesh.obj, got "
+            f"{size:.3g} mm (root mean square): another unit, place or order of vertices, or that mesh itself?"
+        )
+
+# %% ../../../nbs/03_faces/03_sources/03_ict.ipynb #5841b432
 def read_ict(
     folder,  # that holds FaceXModel/, or FaceXModel itself
     region="face",  # "narrow", "face" or "all"
@@ -56,7 +85,7 @@ def read_ict(
     if region not in _ICT_REGIONS:
         raise ValueError(f"region: expected one of {', '.join(_ICT_REGIONS)}, got {region!r}")
     folder, n = _ict_folder(folder) or expand(folder), _ICT_REGIONS[region]
-    neutral, modes = folder / "generic_neutral_mesh.obj", sorted(folder.glob("identity[0-9]*.obj"))
+    neutral, modes = folder / "generic_neutral_mesh.obj", _mode_files(folder)
     if not neutral.is_file() or not modes:
         raise FileNotFoundError(
             f"{folder}: expected generic_neutral_mesh.obj and identity000.obj.. in it (or in FaceXModel/ inside it)"
@@ -65,10 +94,12 @@ def read_ict(
     mean, triangles = _first_vertices(polygons, n)
     basis = np.empty((len(modes), *mean.shape), np.float32)
     for k, path in enumerate(modes):
-        x = read_polygons(path).vertices
-        if x.shape != polygons.vertices.shape:
-            raise ValueError(f"{path}: {len(x)} vertices, {neutral.name} has {len(polygons.vertices)}")
-        basis[k] = x[:n].astype(np.float32) - mean
+        mode = read_polygons(path)
+        _check_mode(path, mode, polygons)
+        basis[k] = mode.vertices[:n].astype(np.float32) - mean
+        twin = next((j for j in range(k) if np.array_equal(basis[j], basis[k])), None)
+        if twin is not None:
+            raise ValueError(f"{path}: the same mesh as {modes[twin].name}; get it again")
     name, licence = name_and_licence("ict", folder, "ICT-FaceKit", folder.name)
     landmarks = _ict_landmarks(folder, len(mean))
     return assemble(folder, mean, basis, triangles, 10, f"{name} ({region})", licence, landmarks)
