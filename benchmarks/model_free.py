@@ -20,7 +20,7 @@ from scipy.spatial import cKDTree
 from mrl.data.configuration import DataConfig
 from mrl.data.dataset import FaceImages, batches
 from mrl.data.rendered import build_dataset, dataset_folder
-from mrl.faces.carrier import wrap
+from mrl.faces.carrier import shared_vertices
 from mrl.faces.morphable import morphable_model_of
 from mrl.faces.population import load_population
 from mrl.geometry.camera import crop_to_pose, intrinsics
@@ -196,11 +196,8 @@ def family(args):
     data_config = DataConfig(n_images=args.images, size=64, face_model="ict")
     test = FaceImages(build_dataset(dataset_folder(data_config, HOME / "datasets"), data_config), "all")
     people = load_population()
-    wrapped = wrap(people, morphable_model_of(test.population, np.arange(100), 2))
-    row = np.full(len(people.mean), -1)
-    row[people.face_vertices] = np.arange(len(people.face_vertices))
-    on = row[wrapped.on] >= 0
-    rows, weights = torch.from_numpy(row[wrapped.on][on]), torch.from_numpy(wrapped.weights[on].toarray()).float()
+    rows, weights = shared_vertices(people, morphable_model_of(test.population, np.arange(100), 2))
+    rows, weights = torch.from_numpy(rows), torch.from_numpy(weights.toarray()).float()
     found = {"vertices": len(rows), "runs": {}}
     for name, run in trained_runs(args.out).items():
         out, (x, q, t), K = predictions(run.network, test, args.images)

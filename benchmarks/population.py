@@ -10,7 +10,7 @@ import json
 import numpy as np
 from scipy.optimize import minimize
 
-from mrl.faces.carrier import into_head_frame, wrap
+from mrl.faces.carrier import into_head_frame, shared_vertices
 from mrl.faces.population import LABELS, load_population
 from mrl.faces.sources import read_face_model
 from mrl.io.files import ROOT, write_json
@@ -23,9 +23,8 @@ SHARE = 0.05  # of the penalty on weights: their sum of squares, relative to equ
 def corresponding(people, model):
     "Return mean (n, 3) and modes (M, n, 3) of the model at the face vertices that it reaches, and these vertices (n,)."
     model = into_head_frame(model, people)
-    wrapped = wrap(people, model)
-    vertices = np.intersect1d(people.face_vertices, wrapped.on)
-    weights = wrapped.weights[np.searchsorted(wrapped.on, vertices)]
+    rows, weights = shared_vertices(people, model)
+    vertices = people.face_vertices[rows]
     modes = np.stack([weights @ mode for mode in model.basis.double().numpy()])
     return weights @ model.mean.double().numpy(), modes, vertices
 

@@ -58,17 +58,17 @@ def _on_photographs(record):
     return [about, "", *_table(["yaw (deg)", "box", "faces", *_COLUMNS.values()], rows)]
 
 # %% ../../nbs/08_photo/08_card.ipynb #e7a10d21
-def _on_portraits(record):
-    "Return the lines on refined faces, from calibration.json."
-    test, portraits = record["test"], record["portraits"]
+def _on_portraits(record, test, portraits):
+    "Return the lines on refined faces of one group of portraits, from parts of calibration.json."
     kinds = ("mean face", "network", "refined", "refined without the network's identity")
-    rows = [[kind, f"{test[kind]['shape']:.2f}", f"{test[kind]['same_person_auc']:.2f}"] for kind in kinds]
+    errors = {kind: [test[kind][k] for k in ("shape_aligned", "same_person_auc")] for kind in kinds}
+    rows = [[kind, *(f"{v:.2f}" for v in values)] for kind, values in errors.items()]
     held = [[what, *(f"{shares[level]:.0f}" for level in ("68", "95"))] for what, shares in test["intervals"].items()]
     return [
         f"{portraits['seen']['test']} images of {portraits['people']} people who are not in the training, "
         f"{portraits['measured_light']:.0%} of them under the light of real places. Shapes are compared "
-        f"without expression. Commit `{record['commit'][:12]}`. The AUC is the probability that two images of one "
-        "person have nearer shapes than images of two people.",
+        f"without expression, after a rigid alignment. Commit `{record['commit'][:12]}`. The AUC is the probability "
+        "that two images of one person have nearer shapes than images of two people.",
         "",
         *_table(["", "shape (mm)", "same person (AUC)"], rows),
         "",
@@ -76,6 +76,25 @@ def _on_portraits(record):
         "",
         *_table(["", "68 % intervals (%)", "95 % intervals (%)"], held),
     ]
+
+
+def _refined(record):
+    "Return the sections on refined faces of rendered portraits, from calibration.json."
+    lines = [
+        "",
+        "## Refined faces on rendered portraits",
+        "",
+        *_on_portraits(record, record["test"], record["portraits"]),
+    ]
+    if "scanned" not in record:
+        return lines
+    about = (
+        "The faces are drawn from a model of scanned people, which the network is not trained on. Their skins are "
+        f"drawn at random. Refinement multiplies the network's coefficients by {record['identity_factor']:.2f}, the factor "
+        "that fits both groups of people best."
+    )
+    title = f"## Refined faces on portraits of other people: {record['scanned']['face_model']}"
+    return [*lines, "", title, "", about, "", *_on_portraits(record, record["test_scanned"], record["scanned"])]
 
 # %% ../../nbs/08_photo/08_card.ipynb #acd7e963
 _LIMITS = """- It was trained on rendered faces alone. Beards, hats, hands over the face and children are rare
@@ -130,7 +149,7 @@ def model_card(
     lines += ["## Errors on rendered faces", "", *_on_renders(read_json(run.folder / "metrics.json"))]
     calibration = run.folder / "calibration.json"
     if calibration.is_file():
-        lines += ["", "## Refined faces on rendered portraits", "", *_on_portraits(read_json(calibration, ["test"]))]
+        lines += _refined(read_json(calibration, ["test"]))
     for title, found in photographs.items():
         lines += ["", f"## Errors on photographs: {title}", "", *_on_photographs(found)]
     return "\n".join([*lines, "", "## Limits", "", _LIMITS, ""])

@@ -60,6 +60,7 @@ class Calibration:
 
     identity_sd: np.ndarray  # (M,) root mean square error of each coefficient of identity
     distance_factor: float = 1.0  # by which stated standard deviations of the log distance are too small
+    identity_factor: float = 1.0  # by which the network's coefficients are multiplied: how much of them is right
 
     @classmethod
     def read(cls, folder):  # folder of a run, or None; Calibration, or None without calibration.json
@@ -67,11 +68,12 @@ class Calibration:
         path = None if folder is None else Path(folder) / "calibration.json"
         if path is None or not path.is_file():
             return None
-        record = read_json(path, ["identity_sd", "distance_factor"])
-        numbers = [record["distance_factor"], *np.atleast_1d(np.array(record["identity_sd"], object))]
-        if not all(type(v) in (int, float) and 0 < v < 1e6 for v in numbers) or len(numbers) < 2:
+        record = {"identity_factor": 1.0} | read_json(path, ["identity_sd", "distance_factor"])
+        factors = [record["distance_factor"], record["identity_factor"]]
+        numbers = [*factors, *np.atleast_1d(np.array(record["identity_sd"], object))]
+        if not all(type(v) in (int, float) and 0 < v < 1e6 for v in numbers) or len(numbers) < 3:
             raise ValueError(f"{path}: expected a list identity_sd and a distance_factor, of positive numbers")
-        return cls(np.array(numbers[1:], np.float64), float(numbers[0]))
+        return cls(np.array(numbers[2:], np.float64), *map(float, factors))
 
 # %% ../../nbs/08_photo/03_refinement.ipynb #229a8c12
 NOISE = 2.5  # mm on the face: standard deviation of a point of Face Mesh, added to its scatter on renders
@@ -151,7 +153,8 @@ def _prior(morphable, start, calibration, pictures):
             f"calibration.json: expected {M} numbers in identity_sd, got {len(calibration.identity_sd)}; "
             "calibrate the run again"
         )
-    predicted = torch.cat([start.alpha_id, start.alpha_exp]).double().cpu().numpy()
+    identity = calibration.identity_factor * start.alpha_id
+    predicted = torch.cat([identity, start.alpha_exp]).double().cpu().numpy()
     return predicted, np.r_[sd * calibration.identity_sd, active[1]]
 
 

@@ -15,8 +15,11 @@ import torch
 from ..data.cameras import detector_crop, sample_cameras
 from ..data.configuration import PHOTO, DataConfig
 from ..data.rendered import render_image, renderer_of
+from ..faces.carrier import shared_vertices
 from ..faces.expressions import draw_expressions, load_expressions
-from ..faces.population import split_identities
+from ..faces.morphable import morphable_model_of
+from ..faces.population import OWN, load_population, split_identities
+from ..geometry.registration import register
 from ..io.progress import counted
 from .camera import box_of
 from .detection import LEAST, face_points
@@ -33,9 +36,30 @@ class Portrait:
     K: torch.Tensor  # (3, 3) intrinsics
     q: torch.Tensor  # (4,) camera-to-world rotation
     t: torch.Tensor  # (3,) camera position, mm
-    x: torch.Tensor  # (N, 3) vertices, mm
-    neutral: torch.Tensor  # (N, 3) vertices without expression, mm
+    x: torch.Tensor  # (N, 3) vertices that are drawn, mm
+    neutral: torch.Tensor  # (n, 3) vertices without expression, mm
+    rows: torch.Tensor  # (n,) which vertices of the repository's faces they are
     person: int  # number in the population
+
+
+def _with_expressions(rng, population, faces):
+    "Return faces (n, N, 3) with drawn expressions, and the label of these."
+    expressions = load_expressions(population)
+    alpha_exp = draw_expressions(rng, len(faces), expressions.names)
+    moved = faces + torch.from_numpy(expressions.offsets(alpha_exp)[:, population.face_vertices])
+    return moved, {"alpha_exp": alpha_exp}
+
+
+def _in_correspondence(population, faces, own):
+    "Return vertices of the repository's faces (n,), and where faces (S, N, 3) of a population have them (S, n, 3)."
+    if own:
+        return torch.arange(faces.shape[1]), faces
+    people = load_population()
+    rows, weights = shared_vertices(people, morphable_model_of(population, np.arange(2), 1))
+    found = torch.from_numpy(np.stack([weights @ x for x in faces.numpy()]))
+    mean = torch.from_numpy(people.mean[people.face_vertices[rows]]).double()
+    T = register(found, mean.expand_as(found))  # another face model's head frame may be a little off
+    return torch.from_numpy(rows), found @ T[..., :3, :3].mT + T[..., None, :3, 3]
 
 
 def render_portraits(
@@ -44,21 +68,22 @@ def render_portraits(
     each=4,  # images of each
     size=128,  # side of the images, px
     seed=1,
+    face_model="anny",  # of `DataConfig`
 ):  # iterator of Portrait
-    "Yield rendered faces of the first people of a split, with expressions."
-    config = DataConfig(n_images=people * each, size=size, seed=seed, **PHOTO)
+    "Yield rendered faces of the first people of a split, with expressions if the face model has them."
+    ranges = PHOTO | ({} if face_model in OWN else {"setting": "study"})
+    config = DataConfig(n_images=people * each, size=size, seed=seed, face_model=face_model, **ranges)
     population, _ = renderer_of(config.face_model)
-    expressions = load_expressions(population)
     identity = np.repeat(split_identities(len(population))[split][:people], each)
     rng = np.random.default_rng([seed, 3])
-    alpha_exp = draw_expressions(rng, len(identity), expressions.names)
-    neutral = torch.as_tensor(population.faces(identity)).double()
-    x = neutral + torch.from_numpy(expressions.offsets(alpha_exp)[:, population.face_vertices])
+    faces = torch.as_tensor(population.faces(identity)).double()
+    x, labels = _with_expressions(rng, population, faces) if face_model in OWN else (faces, {})
+    rows, neutral = _in_correspondence(population, faces, face_model in OWN)
     q, t = sample_cameras(rng, len(identity), config)
     K = detector_crop(rng, x, q, t, config)
     for i, person in enumerate(identity):
-        label = {"identity": person, "K": K[i], "q": q[i], "t": t[i], "alpha_exp": alpha_exp[i]}
-        yield Portrait(render_image(config, i, label), K[i], q[i], t[i], x[i], neutral[i], int(person))
+        label = {"identity": person, "K": K[i], "q": q[i], "t": t[i]} | {k: v[i] for k, v in labels.items()}
+        yield Portrait(render_image(config, i, label), K[i], q[i], t[i], x[i], neutral[i], rows, int(person))
 
 # %% ../../nbs/08_photo/09_uncertainty.ipynb #e7a10d08
 def _predicted(run, portrait):
@@ -84,10 +109,10 @@ def observe(run, portraits, progress=True):  # list of (Portrait, Prediction, po
     return seen
 
 
-def true_coefficients(morphable, neutral):  # MorphableModel; (N, 3) face without expression, mm
+def true_coefficients(morphable, portrait):  # MorphableModel; Portrait
     "Return the coefficients of identity (M,) of the nearest face of a model."
-    basis = morphable.basis.flatten(1).double()
-    offset = (neutral - morphable.mean).double().flatten()
+    basis = morphable.basis[:, portrait.rows].flatten(1).double()
+    offset = (portrait.neutral - morphable.mean[portrait.rows]).double().flatten()
     return torch.linalg.lstsq(basis.T, offset[:, None]).solution[:, 0].numpy()
 
 # %% ../../nbs/08_photo/09_uncertainty.ipynb #e7a10d10
@@ -105,14 +130,21 @@ def _distance_errors(observed, poses):
     return np.array([float(p.t.norm().log() - t.double().norm().log()) for (p, *_), t in zip(observed, poses)])
 
 
-def fit_calibration(run, observed):  # Calibration
-    "Return a network's errors on people that are not in its training data, from the result of `observe`."
-    true = np.stack([true_coefficients(run.morphable, p.neutral) for p, *_ in observed])
+def fit_calibration(
+    run,  # Run
+    groups,  # lists of people that are not in its training data, from `observe`; each has the same weight
+):  # Calibration
+    "Return a network's errors on people that are not in its training data."
+    observed = [seen for group in groups for seen in group]
+    weight = np.concatenate([np.full(len(group), 1 / len(group) / len(groups)) for group in groups])
+    true = np.stack([true_coefficients(run.morphable, p) for p, *_ in observed])
     predicted = np.stack([out.alpha_id_hat.numpy() for _, out, _ in observed])
-    sd = np.sqrt(np.square(true - predicted).mean(0))
-    refined = _refine(run, observed, Calibration(sd))
+    size = run.morphable.basis.double().square().sum((1, 2)).numpy()  # mm^2 per coefficient
+    factor = (weight @ (true * predicted) @ size) / (weight @ predicted**2 @ size)
+    sd = np.sqrt(weight @ np.square(true - factor * predicted))
+    refined = _refine(run, observed, Calibration(sd, 1.0, factor))
     z = _distance_errors(observed, [face.t for face in refined]) / [face.distance_sd for face in refined]
-    return Calibration(sd, float(np.quantile(np.abs(z), 0.68)))
+    return Calibration(sd, float(np.quantile(np.abs(z), 0.68)), float(factor))
 
 
 def shares_within(z):  # errors over their stated standard deviations; dict level -> %
@@ -124,15 +156,19 @@ def _of_shapes(run, observed, alphas):
     "Return the shape error (mm) of coefficients (n, M), and whether shapes tell people apart (AUC)."
     shapes = torch.stack([run.morphable.shape(torch.as_tensor(alpha).float()) for alpha in alphas])
     truth = torch.stack([p.neutral for p, *_ in observed])
+    seen = shapes[:, observed[0][0].rows].double()
+    T = register(seen, truth)
+    aligned = seen @ T[..., :3, :3].mT + T[..., None, :3, 3]
     people = [str(p.person) for p, *_ in observed]
-    error = (shapes - truth).norm(dim=-1).mean()
-    return {"shape": round(float(error), 3), "same_person_auc": round(same_person_auc(shapes.numpy(), people), 3)}
+    errors = {"shape": seen, "shape_aligned": aligned}
+    errors = {k: round(float((x - truth).norm(dim=-1).mean()), 3) for k, x in errors.items()}
+    return errors | {"same_person_auc": round(same_person_auc(shapes.numpy(), people), 3)}
 
 
 def coverage(run, observed, calibration):  # dict
     "Return errors before and after refinement, and how often its intervals hold the truth."
     refined = _refine(run, observed, calibration)
-    true = np.stack([true_coefficients(run.morphable, p.neutral) for p, *_ in observed])
+    true = np.stack([true_coefficients(run.morphable, p) for p, *_ in observed])
     found, sd = (np.stack([getattr(face, k).numpy() for face in refined]) for k in ("alpha_id", "sd"))
     distance = {"network": [out.t_hat for _, out, _ in observed], "refined": [face.t for face in refined]}
     errors = {k: _distance_errors(observed, t) for k, t in distance.items()}
@@ -157,18 +193,27 @@ def calibrate(
     run,  # Run of a network with `setting="photo"`
     people=60,  # of each split
     each=4,  # images of each
+    scanned="",  # face model made from scans, e.g. "ict", whose faces have half of the weight; "": none
     progress=True,  # show a progress bar
 ):  # dict, the content of calibration.json
     "Return a network's calibration on validation people, and its coverage on test people. ValueError for other runs."
     if run.config.setting != "photo":
         raise ValueError(f"run: expected a network trained with setting=photo, got setting={run.config.setting}")
     fixed = dict(people=people, each=each, size=run.network.size)
-    observed = {split: observe(run, render_portraits(split, **fixed), progress) for split in ("val", "test")}
-    calibration = fit_calibration(run, observed["val"])
-    return {
+    models = {"anny": "portraits"} | ({scanned: "scanned"} if scanned else {})
+    portraits = lambda split, model: render_portraits(split, **fixed, face_model=model)
+    seen = {
+        (split, model): observe(run, portraits(split, model), progress) for model in models for split in ("val", "test")
+    }
+    calibration = fit_calibration(run, [seen["val", model] for model in models])
+    record = {
         "commit": commit(),
-        "portraits": fixed | PHOTO | {"seed": 1, "seen": {split: len(o) for split, o in observed.items()}},
+        "identity_factor": round(calibration.identity_factor, 4),
         "identity_sd": [round(float(v), 4) for v in calibration.identity_sd],
         "distance_factor": round(calibration.distance_factor, 3),
-        "test": coverage(run, observed["test"], calibration),
     }
+    for model, name in models.items():
+        count = {split: len(seen[split, model]) for split in ("val", "test")}
+        record[name] = fixed | PHOTO | {"face_model": model, "seed": 1, "seen": count}
+        record["test" if model == "anny" else "test_scanned"] = coverage(run, seen["test", model], calibration)
+    return record
