@@ -132,7 +132,7 @@ def write_json(
     with atomic_write(path) as tmp:
         tmp.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
 
-
+# %% ../../nbs/11_io/01_files.ipynb #c15400a3
 def _object(pairs):
     "Return a JSON object as a dict; ValueError if a key is there twice, of which JSON readers keep one."
     found = dict(pairs)
@@ -142,7 +142,7 @@ def _object(pairs):
         raise ValueError(f"the key {twice!r} is there twice in one object; keep one of them")
     return found
 
-
+# %% ../../nbs/11_io/01_files.ipynb #c15400a5
 def read_json(
     path,
     names=(),  # keys that the object must have

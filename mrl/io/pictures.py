@@ -101,7 +101,7 @@ def _opaque(image):  # Pillow image
     image = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
 
-
+# %% ../../nbs/11_io/03_pictures.ipynb #c15400a0
 def read_picture(
     path,  # of any format that Pillow reads; HEIC, if pillow-heif is installed
 ):  # Picture

@@ -111,7 +111,7 @@ class Progress:
         for bar in self.bars:
             bar.close()
 
-
+# %% ../../nbs/11_io/09_progress.ipynb #c15400a7
 def counted(items, stage, unit="it", shown=True):  # iterator
     "Yield items, and show how many are done; without their number if `items` has no length."
     with Progress(stage, len(items) if hasattr(items, "__len__") else None, unit, shown=shown) as bar:

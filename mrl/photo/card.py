@@ -107,7 +107,7 @@ def _encoder(record):
     weights = "ImageNet weights, then " if c.weights == "imagenet" else ""
     return f"{c.encoder}, {c.image_size} px; {weights}rendered faces"
 
-
+# %% ../../nbs/08_photo/08_card.ipynb #c15400ab
 def _about(c, record):
     "Return the lines on how a network was trained, from TrainConfig and config.json."
     rows = [

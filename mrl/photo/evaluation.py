@@ -76,7 +76,7 @@ def _annotated_face(file, name, face):
     person = "" if person is None else composed(person)
     return AnnotatedFace(file.parent / name, (left, top, left + width, top + height), named, person)
 
-
+# %% ../../nbs/08_photo/05_evaluation.ipynb #c15400ae
 def read_annotations(
     folder,  # holds the pictures and landmarks.json
     smallest=60.0,  # larger side of the smallest box that counts, pixels

@@ -60,7 +60,7 @@ class StudyConfig:
         check_fields(self, ranges, {"reconstructions": ("all", "few")})
         chosen_estimators(self)
 
-
+# %% ../../nbs/09_scans/09_protocol_study.ipynb #c15400b0
 def chosen_estimators(config):  # dict name -> Estimator
     "Return the estimators that a configuration names. ValueError lists the known ones."
     known = all_estimators()
@@ -100,7 +100,7 @@ def study_material(config):  # Material
     chosen = {name: alpha[rows] for name, alpha in networks.items()}
     return Material(config, population, morphable, pool[rows], chosen, pool[np.roll(order, 1)[: config.people]])
 
-
+# %% ../../nbs/09_scans/09_protocol_study.ipynb #c15400b1
 FEW = (*PLAUSIBLE, "4 % smaller", "smoothed", "bent", "slid", "smile")
 
 

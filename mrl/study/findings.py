@@ -99,7 +99,7 @@ def relation(
         return f"not distinguishable ({interval})"
     return f"{'lower' if high < 0 else 'higher'} ({interval})"
 
-
+# %% ../../nbs/07_study/07_findings.ipynb #c15400a9
 IN_LONG_RUNS = {"log-mrl": "mrl-disentangled-3-log"}  # settled loss -> its name among the long runs, if it is another
 
 
