@@ -362,7 +362,11 @@ def resized(path, size):
 @pytest.mark.parametrize(
     ("size", "common", "fault"),
     [
-        ((WIDTH // 2, HEIGHT // 2), {"fl_x": 500.0}, "fl_x is 500.0, as for pictures of 400 x 360, but this has 200 x 180"),
+        (
+            (WIDTH // 2, HEIGHT // 2),
+            {"fl_x": 500.0},
+            "fl_x is 500.0, as for pictures of 400 x 360, but this has 200 x 180",
+        ),
         ((HEIGHT, WIDTH), {"camera_angle_x": 0.76}, "camera_angle_x is 0.76, as for pictures of 400 x 360"),
         ((HEIGHT, WIDTH), {"fl_x": 500.0, "cx": 200.0, "cy": 180.0}, "fl_x is 500.0, .* but this has 360 x 400"),
         ((HEIGHT, WIDTH), {"fl_x": 500.0}, None),  # the same camera, upright
