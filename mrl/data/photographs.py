@@ -485,7 +485,8 @@ def _of_another_size(rows, sizes):  # dict row -> fault
             resized = same_shape if name == "fl_x" else not same_shape and size[0] != most[0]
             turned = ("cx" in row or "cy" in row) and size == most[::-1]
             if resized or turned:
-                said = f"{name} is {row[name]}, as for pictures of {most[0]} x {most[1]}, but this has {size[0]} x {size[1]}"
+                (w, h), (width, height) = most, size
+                said = f"{name} is {row[name]}, as for pictures of {w} x {h}, but this has {width} x {height}"
                 faults |= dict.fromkeys(group[size], f"{said}; state lens, w and h of each")
     return faults
 
