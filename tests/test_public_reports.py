@@ -353,3 +353,36 @@ def test_a_name_that_papermill_takes_for_a_number():
     "nteract/papermill#75: `-p run 2024` passes a number."
     with pytest.raises(ValueError, match="run must be of type str, got 2024; papermill passes text with -r run 2024"):
         of_type("run", 2024, str)
+
+
+def resized(path, size):
+    Image.open(path).resize(size).save(path)
+
+
+@pytest.mark.parametrize(
+    ("size", "common", "fault"),
+    [
+        (
+            (WIDTH // 2, HEIGHT // 2),
+            {"fl_x": 500.0},
+            "fl_x is 500.0, as for pictures of 400 x 360, but this has 200 x 180",
+        ),
+        ((HEIGHT, WIDTH), {"camera_angle_x": 0.76}, "camera_angle_x is 0.76, as for pictures of 400 x 360"),
+        ((HEIGHT, WIDTH), {"fl_x": 500.0, "cx": 200.0, "cy": 180.0}, "fl_x is 500.0, .* but this has 360 x 400"),
+        ((HEIGHT, WIDTH), {"fl_x": 500.0}, None),  # the same camera, upright
+        ((WIDTH, HEIGHT - 20), {"fl_x": 500.0, "cx": 200.0, "cy": 180.0}, None),  # cut at the bottom
+        ((WIDTH, HEIGHT - 20), {"camera_angle_x": 0.76}, None),
+        ((WIDTH // 2, HEIGHT // 2), {"camera_angle_x": 0.76}, None),  # an angle stays when a picture is resized
+    ],
+)
+def test_one_lens_for_pictures_of_several_sizes(source, population, size, common, fault):  # noqa: F811
+    "colmap/colmap#3136, alicevision/Meshroom#2115: pictures of mixed resolution, portrait and landscape."
+    cameras = json.loads((source / "transforms.json").read_text())
+    frames = [{k: f[k] for k in ("file_path", "scan")} for f in cameras["frames"]]
+    poses = np.tile(np.diag([1.0, 1, 1, 1]), (N, 1, 1)) + np.eye(4)[2][:, None] * np.eye(4)[3] * 900
+    frames = [f | {"transform_matrix": M.tolist()} for f, M in zip(frames, poses)]
+    (source / "transforms.json").write_text(json.dumps(common | {"frames": frames}))
+    resized(source / "2.png", size)
+    good, faults = read_photographs(source, population)
+    assert len(good) == N - bool(fault), faults
+    assert not fault or re.search(fault, faults[0][1]) and faults[0][1].endswith("state lens, w and h of each")

@@ -470,6 +470,27 @@ def _read_row(row, root, population, seen):  # Path, identity, _Claim
     return file, identity, _claim(row, K, *image.size, landmarks, head_to_scan)
 
 # %% ../../nbs/05_data/07_photographs.ipynb #22b5bb84
+def _of_another_size(rows, sizes):  # dict row -> fault
+    "Return the pictures to whose size the lens that they share with most others cannot belong."
+    groups, faults = {}, {}
+    for i, size in sizes.items():
+        lens = tuple(str(rows[i].get(k)) for k in (*FOCAL, "cx", "cy", "w", "h"))
+        groups.setdefault(lens, {}).setdefault(size, []).append(i)
+    for group in groups.values():
+        most = max(group, key=lambda size: len(group[size]))
+        for size in group.keys() - {most}:
+            same_shape = abs(size[0] * most[1] - size[1] * most[0]) <= 0.01 * size[0] * most[1]
+            row = rows[group[size][0]]
+            name = "fl_x" if "fl_x" in row else "camera_angle_x"
+            resized = same_shape if name == "fl_x" else not same_shape and size[0] != most[0]
+            turned = ("cx" in row or "cy" in row) and size == most[::-1]
+            if resized or turned:
+                (w, h), (width, height) = most, size
+                said = f"{name} is {row[name]}, as for pictures of {w} x {h}, but this has {width} x {height}"
+                faults |= dict.fromkeys(group[size], f"{said}; state lens, w and h of each")
+    return faults
+
+# %% ../../nbs/05_data/07_photographs.ipynb #22b5bb85
 def read_photographs(
     source,  # see `read_cameras`
     population,  # mrl.faces.population.Population
@@ -483,6 +504,9 @@ def read_photographs(
             read[i] = _read_row(row, path.parent, population, seen)
         except (ValueError, OSError) as e:
             faults[i] = str(e)
+    others = _of_another_size(rows, {i: (claim.width, claim.height) for i, (*_, claim) in read.items()})
+    faults |= others
+    read = {i: found for i, found in read.items() if i not in others}
     judged = _judge([claim for *_, claim in read.values()]) if read else []
     faults |= {i: fault for i, fault in zip(read, judged) if fault}
     good = [
