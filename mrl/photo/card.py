@@ -90,7 +90,8 @@ def _refined(record):
         return lines
     about = (
         "The faces are drawn from a model of scanned people, which the network is not trained on. Their skins are "
-        f"drawn at random. Refinement multiplies the network's coefficients by {record['identity_factor']:.2f}, the factor "
+        "drawn at random. "
+        f"Refinement multiplies the network's coefficients by {record['identity_factor']:.2f}, the factor "
         "that fits both groups of people best."
     )
     title = f"## Refined faces on portraits of other people: {record['scanned']['face_model']}"
