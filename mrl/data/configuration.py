@@ -10,7 +10,6 @@ import math
 import os
 from dataclasses import dataclass, field, fields
 
-from ..faces.population import OWN
 from ..faces.sources import FACE_MODELS
 from ..io.parameters import check_fields, document_fields
 from ..io.paths import expand
@@ -35,11 +34,11 @@ class CropConfig:
     seed: int = in_range(0, 0, 2**32)  # of people, cameras, crops and scenes
     margin: float = in_range(1.35, 1, 4)  # side of the crop / larger side of the face's bounding box
     jitter: float = in_range(0.06, 0, 0.5)  # of the crop's centre (in sides) and side (relative), to either side
-    face_model: str = "anny"  # anny, varied, ict, bfm, flame, sfm, or a path: a model, a folder of scans, a population
+    face_model: str = "anny"  # anny, ict, bfm, flame, sfm, or the path of a model, a folder of scans, a population
 
     def __post_init__(self):
         check_fields(self, ranges_of(self))
-        if self.face_model not in (*OWN, *FACE_MODELS):  # a file or folder: found from wherever the data set is read
+        if self.face_model not in ("anny", *FACE_MODELS):  # a file or folder: found from wherever the data set is read
             object.__setattr__(self, "face_model", os.path.abspath(expand(self.face_model)))
 
 # %% ../../nbs/05_data/01_configuration.ipynb #8379737d
@@ -97,7 +96,7 @@ class DataConfig(CropConfig):
         _check_depth(self.near, self.off_axis)
         if self.setting not in SETTINGS:
             raise ValueError(f"setting: expected one of {', '.join(SETTINGS)}, got {self.setting!r}")
-        if self.setting == "photo" and self.face_model not in OWN:
+        if self.setting == "photo" and self.face_model != "anny":
             raise ValueError(f"setting: expected study for face_model={self.face_model!r}, which has no expressions")
         object.__setattr__(self, "without", _effect_names(self.without))
 

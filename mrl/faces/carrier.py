@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ALIGNED_LANDMARKS', 'STIFFNESS', 'REACH', 'IDENTITIES', 'into_head_frame', 'Wrapped', 'wrap', 'shared_vertices',
-           'eyeballs', 'head_modes', 'put_into_head', 'build_population', 'population_file']
+           'head_modes', 'put_into_head', 'build_population', 'population_file']
 
 # %% ../../nbs/03_faces/04_carrier.ipynb #e2d49b52
 import hashlib
@@ -142,9 +142,7 @@ def shared_vertices(
     return rows, wrapped.weights[at]
 
 
-def eyeballs(
-    carrier,  # Population
-):  # list of two pairs of arrays
+def _eyes(carrier):
     "Return for both eyes the vertices of the eyeball and those of the lids' edge."
     edge = np.intersect1d(carrier.triangles[carrier.part == 0], carrier.triangles[carrier.part == 4])
     balls = [np.unique(carrier.triangles[carrier.part == i]) for i in (1, 2)]
@@ -154,7 +152,7 @@ def eyeballs(
 
 def _place_eyes(carrier, v):
     "Move the eyeballs among the head's vertices (V, 3), in place, as their lids have moved; returns `v`."
-    for ball, lids in eyeballs(carrier):
+    for ball, lids in _eyes(carrier):
         v[ball] = apply_similarity(register(carrier.mean[lids], v[lids], scale=True), carrier.mean[ball])
     return v
 
@@ -169,7 +167,7 @@ def head_modes(
     from scipy.sparse.linalg import splu
 
     R, V = len(basis), len(carrier.mean)
-    eyes = eyeballs(carrier)
+    eyes = _eyes(carrier)
     free = np.setdiff1d(np.arange(V), np.concatenate([wrapped.on, *(ball for ball, _ in eyes)]))
     L, d = _laplacian(carrier.triangles, V).tocsr()[free], np.zeros((V, 3 * R))
     d[wrapped.on] = wrapped.weights @ basis.transpose(1, 0, 2).reshape(-1, 3 * R)
@@ -290,16 +288,12 @@ def _build_from(source, path):
 
 
 def population_file(
-    face_model="anny",  # "anny", "varied" (both ours), a name of FACE_MODELS, or a path: model, scans, population
+    face_model="anny",  # "anny" (the repository's own), a name of FACE_MODELS, or a path: model, scans, population
     folder=HOME / "populations",  # where populations are kept
 ):  # Path of the population's safetensors file
     "Return the population of a face model, made at the first call; FileNotFoundError names the files."
     if face_model == "anny":
         return ROOT / "data" / "faces.safetensors"
-    if face_model == "varied":
-        from mrl.faces.variation import varied_file  # which needs this module
-
-        return varied_file(folder)
     named = face_model in FACE_MODELS
     try:
         source = find_face_model(face_model) if named else expand(face_model)
@@ -323,7 +317,7 @@ def _version(source):
     "Return twelve digits that change with the files of a face model, those beside it, and the head that carries it."
     if not source.exists() or not source.name:
         known = ", ".join(FACE_MODELS)
-        raise FileNotFoundError(f"{source}: no such face model; expected anny, varied, {known}, or a file or folder")
+        raise FileNotFoundError(f"{source}: no such face model; expected anny, {known}, or a file or folder")
     files = list(source.rglob("*") if source.is_dir() else [source])
     for p in source.parent.iterdir():
         if p.name.startswith(f"{source.name}.") or p.name in _FILES_BESIDE:

@@ -18,7 +18,7 @@ from ..data.rendered import render_image, renderer_of
 from ..faces.carrier import shared_vertices
 from ..faces.expressions import draw_expressions, load_expressions
 from ..faces.morphable import morphable_model_of
-from ..faces.population import OWN, load_population, split_identities
+from ..faces.population import load_population, split_identities
 from ..geometry.registration import register
 from ..io.progress import counted
 from .camera import box_of
@@ -71,14 +71,15 @@ def render_portraits(
     face_model="anny",  # of `DataConfig`
 ):  # iterator of Portrait
     "Yield rendered faces of the first people of a split, with expressions if the face model has them."
-    ranges = PHOTO | ({} if face_model in OWN else {"setting": "study"})
+    own = face_model == "anny"
+    ranges = PHOTO | ({} if own else {"setting": "study"})
     config = DataConfig(n_images=people * each, size=size, seed=seed, face_model=face_model, **ranges)
     population, _ = renderer_of(config.face_model)
     identity = np.repeat(split_identities(len(population))[split][:people], each)
     rng = np.random.default_rng([seed, 3])
     faces = torch.as_tensor(population.faces(identity)).double()
-    x, labels = _with_expressions(rng, population, faces) if face_model in OWN else (faces, {})
-    rows, neutral = _in_correspondence(population, faces, face_model in OWN)
+    x, labels = _with_expressions(rng, population, faces) if own else (faces, {})
+    rows, neutral = _in_correspondence(population, faces, own)
     q, t = sample_cameras(rng, len(identity), config)
     K = detector_crop(rng, x, q, t, config)
     for i, person in enumerate(identity):

@@ -10,7 +10,6 @@ __all__ = ['AUGMENTATIONS', 'RENDERED', 'within', 'one_of', 'limits', 'wrong_los
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from ..faces.population import OWN
 from ..io.parameters import check_fields, check_inside, check_parameters, document_fields
 from ..losses import CRITERIA, Disentangled, criterion_of, flat_parameters, loss_parameters
 
@@ -79,7 +78,7 @@ def conflicts(config):
     rules = [
         (light and own, "width and batch_norm are those of VGG16: leave them out with encoder='efficientnet_lite0'"),
         (c.setting == "photo" and depth, "setting='photo' decides near and far: leave them out"),
-        (c.setting == "photo" and c.face_model not in OWN, "setting='photo' goes with face_model='anny' or 'varied'"),
+        (c.setting == "photo" and c.face_model != "anny", "setting='photo' goes with face_model='anny'"),
         (c.image_size % 32, f"image_size must be a multiple of 32, got {c.image_size}"),
         (c.map_size & (c.map_size - 1), f"map_size must be a power of two, got {c.map_size}"),
         (c.map_size != TrainConfig.map_size and c.geometry != "uv", "map_size goes with geometry='uv'"),
@@ -145,7 +144,7 @@ class TrainConfig:
     depth_weight: float = 1.0  # weight of differences along the optical axis (pixel_alignment)
     unit: float = within(1.0, 1e-6, 1e6)  # mm per unit of length of the geometry that the loss is given (1000: metres)
     focal: float = within(1.0, 1e-6, 1e6)  # factor on the focal lengths that the loss is given
-    face_model: str = "anny"  # anny, varied, ict, bfm, flame, sfm, or a path: model, folder of scans, population
+    face_model: str = "anny"  # anny, ict, bfm, flame, sfm, or a path: a model's file, a folder of scans, a population
     data: str = ""  # folder of a finished data set; "": one is rendered from image_size and the parameters in RENDERED
     setting: str = one_of("study", ("study", "photo"))  # or photo: expressions, wide poses (mrl.data.configuration)
     n_images: int = within(20_000, 1, 10**8)  # images to render

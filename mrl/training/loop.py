@@ -12,7 +12,7 @@ import math
 import os
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from .distributed import make_fabric, of_whole_batch, own_rows, resolve_device
 from .evaluation import evaluate, write_metrics
 from .metrics import image_metrics
 from .network import waits
-from .preparation import begin_from, prepare
+from .preparation import prepare
 from .run import Learner, claim_run, load_state, own_run, provenance, run_record, save_state, start_of
 
 # %% ../../nbs/06_training/10_loop.ipynb #3a7c1771
@@ -341,7 +341,7 @@ def _train(config, folder, data_dir, fabric, bf16, progress):
     begun, before = start_of(config)
     prepared = prepare(config, data_dir, progress)
     if begun:
-        prepared = begin_from(prepared, config, begun)
+        prepared = replace(prepared, network=begun.network, morphable=begun.morphable)
     prepared.network.bf16 = bf16
     about = provenance(fabric.device, bf16, prepared.data["train"], fabric.world_size) | before
     record = run_record(folder, config, about)

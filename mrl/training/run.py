@@ -62,8 +62,7 @@ def provenance(
         "precision": "bf16" if bf16 else "fp32",
         "data_folder": data.folder.name,
         "data": sha256(data.folder / "meta.json"),
-        "face_model": {"name": people.name, "licence": people.licence, "units": "mm", "population": people.sha256}
-        | ({"varied_from": people.varied_from} if people.varied_from else {}),
+        "face_model": {"name": people.name, "licence": people.licence, "units": "mm", "population": people.sha256},
     }
 
 # %% ../../nbs/06_training/07_run.ipynb #aa589968
@@ -95,8 +94,8 @@ def own_run(folder, config):
 # %% ../../nbs/06_training/07_run.ipynb #4d3c57ec
 def _check_same_people(about):
     "Raise ValueError if the run that a training starts from was trained on another population."
-    theirs, ours = (a.get("face_model", {}) for a in (about.get("start", {}), about))
-    if theirs and theirs["population"] not in (ours["population"], ours.get("varied_from")):
+    theirs, ours = (a.get("face_model", {}).get("population") for a in (about.get("start", {}), about))
+    if theirs and theirs != ours:
         raise ValueError(
             "start: expected a network of the same population, got another one's, whose training people may be among "
             "the test people here"
@@ -297,7 +296,9 @@ class Run:
 
 # %% ../../nbs/06_training/07_run.ipynb #5ta47e02
 INHERITED = (
+    "face_model",
     "setting",
+    "n_components",
     "image_size",
     "encoder",
     "geometry",
@@ -322,9 +323,6 @@ def start_of(config):  # (Run, or None without `start`; dict for the record of t
     if begun.config.leave_out != config.leave_out and config.leave_out:
         known = f"that run was trained with leave_out={begun.config.leave_out!r} and has seen these people"
         raise ValueError(f"leave_out={config.leave_out!r}: {known}; start from one that has not")
-    model = ("face_model", "n_components")
-    if config.geometry != "model" and any(getattr(begun.config, k) != getattr(config, k) for k in model):
-        raise ValueError(f"start={config.start!r}: expected geometry='model' for another 3DMM, got {config.geometry!r}")
     checkpoint = sha256(begun.folder / "checkpoint.safetensors")
     return begun, {"start": begun.record | {"checkpoint": checkpoint}}
 
