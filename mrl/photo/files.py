@@ -37,6 +37,7 @@ def prediction_record(
     "Return camera, coefficients, standard deviations and warnings of a face; lengths in mm, image points in pixels."
     record = {
         "units": "mm",
+        "pixels": "the corner of the picture is (0, 0), the middle of its first pixel (0.5, 0.5)",
         "K": face.K.tolist(),
         "q_camera_to_world": face.q.tolist(),
         "camera_position": face.t.tolist(),
