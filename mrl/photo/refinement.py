@@ -58,9 +58,10 @@ class Start(NamedTuple):
 class Calibration:
     "Hold the errors of a network on rendered people that are not in its training data."
 
-    identity_sd: np.ndarray  # (M,) root mean square error of each coefficient of identity
+    identity_sd: np.ndarray  # (M,) standard deviation of each coefficient of identity around the network's
     distance_factor: float = 1.0  # by which stated standard deviations of the log distance are too small
     identity_factor: float = 1.0  # by which the network's coefficients are multiplied: how much of them is right
+    coefficient_factor: float = 1.0  # by which stated standard deviations of coefficients are too small
 
     @classmethod
     def read(cls, folder):  # folder of a run, or None; Calibration, or None without calibration.json
@@ -68,12 +69,13 @@ class Calibration:
         path = None if folder is None else Path(folder) / "calibration.json"
         if path is None or not path.is_file():
             return None
-        record = {"identity_factor": 1.0} | read_json(path, ["identity_sd", "distance_factor"])
-        factors = [record["distance_factor"], record["identity_factor"]]
+        names = ("distance_factor", "identity_factor", "coefficient_factor")
+        record = dict.fromkeys(names, 1.0) | read_json(path, ["identity_sd", "distance_factor"])
+        factors = [record[name] for name in names]
         numbers = [*factors, *np.atleast_1d(np.array(record["identity_sd"], object))]
-        if not all(type(v) in (int, float) and 0 < v < 1e6 for v in numbers) or len(numbers) < 3:
+        if not all(type(v) in (int, float) and 0 < v < 1e6 for v in numbers) or len(numbers) < 4:
             raise ValueError(f"{path}: expected a list identity_sd and a distance_factor, of positive numbers")
-        return cls(np.array(numbers[2:], np.float64), *map(float, factors))
+        return cls(np.array(numbers[3:], np.float64), *map(float, factors))
 
 # %% ../../nbs/08_photo/03_refinement.ipynb #229a8c12
 NOISE = 2.5  # mm on the face: standard deviation of a point of Face Mesh, added to its scatter on renders
@@ -224,15 +226,15 @@ def _minimised(problems, states, M, steps):
     return states
 
 # %% ../../nbs/08_photo/03_refinement.ipynb #899fc2e9
-def _refined(morphable, state, factor, covariance, radial, residual):
+def _refined(morphable, state, calibration, covariance, radial, residual):
     "Return one picture's `Refined` from its state and the covariance of its unknowns."
     R, o, alpha = state
     tensor = lambda v: torch.from_numpy(v).to(morphable.mean)
     M = len(morphable.basis)
     alpha_id, alpha_exp = tensor(alpha[:M]), tensor(alpha[M:])
     camera = matrix_to_quaternion(torch.from_numpy(R.T)).to(morphable.mean), tensor(-R.T @ o)
-    sd = tensor(np.sqrt(np.diag(covariance)[6 : 6 + M]))
-    distance_sd = factor * float(np.sqrt(radial @ covariance @ radial))
+    sd = tensor(calibration.coefficient_factor * np.sqrt(np.diag(covariance)[6 : 6 + M]))
+    distance_sd = calibration.distance_factor * float(np.sqrt(radial @ covariance @ radial))
     return Refined(morphable.shape(alpha_id, alpha_exp), *camera, alpha_id, alpha_exp, sd, distance_sd, residual)
 
 # %% ../../nbs/08_photo/03_refinement.ipynb #f3c93388
@@ -251,9 +253,9 @@ def refine_together(
     H, _, rest = _all_equations(problems, states, M)
     covariance, own = np.linalg.inv(H), (len(H) - M) // len(states)
     places = [_places(i, own, M) for i in range(len(states))]
-    factor = 1.0 if calibration is None else calibration.distance_factor
+    stated = calibration or Calibration(np.ones(M))
     blocks = [covariance[np.ix_(at, at)] for at in places]
-    return [_refined(morphable, s, factor, block, *more) for s, block, more in zip(states, blocks, rest)]
+    return [_refined(morphable, s, stated, block, *more) for s, block, more in zip(states, blocks, rest)]
 
 # %% ../../nbs/08_photo/03_refinement.ipynb #8f678e9b
 def refine_pose_and_shape(
