@@ -373,6 +373,12 @@ def test_the_notebook_states_the_errors_of_the_records():
     for name in ("photo-from-30-px", "photo-from-30-px-refined", "mrl-disentangled-3-log-0-from-30-px"):
         record = json.loads((ROOT / f"results/photographs/{name}.json").read_text())
         assert f"{record['summary']['within 30']['given']['landmarks']:.1f}%" in text
+    record = json.loads((ROOT / "results/photo/calibration.json").read_text())
+    known, scanned = record["test"], record["test_scanned"]
+    assert f"withprobability{known['network']['same_person_auc']:.2f}." in text
+    assert f"thisprobabilityis{scanned['network']['same_person_auc']:.2f}," in text
+    refined, mean = (scanned[kind]["shape_aligned"] for kind in ("refined", "mean face"))
+    assert f"are{refined:.2f}mmfromthetruth,thoseofthemeanface{mean:.2f}mm" in text
 
 
 def photo_notebook(tmp_path, **parameters):
