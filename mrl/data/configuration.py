@@ -87,6 +87,7 @@ class DataConfig(CropConfig):
     far: float = in_range(1000.0, 150, 1e5)  # mm, farthest camera
     without: str = ""  # realism effects left out, comma-separated names of mrl.render.appearance.EFFECTS
     measured_light: float = in_range(0.0, 0, 1)  # share of images under the light of real places (render.environments)
+    other_skin: float = in_range(0.0, 0, 1)  # share of images with skin, hair and beard of another person
     setting: str = "study"  # study: neutral faces; photo: faces with expressions, distances uniform in their logarithm
 
     def __post_init__(self):

@@ -69,7 +69,9 @@ def render_image(
     population, renderer = renderer_of(config.face_model)
     identity = int(label["identity"])
     rng = np.random.default_rng([config.seed, index // SHARD, 1, index % SHARD])
-    appearance = sample_appearance(rng, {name: v[identity] for name, v in population.labels.items()})
+    exchanged = config.other_skin and rng.random() < config.other_skin
+    whose = rng.integers(len(population)) if exchanged else identity
+    appearance = sample_appearance(rng, {name: v[whose] for name, v in population.labels.items()})
     if config.measured_light and rng.random() < config.measured_light:
         appearance = appearance.changed(light=sample_measured_light(rng))
     if config.without:
@@ -109,6 +111,8 @@ def data_identity(config):  # a configuration of a rendered data set: its face_m
         decided["light"] = sha256(ROOT / "data" / "environments.json")
     else:
         del decided["config"]["measured_light"]  # data sets of version 1 do not know the word
+    if not config.other_skin:
+        del decided["config"]["other_skin"]  # nor this
     if config.setting == "photo":
         return decided | {"expressions": sha256(expressions_file(path))}
     del decided["config"]["setting"]  # nor this
@@ -186,6 +190,7 @@ def dataset_folder(
     without = [f"without-{name}" for name in config.without.split(",") if name]
     setting = [] if config.setting == "study" else [config.setting]
     setting += ["light"] if config.measured_light else []
+    setting += ["skins"] if config.other_skin else []
     usual = (config.near, config.far) in ((DataConfig.near, DataConfig.far), (PHOTO["near"], PHOTO["far"]))
     depth = [] if usual else [f"{config.near:g}-{config.far:g}mm"]
     images = f"{config.n_images}-{config.size}px-{config.seed}"
