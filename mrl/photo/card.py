@@ -78,8 +78,10 @@ def _on_portraits(record, test, portraits):
     ]
 
 
-_OTHER_SKINS = """With the skin, hair and beard of other people, drawn for every image, the network's shapes of the same people are
-{:.2f} mm from the truth, and their AUC is {:.2f}. The difference from the table is what the network reads from these."""
+_OTHER_SKINS = (
+    "With the skin, hair and beard of other people, drawn for every image, the network's shapes of the same people "
+    "are {:.2f} mm from the truth, and their AUC is {:.2f}. The difference from the table is what it reads from these."
+)
 
 
 def _refined(record):
