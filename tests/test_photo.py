@@ -374,11 +374,13 @@ def test_the_notebook_states_the_errors_of_the_records():
         record = json.loads((ROOT / f"results/photographs/{name}.json").read_text())
         assert f"{record['summary']['within 30']['given']['landmarks']:.1f}%" in text
     record = json.loads((ROOT / "results/photo/calibration.json").read_text())
-    known, scanned = record["test"], record["test_scanned"]
+    known, other, scanned = (record[k] for k in ("test", "test_other_skins", "test_scanned"))
     assert f"withprobability{known['network']['same_person_auc']:.2f}." in text
-    assert f"thisprobabilityis{scanned['network']['same_person_auc']:.2f}," in text
-    refined, mean = (scanned[kind]["shape_aligned"] for kind in ("refined", "mean face"))
-    assert f"are{refined:.2f}mmfromthetruth,thoseofthemeanface{mean:.2f}mm" in text
+    assert f"theprobabilityis{other['network']['same_person_auc']:.2f},whichischance" in text
+    assert f"theprobabilityis{scanned['network']['same_person_auc']:.2f}." in text
+    for group, kind in ((other, "network"), (scanned, "refined")):
+        found, mean = (group[k]["shape_aligned"] for k in (kind, "mean face"))
+        assert f"are{found:.2f}mmfromthetruth" in text and f"{mean:.2f}mm" in text
 
 
 def photo_notebook(tmp_path, **parameters):
