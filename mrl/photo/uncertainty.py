@@ -231,7 +231,7 @@ def calibrate(
     }
     for model, name in models.items():
         count = {split: len(seen[split, model]) for split in ("val", "test")}
-        record[name] = fixed | PHOTO | {"face_model": model, "seed": 1, "seen": count}
+        record[name] = fixed | PHOTO | {"face_model": model, "other_skin": 0.0, "seed": 1, "seen": count}
         record["test" if model == "anny" else "test_scanned"] = coverage(run, seen["test", model], calibration)
     exchanged = observe(run, render_portraits("test", **fixed, other_skin=1.0), progress)
     return record | {"test_other_skins": coverage(run, exchanged, calibration) | {"seen": len(exchanged)}}
