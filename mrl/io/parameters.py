@@ -23,7 +23,8 @@ def of_type(name, value, kind):
     if kind is bool and value in ("true", "false"):
         return value == "true"
     if type(value) is not kind:
-        hint = f"; papermill passes text with -r {name} {value}" if kind is str else ""
+        number = kind is str and value is not None  # -p turns 2024 and true into numbers
+        hint = f"; papermill passes text with -r {name} {value}" if number else ""
         raise ValueError(f"{name} must be of type {kind.__name__}, got {value!r}{hint}")
     return value
 
