@@ -3,7 +3,7 @@
     python benchmarks/calibrate.py                    # the network that ships; prints the record
     python benchmarks/calibrate.py --run NAME --write # also calibration.json in the folder of the run
 
-MRL_DATA names the folder of ICT-FaceKit's FaceXModel. `--scanned ""` leaves its faces out.
+MRL_DATA names the folder that holds ICT-FaceKit's FaceXModel. `--scanned ""` leaves its faces out.
 About three minutes on a core. Notebook nbs/08_photo/09_uncertainty.ipynb says what is measured.
 """
 

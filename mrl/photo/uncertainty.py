@@ -50,6 +50,12 @@ def _with_expressions(rng, population, faces):
     return moved, {"alpha_exp": alpha_exp}
 
 
+def _aligned(x, to):
+    "Return points (..., n, 3) after the rigid motion that brings them nearest to others (..., n, 3)."
+    T = register(x, to)
+    return x @ T[..., :3, :3].mT + T[..., None, :3, 3]
+
+
 def _in_correspondence(population, faces, own):
     "Return vertices of the repository's faces (n,), and where faces (S, N, 3) of a population have them (S, n, 3)."
     if own:
@@ -58,10 +64,9 @@ def _in_correspondence(population, faces, own):
     rows, weights = shared_vertices(people, morphable_model_of(population, np.arange(2), 1))
     found = torch.from_numpy(np.stack([weights @ x for x in faces.numpy()]))
     mean = torch.from_numpy(people.mean[people.face_vertices[rows]]).double()
-    T = register(found, mean.expand_as(found))  # another face model's head frame may be a little off
-    return torch.from_numpy(rows), found @ T[..., :3, :3].mT + T[..., None, :3, 3]
+    return torch.from_numpy(rows), _aligned(found, mean.expand_as(found))  # its head frame may be a little off
 
-
+# %% ../../nbs/08_photo/09_uncertainty.ipynb #e7a10d0b
 def render_portraits(
     split,  # "train", "val" or "test": whose people
     people=60,  # number of people
@@ -132,7 +137,7 @@ def _distance_errors(observed, poses):
     return np.array([float(p.t.norm().log() - t.double().norm().log()) for (p, *_), t in zip(observed, poses)])
 
 
-TRUST = (1.0, 0.5, 0.25)
+TRUST = (1.0, 0.5, 0.25)  # shares of the network's errors that are tried as standard deviations of the prior
 
 
 def _coefficients(refined):
@@ -155,12 +160,13 @@ def fit_calibration(
     tried = [Calibration(share * sd, 1.0, float(factor)) for share in TRUST]
     refined = [_refine(run, observed, calibration) for calibration in tried]
     errors = [weight @ (np.square(true - _coefficients(faces)) @ size) for faces in refined]
-    best, faces = min(zip(errors, tried, refined), key=lambda each: each[0])[1:]
+    best = int(np.argmin(errors))
+    faces = refined[best]
     z = _distance_errors(observed, [face.t for face in faces]) / [face.distance_sd for face in faces]
     z_id = (true - _coefficients(faces)) / np.stack([face.sd.numpy() for face in faces])
     held = lambda z, weights: float(np.quantile(np.abs(z), 0.68, weights=weights, method="inverted_cdf"))
     every = np.repeat(weight, z_id.shape[1])
-    return replace(best, distance_factor=held(z, weight), coefficient_factor=held(z_id.ravel(), every))
+    return replace(tried[best], distance_factor=held(z, weight), coefficient_factor=held(z_id.ravel(), every))
 
 
 def shares_within(z):  # errors over their stated standard deviations; dict level -> %
@@ -173,10 +179,8 @@ def _of_shapes(run, observed, alphas):
     shapes = torch.stack([run.morphable.shape(torch.as_tensor(alpha).float()) for alpha in alphas])
     truth = torch.stack([p.neutral for p, *_ in observed])
     seen = shapes[:, observed[0][0].rows].double()
-    T = register(seen, truth)
-    aligned = seen @ T[..., :3, :3].mT + T[..., None, :3, 3]
     people = [str(p.person) for p, *_ in observed]
-    errors = {"shape": seen, "shape_aligned": aligned}
+    errors = {"shape": seen, "shape_aligned": _aligned(seen, truth)}
     errors = {k: round(float((x - truth).norm(dim=-1).mean()), 3) for k, x in errors.items()}
     return errors | {"same_person_auc": round(same_person_auc(shapes.numpy(), people), 3)}
 
