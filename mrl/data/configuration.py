@@ -112,5 +112,5 @@ PHOTO = {  # fields of a DataConfig for a network that is to work on photographs
     "far": 4000.0,
     "jitter": 0.12,
     "measured_light": 0.5,
-    "other_skin": 0.5,
+    "other_skin": 1.0,
 }
