@@ -430,7 +430,7 @@ def test_a_changed_calibration_is_noticed(tmp_path):
         (tmp_path / name).write_bytes((kept / name).read_bytes())
     assert Calibration.read(tmp_path).distance_factor > 1
     text = (tmp_path / "calibration.json").read_text()
-    (tmp_path / "calibration.json").write_text(text.replace('"distance_factor": 2', '"distance_factor": 3'))
+    (tmp_path / "calibration.json").write_text(text.replace('"distance_factor": ', '"distance_factor": 9'))
     with pytest.raises(ValueError, match="calibration.json: changed since it was written"):
         Calibration.read(tmp_path)
 

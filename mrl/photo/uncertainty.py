@@ -157,14 +157,15 @@ def fit_calibration(
     size = run.morphable.basis.double().square().sum((1, 2)).numpy()  # mm^2 per coefficient
     factor = (weight @ (true * predicted) @ size) / (weight @ predicted**2 @ size)
     sd = np.sqrt(weight @ np.square(true - factor * predicted))
-    tried = [Calibration(share * sd, 1.0, float(factor)) for share in TRUST]
+    held = lambda z, weights: float(np.quantile(np.abs(z), 0.68, weights=weights, method="inverted_cdf"))
+    depth_sd = held(_distance_errors(observed, [out.t_hat for _, out, _ in observed]), weight)
+    tried = [Calibration(share * sd, identity_factor=float(factor), depth_sd=depth_sd) for share in TRUST]
     refined = [_refine(run, observed, calibration) for calibration in tried]
     errors = [weight @ (np.square(true - _coefficients(faces)) @ size) for faces in refined]
     best = int(np.argmin(errors))
     faces = refined[best]
     z = _distance_errors(observed, [face.t for face in faces]) / [face.distance_sd for face in faces]
     z_id = (true - _coefficients(faces)) / np.stack([face.sd.numpy() for face in faces])
-    held = lambda z, weights: float(np.quantile(np.abs(z), 0.68, weights=weights, method="inverted_cdf"))
     every = np.repeat(weight, z_id.shape[1])
     return replace(tried[best], distance_factor=held(z, weight), coefficient_factor=held(z_id.ravel(), every))
 
@@ -232,6 +233,7 @@ def calibrate(
         "identity_sd": [round(float(v), 4) for v in calibration.identity_sd],
         "coefficient_factor": round(calibration.coefficient_factor, 3),
         "distance_factor": round(calibration.distance_factor, 3),
+        "depth_sd": round(calibration.depth_sd, 4),
     }
     for model, name in models.items():
         count = {split: len(seen[split, model]) for split in ("val", "test")}
