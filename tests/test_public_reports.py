@@ -1,8 +1,10 @@
 "Inputs of public bug reports of other tools, second collection: the right value, or an error with file and remedy."
 
 import json
+import os
 import re
 import shutil
+import tempfile
 import warnings
 
 import cv2
@@ -19,7 +21,7 @@ from mrl.faces.landmarks import LANDMARKS
 from mrl.faces.sources.assembly import assemble
 from mrl.faces.sources.ict import read_ict
 from mrl.geometry.camera import intrinsics, look_at, project
-from mrl.io.films import read_film_frame, read_film_frames
+from mrl.io.films import _with_messages, read_film_frame, read_film_frames
 from mrl.io.meshes import read_mesh
 from mrl.io.parameters import of_type
 from mrl.io.pictures import read_picture
@@ -309,6 +311,58 @@ def test_a_film_that_is_cut_off_says_so(tmp_path):
     with pytest.warns(UserWarning, match="a.avi: [0-9]+ of 40 frames are there; is it cut off"):
         frames = read_film_frames(path, 40)
     assert 3 < len(frames) < 30 and all(abs(image.mean() - 5 * n) < 4 for n, image in frames)
+
+
+def moving_film(path, codec, count=40):
+    "Write a film of a texture that moves; return its frames as they are decoded."
+    texture = np.random.default_rng(0).integers(0, 255, (160, 200, 3), np.uint8)
+    texture = cv2.normalize(cv2.GaussianBlur(texture, (0, 0), 3), None, 0, 255, cv2.NORM_MINMAX)
+    out = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), 25, (128, 96))
+    for n in range(count):
+        out.write(np.ascontiguousarray(texture[n : n + 96, n : n + 128]))
+    out.release()
+    return dict(read_film_frames(path, count))
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "mp4v"), ("a.avi", "XVID"), ("a.avi", "MJPG")])
+def test_frames_that_the_decoder_fills_in_are_not_handed_out(tmp_path, name, codec):
+    "FFmpeg conceals damage, says so on the standard error only, and predicts later frames from what it made up."
+    path = tmp_path / name
+    whole = moving_film(path, codec)
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 60] = b"\xff" * 60
+    path.write_bytes(data)
+    with pytest.warns(UserWarning, match=f"{name}: [0-9]+ of 40 frames are damaged: [0-9]+"):
+        frames = dict(read_film_frames(path, 40))
+    assert 10 < len(frames) < 40
+    assert all(np.abs(image.astype(int) - whole[n]).max() < 24 for n, image in frames.items())
+    lost = min(set(whole) - set(frames))
+    with pytest.raises(ValueError, match=f"{name}: frame {lost} is damaged"):
+        read_film_frame(path, lost)
+    assert (read_film_frame(path, lost - 1) == whole[lost - 1]).all()
+
+
+def test_what_others_write_to_the_standard_error_is_passed_on(capfd):
+    with tempfile.TemporaryFile(buffering=0) as file:
+        said = b"[mpeg4 @ 0x55d0] ac-tex damaged at 9 6\nsomebody else\n"
+        assert _with_messages(lambda: os.write(2, said), file) == (len(said), True)
+        assert _with_messages(lambda: 3, file) == (3, False)
+    assert capfd.readouterr().err == "somebody else\n"
+
+
+def test_frames_that_are_missing_in_the_middle(tmp_path):
+    "A packet of no bytes: later frames have smaller numbers than their times say."
+    path = tmp_path / "a.avi"
+    moving_film(path, "MJPG")
+    data = path.read_bytes()
+    at = data.find(b"movi") + 4
+    for _ in range(10):
+        at += 8 + (int.from_bytes(data[at + 4 : at + 8], "little") + 1) // 2 * 2
+    size = (int.from_bytes(data[at + 4 : at + 8], "little") + 1) // 2 * 2
+    path.write_bytes(data[: at + 4] + bytes(4) + data[at + 8 + size :])
+    with pytest.warns(UserWarning, match="a.avi: frames are missing after frame 10; they are not counted"):
+        assert len(read_film_frames(path, 40)) == 39
 
 
 @pytest.mark.parametrize(

@@ -51,24 +51,95 @@ def _pictures(data):  # list of (start, end, complete)
 # %% ../../nbs/11_io/07_films.ipynb #5cee1280
 _FAILURES = 64  # in a row, after which a film is at its end
 _COUNTED = (".avi", ".mp4", ".mov", ".m4v")  # whose header has the number of frames
+_REORDERED = 16  # frames at most, between decoding and showing (H.264, H.265)
+_FAULT = re.compile(rb"^\[[^\]@]+ @ (?:0x)?[0-9a-fA-F]+\] (?!unable to decode APP|deprecated).*\n?", re.M)
 
 
-def _captured(path):  # iterator of (number from 1, function that decodes the frame)
-    "Go through the frames of a film that FFmpeg can find; numbers of damaged frames are left out."
-    import cv2
-
-    capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG)  # FFmpeg takes `a:b.mp4` for a protocol
-    number, failures, announced = 0, 0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+def _with_messages(call, file):  # result of `call`, whether FFmpeg names a fault
+    "Call a function of OpenCV and read what FFmpeg writes to the standard error; other lines are passed on."
+    kept = os.dup(2)
+    os.dup2(file.fileno(), 2)
     try:
-        while failures < _FAILURES and capture.isOpened():
-            failures = 0 if capture.grab() else failures + 1
-            number += 1
-            if not failures:
-                yield number, lambda: capture.retrieve()[1]
+        result = call()
     finally:
-        capture.release()
-    if Path(path).suffix.lower() in _COUNTED and number - failures < 0.9 * announced:
-        warnings.warn(f"{path}: {number - failures} of {announced} frames are there; is it cut off?", stacklevel=4)
+        os.dup2(kept, 2)
+        os.close(kept)
+    file.seek(0)
+    said = file.read()
+    if said:
+        file.seek(0)
+        file.truncate()
+        os.write(2, _FAULT.sub(b"", said))
+    return result, _FAULT.search(said) is not None
+
+
+def _listed(numbers):
+    "Return up to five numbers as text."
+    return ", ".join(map(str, numbers[:5])) + (", ..." if len(numbers) > 5 else "")
+
+
+class _Stream:
+    "The frames of a film that FFmpeg finds, one after the other, and what is wrong with them."
+
+    def __init__(self, path):
+        import cv2
+
+        options = [cv2.CAP_PROP_N_THREADS, 1]  # with more, messages belong to later frames
+        self.capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG, options)  # `a:b.mp4` is a protocol
+        pictures = int(self.capture.get(cv2.CAP_PROP_FOURCC)) == cv2.VideoWriter_fourcc(*"MJPG")
+        self.delay = 0 if pictures else _REORDERED
+        self.announced = int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.type, self.time = cv2.CAP_PROP_FRAME_TYPE, cv2.CAP_PROP_POS_MSEC
+        self.whole, self.since = True, 0  # whether the frame is undamaged; the number of frames since the last fault
+        self.number, self.times = 0, []  # of the frame; (number, ms) of the frames that are there
+
+    def grab(self, messages):  # bool
+        "Go to the next frame, and return whether there is one."
+        there, fault = _with_messages(self.capture.grab, messages)
+        self.number += 1
+        self.since = 0 if fault or not there else self.since + 1
+        if not self.since:
+            self.whole = False
+        elif self.since > self.delay and self.capture.get(self.type) == ord("I"):
+            self.whole = True
+        if there:
+            self.times.append((self.number, self.capture.get(self.time)))
+        return there
+
+    def jumps(self):  # list of numbers
+        "Return the frames after which others are missing, if the other frames are evenly spaced."
+        if len(self.times) < 3:
+            return []
+        numbers, times = np.array(self.times).T
+        steps = np.diff(times) / np.diff(numbers)
+        usual = np.median(steps)
+        long = steps > 1.5 * usual
+        even = abs(steps[~long] - usual) < 0.25 * usual
+        return numbers[:-1][long].astype(int).tolist() if long.mean() < 0.1 and even.all() else []
+
+
+def _captured(path):  # iterator of (number from 1, function that decodes the frame or returns None if it is damaged)
+    "Go through the frames of a film that FFmpeg can find, and warn about damaged and missing ones."
+    failures, damaged, stream = 0, [], _Stream(path)
+    with tempfile.TemporaryFile(buffering=0) as messages:
+        try:
+            while failures < _FAILURES and stream.capture.isOpened():
+                failures = 0 if stream.grab(messages) else failures + 1
+                if not stream.whole:
+                    damaged.append(stream.number)
+                if not failures:
+                    yield stream.number, lambda: stream.capture.retrieve()[1] if stream.whole else None
+        finally:
+            stream.capture.release()
+    frames = stream.number - failures
+    damaged = [n for n in damaged if n <= frames]
+    if damaged:
+        warnings.warn(f"{path}: {len(damaged)} of {frames} frames are damaged: {_listed(damaged)}", stacklevel=4)
+    if Path(path).suffix.lower() in _COUNTED and frames < 0.9 * stream.announced:
+        warnings.warn(f"{path}: {frames} of {stream.announced} frames are there; is it cut off?", stacklevel=4)
+    elif stream.jumps():
+        after = _listed(stream.jumps())
+        warnings.warn(f"{path}: frames are missing after frame {after}; they are not counted", stacklevel=4)
 
 
 def _decode_jpeg(data):  # (H, W, 3) uint8 BGR, or None
@@ -102,7 +173,7 @@ def _check_not_mirrored(path):
 
 
 def _open_film(path):  # number of frames, None if unknown; iterator as of `_captured`
-    "Return the frames of a film, in order; a warning names damaged ones of motion JPEG."
+    "Return the frames of a film, in order; a warning names damaged ones."
     path = expand(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file (a film is expected)")
@@ -118,7 +189,7 @@ def _open_film(path):  # number of frames, None if unknown; iterator as of `_cap
     pictures = _pictures(data)
     damaged = [n for n, (*_, complete) in enumerate(pictures, 1) if not complete]
     if damaged:
-        shown = ", ".join(map(str, damaged[:5])) + (", ..." if len(damaged) > 5 else "")
+        shown = _listed(damaged)
         warnings.warn(f"{path}: {len(damaged)} of {len(pictures)} frames are damaged: {shown}", stacklevel=4)
     decoder = lambda start, end: lambda: _decode_jpeg(data[start:end])
     return len(pictures), ((n, decoder(a, b)) for n, (a, b, complete) in enumerate(pictures, 1) if complete)
