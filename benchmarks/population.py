@@ -11,12 +11,13 @@ import numpy as np
 from scipy.optimize import minimize
 
 from mrl.faces.carrier import into_head_frame, shared_vertices
-from mrl.faces.population import LABELS, load_population
+from mrl.faces.population import LABELS, load_population, with_individuality
 from mrl.faces.sources import read_face_model
 from mrl.io.files import ROOT, write_json
 from mrl.training.run import commit
 
 DRAWN, SEED, MODES = 300, 0, 100
+INDIVIDUALITIES = 1.0, 1.5, 2.0, 2.5, 3.0
 SHARE = 0.05  # of the penalty on weights: their sum of squares, relative to equal weights
 
 
@@ -46,6 +47,13 @@ def without_motion(x):  # (n, 3) -> function of (..., n, 3)
 def mean_length(displacements):
     "Return the mean length of displacements (..., n, 3), over all of them."
     return float(np.linalg.norm(displacements, axis=-1).mean())
+
+
+def from_mean(people, vertices, factor, remove):
+    "Return how far people with an individuality are from the mean of all."
+    shown = with_individuality(people, factor).coefficients[:: len(people) // DRAWN].astype(np.float64)
+    changes = np.tensordot(shown - people.coefficients.mean(0), people.basis[:, vertices].astype(np.float64), 1)
+    return mean_length(remove(changes))
 
 
 def label_terms(labels):  # (S, K) -> (S, K + K (K + 1) / 2)
@@ -92,7 +100,9 @@ def measure(people, model):
     p = weights_towards(label_terms(labels), scores, target)
     rest = offset - (p @ scores @ directions).reshape(offset.shape)
     outside = offset - (target @ directions).reshape(offset.shape)
-    z = (scanned.reshape(DRAWN, -1) @ directions.T + target) / scores.std(0)
+    inside = scanned.reshape(DRAWN, -1) @ directions.T
+    z = (inside + target) / scores.std(0)
+    beyond = scanned - (inside @ directions).reshape(scanned.shape)
     return {
         "vertices": len(vertices),
         "distance of the means": mean_length(offset),
@@ -101,9 +111,14 @@ def measure(people, model):
         "scanned people from their own mean": mean_length(scanned),
         "scanned people from the generator's mean": mean_length(scanned + offset),
         "scanned people from the weighted mean": mean_length(scanned + rest),
+        "scanned people, outside the 3DMM": mean_length(beyond),
         "generated people, effective number": float(1 / (p @ p)),
         "coefficients of scanned people, first 10": float(np.sqrt((z[:, :10] ** 2).mean())),
         "coefficients of scanned people, all": float(np.sqrt((z**2).mean())),
+        "coefficients of scanned people, by ten modes": np.sqrt((z**2).mean(0).reshape(-1, 10).mean(1)).tolist(),
+        "people from the generator's mean, by individuality": {
+            str(factor): from_mean(people, vertices, factor, remove) for factor in INDIVIDUALITIES
+        },
         "labels, mean": dict(zip(LABELS, labels.mean(0).tolist())),
         "labels, weighted mean": dict(zip(LABELS, (p @ labels).tolist())),
     }

@@ -88,6 +88,7 @@ class DataConfig(CropConfig):
     without: str = ""  # realism effects left out, comma-separated names of mrl.render.appearance.EFFECTS
     measured_light: float = in_range(0.0, 0, 1)  # share of images under the light of real places (render.environments)
     other_skin: float = in_range(0.0, 0, 1)  # share of images with skin, hair and beard of another person
+    individuality: float = in_range(1.0, 0, 5)  # factor on differences between people (with_individuality)
     setting: str = "study"  # study: neutral faces; photo: faces with expressions, distances uniform in their logarithm
 
     def __post_init__(self):
@@ -113,4 +114,5 @@ PHOTO = {  # fields of a DataConfig for a network that is to work on photographs
     "jitter": 0.12,
     "measured_light": 0.5,
     "other_skin": 1.0,
+    "individuality": 2.5,
 }

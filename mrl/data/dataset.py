@@ -18,7 +18,7 @@ from .rendered import DATA_VERSION, SOURCE_HASHES
 from .store import SHARD, open_dataset
 from ..faces.carrier import population_file
 from ..faces.expressions import load_expressions
-from ..faces.population import load_population, people_where, split_identities
+from ..faces.population import load_population, people_where, split_identities, with_individuality
 from ..io.files import HOME, sha256
 from ..io.paths import expand
 
@@ -56,7 +56,8 @@ class FaceImages(Dataset):
         meta, self.labels, self.shards = open_dataset(folder, ["population"], ["identity", "q", "t", "K"])
         self.config = (DataConfig if "renderer" in meta else CropConfig)(**meta["config"])
         _warn_of_other_renderer(folder, meta)
-        self.population = _population(folder, self.config.face_model, meta["population"])
+        people = _population(folder, self.config.face_model, meta["population"])
+        self.population = with_individuality(people, meta["config"].get("individuality", 1.0))
         member = _member(self.labels["identity"], split, len(self.population))
         if leave_out:
             member &= ~torch.from_numpy(people_where(self.population, leave_out))[self.labels["identity"]]

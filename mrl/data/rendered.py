@@ -21,7 +21,7 @@ from .configuration import PHOTO, DataConfig
 from .store import SHARD, write_dataset
 from ..faces.carrier import population_file
 from ..faces.expressions import draw_expressions, expressions_file, load_expressions
-from ..faces.population import load_population
+from ..faces.population import load_population, with_individuality
 from ..io.files import ROOT, read_json, sha256
 from ..io.paths import expand
 
@@ -49,12 +49,12 @@ def plan_labels(
 
 # %% ../../nbs/05_data/04_rendered.ipynb #e096e940
 @lru_cache(maxsize=2)
-def renderer_of(face_model):
-    "Return the population of a face model, and the renderer of its heads."
+def renderer_of(face_model, individuality=1.0):
+    "Return the population of a face model, with the individuality of a data set, and the renderer of its heads."
     from mrl.render.renderer import Renderer
 
     population = load_population(population_file(face_model))
-    return population, Renderer(population)
+    return with_individuality(population, individuality), Renderer(population)
 
 # %% ../../nbs/05_data/04_rendered.ipynb #a7400b21
 def render_image(
@@ -66,7 +66,7 @@ def render_image(
     from mrl.render.appearance import sample_appearance, switch_off
     from mrl.render.environments import sample_measured_light
 
-    population, renderer = renderer_of(config.face_model)
+    population, renderer = renderer_of(config.face_model, config.individuality)
     identity = int(label["identity"])
     rng = np.random.default_rng([config.seed, index // SHARD, 1, index % SHARD])
     exchanged = config.other_skin and rng.random() < config.other_skin
@@ -113,6 +113,8 @@ def data_identity(config):  # a configuration of a rendered data set: its face_m
         del decided["config"]["measured_light"]  # data sets of version 1 do not know the word
     if not config.other_skin:
         del decided["config"]["other_skin"]  # nor this
+    if config.individuality == 1:
+        del decided["config"]["individuality"]  # nor this
     if config.setting == "photo":
         return decided | {"expressions": sha256(expressions_file(path))}
     del decided["config"]["setting"]  # nor this
@@ -144,7 +146,7 @@ def _here(config):
 
 def _render_task(config, population, k, labels):
     "Return the images of a shard, of a population whose file has the hash `population`."
-    if renderer_of(config.face_model)[0].sha256 != population:
+    if renderer_of(config.face_model, config.individuality)[0].sha256 != population:
         renderer_of.cache_clear()  # the file was changed since this worker read it
     return render_shard(config, k, labels)
 
@@ -174,7 +176,8 @@ def build_dataset(
         ValueError: the folder holds a data set of another configuration.
     """
     asked = as_recorded(folder, data_identity(config))
-    plan = lambda: plan_labels(config, load_population(population_file(config.face_model)))
+    people = lambda: with_individuality(load_population(population_file(config.face_model)), config.individuality)
+    plan = lambda: plan_labels(config, people())
     render = partial(_render_task, config, asked["population"])
     return write_dataset(
         folder, asked, plan, render, {"versions": _versions()}, partial(_here, config), jobs, progress, scheduler
@@ -191,6 +194,7 @@ def dataset_folder(
     setting = [] if config.setting == "study" else [config.setting]
     setting += ["light"] if config.measured_light else []
     setting += ["skins"] if config.other_skin else []
+    setting += [f"individuality-{config.individuality:g}"] if config.individuality != 1 else []
     usual = (config.near, config.far) in ((DataConfig.near, DataConfig.far), (PHOTO["near"], PHOTO["far"]))
     depth = [] if usual else [f"{config.near:g}-{config.far:g}mm"]
     images = f"{config.n_images}-{config.size}px-{config.seed}"

@@ -78,7 +78,7 @@ def render_portraits(
 ):  # iterator of Portrait
     "Yield rendered faces of the first people of a split, with expressions if the face model has them."
     own = face_model == "anny"
-    ranges = PHOTO | {"other_skin": other_skin} | ({} if own else {"setting": "study"})
+    ranges = PHOTO | {"other_skin": other_skin, "individuality": 1.0} | ({} if own else {"setting": "study"})
     config = DataConfig(n_images=people * each, size=size, seed=seed, face_model=face_model, **ranges)
     population, _ = renderer_of(config.face_model)
     identity = np.repeat(split_identities(len(population))[split][:people], each)
@@ -237,7 +237,8 @@ def calibrate(
     }
     for model, name in models.items():
         count = {split: len(seen[split, model]) for split in ("val", "test")}
-        record[name] = fixed | PHOTO | {"face_model": model, "other_skin": 0.0, "seed": 1, "seen": count}
+        used = PHOTO | {"face_model": model, "other_skin": 0.0, "individuality": 1.0, "seed": 1}
+        record[name] = fixed | used | {"seen": count}
         record["test" if model == "anny" else "test_scanned"] = coverage(run, seen["test", model], calibration)
     exchanged = observe(run, render_portraits("test", **fixed, other_skin=1.0), progress)
     return record | {"test_other_skins": coverage(run, exchanged, calibration) | {"seen": len(exchanged)}}

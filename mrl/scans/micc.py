@@ -462,8 +462,6 @@ def read_frame(
             raise ValueError(f"{who}, {e}") from None
     if video not in subject.videos:
         raise ValueError(f"{who}: no video {video}")
-    if frame < 1:
-        raise ValueError(f"{who}, {subject.videos[video]}: frames are counted from 1, frame {frame} is asked for")
     try:
         return read_film_frame(subject.videos[video], frame)
     except (OSError, ValueError) as e:
