@@ -6,17 +6,19 @@
 __all__ = ['FILM_FOCAL', 'CAMERA_SHAPES', 'Picture', 'read_picture']
 
 # %% ../../nbs/11_io/03_pictures.ipynb #b19d6cb0
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 
+from .colours import stated_space, to_srgb, with_profile
 from .paths import check_fetched, expand
 
 # %% ../../nbs/11_io/03_pictures.ipynb #d08c6504
 class Picture(NamedTuple):
     "A picture as it is read from its file."
 
-    pixels: np.ndarray  # (H, W, 3) uint8 RGB, upright
+    pixels: np.ndarray  # (H, W, 3) uint8 sRGB, upright
     focal: float | None  # pixels; None if EXIF states none that belongs to these pixels
     turned: bool  # whether EXIF said that the stored pixels lie on their side or are mirrored
     doubt: str  # why a focal length that EXIF states is not used; empty if it is used or there is none
@@ -26,7 +28,7 @@ def _exif_tags(image):
     "Return the EXIF tags of a Pillow image, {} if they cannot be read."
     try:
         exif = image.getexif()
-        return dict(exif) | dict(exif.get_ifd(0x8769))
+        return dict(exif) | dict(exif.get_ifd(0x8769)) | dict(exif.get_ifd(0xA005))
     except Exception:  # a damaged tag makes Pillow raise whatever its code runs into
         return {}
 
@@ -92,6 +94,25 @@ def _remedy(path):
     return "; save it as JPEG" if path.suffix.lower() in (".heic", ".heif", ".dng", ".cr2", ".nef") else ""
 
 
+_NAMED = ("MPO", "HEIF")  # formats that say which of their pictures is the one
+_SUBFILE, _DNG_VERSION = 0x00FE, 0xC612  # tags of TIFF
+
+
+def _check_whole(image, path):
+    "Raise ValueError for a thumbnail of a raw file; warn about a file of several pictures."
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(_SUBFILE, 0) == 1 or _DNG_VERSION in tags:
+        raise ValueError("a raw file of a camera, of which only the thumbnail is found; save it as JPEG")
+    if getattr(image, "is_animated", False) and image.format not in _NAMED:
+        warnings.warn(f"{path}: has several pictures; the first is read", stacklevel=3)
+
+
+def _head(path):
+    "Return the beginning of a file, which has the statements about its pictures."
+    with open(path, "rb") as f:
+        return f.read(1 << 16)
+
+
 def _opaque(image):  # Pillow image
     "Return an image without transparency, on white: under it, files hold any colours."
     from PIL import Image
@@ -105,7 +126,10 @@ def _opaque(image):  # Pillow image
 def read_picture(
     path,  # of any format that Pillow reads; HEIC, if pillow-heif is installed
 ):  # Picture
-    "Read a picture upright. FileNotFoundError or ValueError names the file and the fault."
+    """Read a picture upright, in sRGB. FileNotFoundError or ValueError names the file and the fault.
+
+    A warning names a file of several pictures, or with a colour profile that cannot be used.
+    """
     from PIL import Image
 
     path = expand(path)
@@ -116,13 +140,18 @@ def read_picture(
     try:
         with Image.open(path) as image:
             tags = _exif_tags(image)
+            _check_whole(image, path)
             image, turned = _upright(image)
             if image.mode[0] in "IF":
                 raise ValueError(f"pixels of kind {image.mode}; save it with 8 bits per channel")
-            pixels = np.array(_opaque(image).convert("RGB"))
+            pixels = np.array(_opaque(with_profile(image, path)).convert("RGB"))
+            if not image.info.get("icc_profile"):
+                pixels = to_srgb(pixels, stated_space(image.info, tags, _head(path)))
     except MemoryError:
         raise ValueError(f"{path}: no memory left to read it; make the picture smaller") from None
     except Exception as e:  # of damaged files Pillow raises whatever its code runs into: struct.error, IndexError, ...
-        raise ValueError(f"{path}: cannot be read as a picture ({e or type(e).__name__}){remedy}") from None
+        said = str(e).replace(str(path), "it") or type(e).__name__
+        help = "" if "save it" in said else remedy
+        raise ValueError(f"{path}: cannot be read as a picture ({said}){help}") from None
     focal, doubt = _focal_length(tags, *pixels.shape[1::-1])
     return Picture(pixels, focal, turned, doubt)
