@@ -26,8 +26,12 @@ from mrl.io.meshes import read_mesh
 from mrl.io.parameters import of_type
 from mrl.io.pictures import read_picture
 from mrl.io.tables import read_csv
+from mrl.losses import CRITERIA, MultiviewReprojectionLoss
+from mrl.losses.functional import example_batch
 from mrl.photo.evaluation import read_annotations
 from mrl.scans.methods import folder_predictions
+from mrl.training.configuration import TrainConfig
+from mrl.training.loop import train
 
 # ---- meshes
 
@@ -440,3 +444,59 @@ def test_one_lens_for_pictures_of_several_sizes(source, population, size, common
     good, faults = read_photographs(source, population)
     assert len(good) == N - bool(fault), faults
     assert not fault or re.search(fault, faults[0][1]) and faults[0][1].endswith("state lens, w and h of each")
+
+
+# ---- tensors and devices
+
+
+FORMS = {
+    "sparse": (lambda v: v.to_sparse(), "expected a dense tensor, got torch.sparse_coo; convert it with .to_dense"),
+    "mkldnn": (lambda v: v.float().to_mkldnn(), "expected a dense tensor, got torch._mkldnn; convert it"),
+    "nested": (lambda v: torch.nested.nested_tensor(list(v)), "expected a dense tensor, got a nested one; pad it"),
+    "quantised": (lambda v: torch.quantize_per_tensor(v.float(), 0.1, 0, torch.qint32), "with .dequantize"),
+    "meta": (lambda v: v.to("meta"), "expected a tensor (on cpu as the prediction|with values), got one on meta"),
+    "number": (lambda v: v.sum(), "expected (shape|a tensor)"),
+    "empty": (lambda v: v[:0], "expected (shape|a tensor)"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # PyTorch warns that some of these forms are prototypes
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["x_hat", "q_hat", "x", "q", "t", "K", "weight"])
+def test_forms_of_tensors_that_losses_cannot_use(form, name):
+    change, message = FORMS[form]
+    K = torch.tensor([[900.0, 0, 112], [0, 900, 112], [0, 0, 1]])
+    batch = dict(zip(("x_hat", "q_hat", "t_hat", "x", "q", "t"), example_batch(dtype=torch.float32)))
+    batch |= {"K": K, "weight": torch.ones(4)}
+    batch[name] = change(batch[name])
+    with pytest.raises(ValueError, match=rf"^(x_hat|{name}): .*{message}"):
+        MultiviewReprojectionLoss()(**batch)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA.values())
+def test_views_of_tensors_and_truths_with_gradients_have_the_same_loss(criterion):
+    K = torch.tensor([[900.0, 0, 112], [0, 900, 112], [0, 0, 1]], dtype=torch.float64)
+    batch = example_batch()
+    expected = criterion()(*batch, K=K)
+    strided = [v.repeat_interleave(2, -1)[..., ::2] for v in batch]
+    assert torch.allclose(criterion()(*strided, K=K.mT.contiguous().mT), expected)
+    wanted = [v.clone().requires_grad_() for v in batch]
+    loss = criterion()(*wanted, K=K)
+    loss.backward()
+    assert torch.allclose(loss, expected) and all(v.grad is None or v.grad.isfinite().all() for v in wanted)
+    assert wanted[0].grad is not None or wanted[1].grad is not None
+
+
+@pytest.mark.parametrize(
+    "device", ["gpu", "CPU", "cuda:", "cuda:-1", "cuda:1.0", " cuda", "", "0", "mps", "meta", "cuda:0,1"]
+)
+def test_devices_are_checked_with_the_configuration(device):
+    with pytest.raises(ValueError, match=rf"device: expected auto, cpu, cuda or cuda:N, got {re.escape(repr(device))}"):
+        TrainConfig(device=device)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "cuda:01"])
+def test_devices_that_are_not_there_are_refused_before_anything_is_rendered(tmp_path, device):
+    with pytest.raises(ValueError, match=rf"device: expected one of auto, cpu.* on this machine, got '{device}'"):
+        train(TrainConfig(device=device), tmp_path / "results", tmp_path / "data")
+    assert not list(tmp_path.iterdir())

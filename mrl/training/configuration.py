@@ -7,6 +7,7 @@ __all__ = ['AUGMENTATIONS', 'RENDERED', 'within', 'one_of', 'limits', 'wrong_los
            'TrainConfig', 'check_used', 'config_from']
 
 # %% ../../nbs/06_training/03_configuration.ipynb #a32d0cb1
+import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -97,6 +98,8 @@ def check_config(config):
     if not set(names) <= set(AUGMENTATIONS):
         raise ValueError(f"augment: expected names among {', '.join(AUGMENTATIONS)}, got {config.augment!r}")
     object.__setattr__(config, "augment", ",".join(names))
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", config.device):
+        raise ValueError(f"device: expected auto, cpu, cuda or cuda:N, got {config.device!r}")
     if config.run:
         check_inside("run", config.run)
     problems = conflicts(config) + wrong_loss(config)
@@ -196,9 +199,7 @@ def config_from(
     before,  # the names among them that are older than its parameters
     others=None,  # dict name -> type of the notebook's other parameters
 ):  # TrainConfig
-    "Return the configuration in a notebook's globals. ValueError names a parameter that is unknown or not used."
+    "Return the configuration in a notebook's globals. ValueError names a parameter that is unknown or wrong."
     types = {f.name: f.type for f in fields(TrainConfig)}
     found = check_parameters(names, before, types | (others or {}))
-    config = TrainConfig(**{name: value for name, value in found.items() if name in types})
-    check_used(config)
-    return config
+    return TrainConfig(**{name: value for name, value in found.items() if name in types})
