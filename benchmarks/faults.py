@@ -77,7 +77,8 @@ sweep_run("swept", "sweeps", sweeps, lambda population: {"yaw": held_out(populat
 """,
     "evaluate": """
 from mrl.scans.lookalike import build_lookalike
-from mrl.scans.methods import MiccCase, evaluate, methods_of
+from mrl.scans.evaluation import evaluate
+from mrl.scans.methods import MiccCase, methods_of
 from mrl.scans.micc import read_micc
 from mrl.scans.protocols import PROTOCOLS
 from mrl.scans.report import own_report, write_report

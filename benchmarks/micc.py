@@ -27,8 +27,9 @@ from mrl.faces.morphable import morphable_model_of
 from mrl.faces.population import load_population
 from mrl.io.files import write_json
 from mrl.io.meshes import Mesh
+from mrl.scans.evaluation import evaluate
 from mrl.scans.lookalike import build_lookalike
-from mrl.scans.methods import Method, MiccCase, evaluate, mean_face, model_fit
+from mrl.scans.methods import Method, MiccCase, mean_face, model_fit
 from mrl.scans.micc import read_micc
 from mrl.scans.protocols import PROTOCOLS, compare, named_face
 from mrl.training.run import commit

@@ -11,10 +11,10 @@ from mrl.faces.landmarks import IBUG
 from mrl.faces.population import load_population
 from mrl.geometry.registration import apply_similarity
 from mrl.geometry.surface import Surface
+from mrl.scans.evaluation import evaluate
 from mrl.scans.methods import (
     Method,
     MiccCase,
-    evaluate,
     folder_predictions,
     methods_of,
     model_fit,

@@ -11,8 +11,9 @@ import pytest
 from mrl.faces.morphable import morphable_model_of
 from mrl.faces.population import load_population
 from mrl.io.meshes import Mesh, write_mesh
+from mrl.scans.evaluation import evaluate
 from mrl.scans.h3ds import eye_corner, h3ds_protocol, read_h3ds
-from mrl.scans.methods import evaluate, mean_face
+from mrl.scans.methods import mean_face
 from mrl.scans.protocols import compare, named_face
 
 

@@ -7,8 +7,9 @@ import re
 import pytest
 
 from mrl.io.files import ROOT, read_json
+from mrl.scans.evaluation import evaluate
 from mrl.scans.lookalike import build_lookalike
-from mrl.scans.methods import MiccCase, evaluate, methods_of
+from mrl.scans.methods import MiccCase, methods_of
 from mrl.scans.micc import VIDEOS, read_micc
 from mrl.scans.protocols import PROTOCOLS
 

@@ -402,7 +402,7 @@ def draws(cell):
 
 
 NOT_EXECUTED = {  # notebook -> reason
-    "evaluate_h3ds": "the scenes need a token of their owners; 09_scans/06_h3ds has the tables of two synthetic scenes",
+    "evaluate_h3ds": "the scenes need a token of their owners; 09_scans/07_h3ds has the tables of two synthetic scenes",
 }
 
 
