@@ -18,18 +18,22 @@ from test_sources import face, ict_layout  # noqa: F401
 
 from mrl.data.photographs import read_photographs
 from mrl.faces.landmarks import LANDMARKS
+from mrl.faces.sources import read_face_model
 from mrl.faces.sources.assembly import assemble
 from mrl.faces.sources.ict import read_ict
+from mrl.faces.sources.scans import read_scans
 from mrl.geometry.camera import intrinsics, look_at, project
 from mrl.io.films import _with_messages, read_film_frame, read_film_frames
-from mrl.io.meshes import read_mesh
-from mrl.io.parameters import of_type
+from mrl.io.meshes import read_mesh, write_mesh
+from mrl.io.parameters import check_parameters, of_type
 from mrl.io.pictures import read_picture
 from mrl.io.tables import read_csv
 from mrl.losses import CRITERIA, MultiviewReprojectionLoss
 from mrl.losses.functional import example_batch
-from mrl.photo.evaluation import read_annotations
-from mrl.scans.methods import folder_predictions
+from mrl.photo.detection import check_image
+from mrl.photo.evaluation import errors_on_photographs, read_annotations
+from mrl.photo.reconstruction import reconstruct_faces
+from mrl.scans.methods import folder_predictions, read_face
 from mrl.training.configuration import TrainConfig
 from mrl.training.loop import train
 
@@ -240,6 +244,9 @@ LENSES = {
     r"lens distortion \(p3\): undistort": frame(p3=0.1),
     "intrinsics: not read; write fl_x, fl_y, cx, cy": frame(intrinsics=[[900, 0, 200], [0, 900, 180], [0, 0, 1]]),
     "x_fov: not read; write fl_x, fl_y, cx, cy": frame(x_fov=40.0),  # instant-ngp
+    r"lens distortion \(ftheta_p1\): undistort": frame(ftheta_p0=0.0, ftheta_p1=0.1),  # instant-ngp
+    r"lens distortion \(rolling_shutter\): undistort": frame(rolling_shutter=[0, 0, 1, 0]),
+    r"lens distortion \(latlong\): undistort": frame(latlong=True),
     "transform_matrix is missing, or qw, qx, qy": without("transform_matrix"),
     "last row 0, 0, 0, 1; it is transposed": lambda c: c["frames"][2].update(
         transform_matrix=np.transpose(c["frames"][2]["transform_matrix"]).tolist()
@@ -500,3 +507,89 @@ def test_devices_that_are_not_there_are_refused_before_anything_is_rendered(tmp_
     with pytest.raises(ValueError, match=rf"device: expected one of auto, cpu.* on this machine, got '{device}'"):
         train(TrainConfig(device=device), tmp_path / "results", tmp_path / "data")
     assert not list(tmp_path.iterdir())
+
+
+# ---- packed files, arrays, parameters
+
+
+PACKED = {
+    "a.obj": (b"\x1f\x8b\x08\0rest", read_mesh, "gzip"),
+    "a.ply": (b"PK\3\4rest", read_mesh, "ZIP"),
+    "a.jpg": (b"\x28\xb5\x2f\xfdrest", read_picture, "zstd"),
+    "a.csv": (b"\xfd7zXZ\0rest", read_csv, "xz"),
+    "a.mp4": (b"7z\xbc\xaf\x27\x1crest", lambda path: read_film_frames(path, 2), "7-Zip"),
+    "01_MorphableModel.mat": (b"\x1f\x8b\x08\0rest", read_face_model, "gzip"),
+    "generic_model.pkl": (b"PK\3\4rest", read_face_model, "ZIP"),
+}
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_packed_files_are_named_as_such(tmp_path, name):
+    data, read, kind = PACKED[name]
+    with pytest.raises(ValueError, match=rf"{name}: expected the file itself, got a packed one \({kind}\); unpack it"):
+        read(written(tmp_path / name, data))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "message"),
+    [
+        (float, "1e-3", "got '1e-3'; write 0.001"),  # YAML 1.1, Reed-CompBio/spras#484
+        (float, "inf", "got 'inf'"),
+        (int, 1e4, "got 10000.0; write 10000"),
+        (int, "400", "got '400'; write 400"),
+        (int, 1.5, "got 1.5"),
+        (int, True, "got True"),
+        (bool, "no", "got 'no'; write True or False"),
+        (bool, 0, "got 0; write True or False"),
+    ],
+)
+def test_parameters_of_another_type_say_how_to_write_them(kind, value, message):
+    with pytest.raises(ValueError, match=re.escape(f"p must be of type {kind.__name__}, {message}") + "$"):
+        of_type("p", value, kind)
+
+
+@pytest.mark.parametrize("jobs", [0, -2])
+def test_a_number_of_jobs(jobs):
+    with pytest.raises(ValueError, match=f"jobs: expected 1 or more, or -1 for one per core, got {jobs}"):
+        check_parameters({"jobs": jobs}, (), {"jobs": int})
+
+
+def test_an_array_with_a_mask_is_no_picture():
+    "Its mask would be ignored."
+    with pytest.raises(ValueError, match="image: expected .H, W, 3. uint8 RGB, got"):
+        check_image(np.ma.masked_array(np.zeros((4, 4, 3), np.uint8), True))
+
+
+@pytest.mark.parametrize("looks", [0, -1, 1.5, True])
+def test_looks_are_a_number_for_all_faces_of_a_picture_too(looks):
+    with pytest.raises(ValueError, match="looks: expected a number of predictions of at least 1"):
+        reconstruct_faces(None, np.zeros((40, 40, 3), np.uint8), looks=looks)
+
+
+@pytest.mark.parametrize("portrait", [-2.0, 0.1, float("nan")])
+def test_portraits_are_as_large_as_the_face(tmp_path, portrait):
+    with pytest.raises(ValueError, match="portrait: expected 0, or at least 1 side of the face's box, got"):
+        errors_on_photographs(None, tmp_path, portrait=portrait)
+
+
+ORDERS = {
+    "without the first vertex": lambda x: np.roll(x, -1, 0),  # trimesh#539 and others: programs that reorder vertices
+    "sorted": lambda x: x[np.lexsort(x.T)],
+    "all x, then all y": lambda x: x.T.reshape(-1, 3),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_vertices_in_another_order_than_the_triangles(tmp_path, face, order):  # noqa: F811
+    "The sizes are those of a face."
+    wrong, message = ORDERS[order](face.x), r"expected triangles of neighbouring vertices, got sides of [0-9]+ mm"
+    with pytest.raises(ValueError, match=f"a.npz: {message}"):
+        assemble(tmp_path / "a.npz", wrong, face.basis, face.t, 1, "a", "CC0")
+    random = np.random.default_rng(0)
+    for i in range(6):
+        x = face.x + np.tensordot(random.normal(size=3), face.basis, 1)
+        write_mesh(tmp_path / "scans" / f"{i}.obj", ORDERS[order](x) if i == 4 else x, face.t)
+    with pytest.raises(ValueError, match=f"4.obj: {message}"):
+        read_scans(tmp_path / "scans")
+    with pytest.raises(ValueError, match=f"4.obj: {message}"):
+        read_face(tmp_path / "scans" / "4.obj")

@@ -7,6 +7,7 @@ __all__ = ['of_type', 'check_fields', 'document_fields', 'check_parameters', 'ch
 
 # %% ../../nbs/11_io/05_parameters.ipynb #e2ca0314
 import inspect
+import math
 import re
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -14,6 +15,23 @@ from pathlib import Path
 from .paths import expand
 
 # %% ../../nbs/11_io/05_parameters.ipynb #90d8053e
+def _how_to_write(name, value, kind):
+    "Return what helps if a value is of another type; papermill turns 2024 and true into numbers, YAML 1e-3 into text."
+    if value is None:
+        return ""
+    if kind is str:
+        return f"; papermill passes text with -r {name} {value}"
+    if kind is bool:
+        return "; write True or False"
+    try:
+        number = float("nan" if isinstance(value, bool) else value)
+    except (TypeError, ValueError):
+        return ""
+    if kind is float and math.isfinite(number):
+        return f"; write {number!r}"
+    return f"; write {int(number)}" if kind is int and number.is_integer() else ""
+
+
 def of_type(name, value, kind):
     """Return `value` as a `kind`; ValueError if it is of another type.
 
@@ -23,8 +41,7 @@ def of_type(name, value, kind):
     if kind is bool and value in ("true", "false"):
         return value == "true"
     if type(value) is not kind:
-        number = kind is str and value is not None  # -p turns 2024 and true into numbers
-        hint = f"; papermill passes text with -r {name} {value}" if number else ""
+        hint = _how_to_write(name, value, kind)
         raise ValueError(f"{name} must be of type {kind.__name__}, got {value!r}{hint}")
     return value
 
@@ -85,6 +102,8 @@ def check_parameters(
     if unknown:
         raise ValueError(f"unknown parameter {', '.join(unknown)}; valid ones are {', '.join(types)}")
     found = {k: of_type(k, names[k], kind) for k, kind in types.items() if k in names}
+    if found.get("jobs", 1) == 0 or found.get("jobs", 1) < -1:
+        raise ValueError(f"jobs: expected 1 or more, or -1 for one per core, got {found['jobs']}")
     for k, (low, high) in (ranges or {}).items():
         if not low <= found[k] <= high:
             raise ValueError(f"{k}: expected {low} to {high}, got {found[k]}")

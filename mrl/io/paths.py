@@ -62,10 +62,24 @@ _INSTEAD = {
 }
 
 
+_PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"7z\xbc\xaf": "7-Zip",
+    b"PK\3\4": "ZIP",
+}
+_ZIPPED = (".npz", ".pt")  # kinds of files that are ZIP archives themselves
+
+
 def check_fetched(path):
-    "Raise ValueError if there is a pointer of Git LFS or a web page in place of a file."
+    "Raise ValueError if there is a pointer of Git LFS, a web page or a packed file in place of a file."
     with open(path, "rb") as f:
-        head = f.read(256).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+        head = f.read(256)
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     for start, what in _INSTEAD.items():
-        if head.startswith(start):
+        if text.startswith(start):
             raise ValueError(f"{path}: expected the file itself, got {what}")
+    for start, what in _PACKED.items():
+        if head.startswith(start) and Path(path).suffix.lower() not in _ZIPPED:
+            raise ValueError(f"{path}: expected the file itself, got a packed one ({what}); unpack it")

@@ -20,6 +20,7 @@ def check_image(image):
     "Return the image if it is one of (H, W, 3) uint8 RGB; ValueError if not."
     if (
         not isinstance(image, np.ndarray)
+        or isinstance(image, np.ma.MaskedArray)
         or image.dtype != np.uint8
         or image.ndim != 3
         or image.shape[2] != 3

@@ -245,6 +245,8 @@ def errors_on_photographs(
     **options,  # of `reconstruct`: looks, refine
 ):  # dict: rows, elsewhere (detections that belong to no annotated face), pictures, auc
     "Return the errors of a network on the annotated photographs of a folder."
+    if portrait != 0 and not portrait >= 1:
+        raise ValueError(f"portrait: expected 0, or at least 1 side of the face's box, got {portrait:g}")
 
     faces, everyone = read_annotations(folder, smallest), read_annotations(folder, 0)
     rows, shapes, elsewhere = [], [], 0

@@ -100,6 +100,11 @@ def _warnings(run, face, size):
     return tuple(found)
 
 # %% ../../nbs/08_photo/04_reconstruction.ipynb #bbfec6ec
+def _check_looks(looks):
+    if type(looks) is not int or looks < 1:
+        raise ValueError(f"looks: expected a number of predictions of at least 1, got {looks!r}")
+
+
 def _open(image):
     "Return pixels, EXIF's focal length or None, why it was not used, a name for errors; `image` is a path or an array."
     if isinstance(image, (str, Path)):
@@ -178,8 +183,7 @@ def reconstruct(
     Raises:
         ValueError: no face found, not a box, or not an image; the message names the file.
     """
-    if type(looks) is not int or looks < 1:
-        raise ValueError(f"looks: expected a number of predictions of at least 1, got {looks!r}")
+    _check_looks(looks)
     picture, exif, doubt, name = _open(image)
     try:
         if box is None:
@@ -201,6 +205,7 @@ def reconstruct_faces(
     refine=False,  # fit pose and shape to the detector's points
 ):  # list of Reconstruction, the largest first
     "Return all faces of a picture, reconstructed like the largest in `reconstruct`; an empty list if there is none."
+    _check_looks(looks)
     picture, exif, doubt, _ = _open(image)
     return [
         _in_box(run, picture, focal, exif, doubt, found.box, found.points, looks, refine)

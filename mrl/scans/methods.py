@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..faces.sources.assembly import check_order
 from ..geometry.registration import apply_similarity, register
 from ..geometry.surface import Surface
 from ..io.files import sha256
@@ -116,6 +117,7 @@ def read_face(
 ):  # Face
     "A predicted mesh with its landmarks. FileNotFoundError or ValueError names the file."
     mesh, path = read_mesh(path), expand(path)
+    check_order(path, mesh.vertices, mesh.triangles)
     options = (
         [landmarks]
         if landmarks

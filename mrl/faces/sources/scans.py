@@ -14,7 +14,7 @@ import torch
 
 from ..landmarks import UNITS, check_landmarks
 from ..morphable import MorphableModel, principal_components
-from .assembly import beside
+from .assembly import beside, check_order
 from .scan_checks import check_scans
 from ...geometry.camera import transform_points
 from ...geometry.registration import register
@@ -194,6 +194,8 @@ def read_scans(
         landmarks = check_landmarks(beside(folder, ".json"), about["landmarks"], N)
         x = np.memmap(scratch.name, np.float32, "r+", shape=(len(paths), N, 3))
         points = np.array(x[:, list(landmarks.values())])
+        for path, scan in zip(paths, x):
+            check_order(path, scan, triangles)
         check_scans(folder, paths, x, landmarks)
         if align:
             _align(x)
