@@ -151,7 +151,10 @@ def _aligned(G):
 
 # %% ../../nbs/02_losses/05_balancing.ipynb #75b14b9c
 class GradientWeights(nn.Module):
-    "The sum of the parts, with weights that depend on their gradients in the encoder's features."
+    """The sum of the parts, with weights that depend on their gradients in the encoder's features.
+
+    The weights are equal while a part has no gradient there, as in the first step after heads that begin at zero.
+    """
 
     def __init__(self, weights, logarithms=False):
         super().__init__()
@@ -165,7 +168,10 @@ class GradientWeights(nn.Module):
         values = parts.log() if self.logarithms else parts
         rows = [torch.autograd.grad(v, self.features, retain_graph=True)[0].flatten() for v in values]
         rows = torch.stack(rows).double()
-        return (self.weights(rows @ rows.T).to(values) * values).sum()
+        products = rows @ rows.T
+        if not products.diagonal().all():
+            return values.sum()
+        return (self.weights(products).to(values) * values).sum()
 
 
 BALANCES |= {
