@@ -22,7 +22,7 @@ from mrl.faces.morphable import MorphableModel
 from mrl.geometry.camera import crop_to_pose, intrinsics, pose_to_crop
 from mrl.geometry.rotation import geodesic_angle, quaternion_multiply, random_quaternion_within
 from mrl.io.files import ROOT, load_tensors, read_json, save_tensors, write_json
-from mrl.losses import CRITERIA, example_batch
+from mrl.losses import BALANCES, CRITERIA, example_batch
 from mrl.training.configuration import TrainConfig
 from mrl.training.evaluation import evaluate
 from mrl.training.loop import StepSampler, train
@@ -75,6 +75,14 @@ def test_every_loss_trains(where, loss):
     values = [v for m in metrics["test"].values() for v in m.values()]
     assert all(math.isfinite(v) for v in values)
     assert read_history(folder)[-1]["loss"] < read_history(folder)[0]["loss"]
+
+
+@pytest.mark.parametrize("balance", BALANCES)
+def test_every_balance_trains(where, balance):
+    parts = dict(loss="reprojection", disentangled=True, parts=3, balance=balance)
+    folder = train(replace(TINY, run=f"balance-{balance}", **parts), **where)
+    rows = read_history(folder)
+    assert len(rows) == 4 and all(math.isfinite(v) for row in rows for v in row.values())
 
 
 @pytest.mark.slow
