@@ -375,9 +375,9 @@ def test_the_notebook_states_the_errors_of_the_records():
         assert f"{record['summary']['within 30']['given']['landmarks']:.1f}%" in text
     record = json.loads((ROOT / "results/photo/calibration.json").read_text())
     known, other, scanned = (record[k] for k in ("test", "test_other_skins", "test_scanned"))
-    assert f"withprobability{known['network']['same_person_auc']:.2f}." in text
-    assert f"theprobabilityis{other['network']['same_person_auc']:.2f},whichischance" in text
-    assert f"theprobabilityis{scanned['network']['same_person_auc']:.2f}." in text
+    assert f"withprobability{other['network']['same_person_auc']:.2f}." in text
+    assert f"theprobabilityis{known['network']['same_person_auc']:.2f}." in text
+    assert f"atrandom,itis{scanned['network']['same_person_auc']:.2f}," in text
     for group, kind in ((other, "network"), (scanned, "refined")):
         found, mean = (group[k]["shape_aligned"] for k in (kind, "mean face"))
         assert f"are{found:.2f}mmfromthetruth" in text and f"{mean:.2f}mm" in text
