@@ -236,7 +236,7 @@ def people_where(
     return np.sign(population.labels[label] - number) == (1 if side == ">" else -1)
 
 # %% ../../nbs/03_faces/01_population.ipynb #b1d10a02
-COMMON = 20  # first modes, in which generated people differ about as much as scanned ones
+COMMON = 20  # first modes, which individuality leaves alone
 
 
 def with_individuality(

@@ -53,7 +53,7 @@ def with_profile(
 
 # %% ../../nbs/11_io/11_colours.ipynb #c010400a
 class ColourSpace(NamedTuple):
-    "What the numbers of a picture mean."
+    "Hold what the numbers of a picture mean."
 
     chromaticities: tuple  # x, y of white, red, green, blue
     exponent: float = 0.0  # light = number ** exponent; 0: the curve of sRGB

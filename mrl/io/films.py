@@ -77,7 +77,7 @@ def _listed(numbers):
     "Return up to five numbers as text."
     return ", ".join(map(str, numbers[:5])) + (", ..." if len(numbers) > 5 else "")
 
-
+# %% ../../nbs/11_io/07_films.ipynb #5cee1282
 class _Stream:
     "The frames of a film that FFmpeg finds, one after the other, and what is wrong with them."
 
@@ -117,7 +117,7 @@ class _Stream:
         even = abs(steps[~long] - usual) < 0.25 * usual
         return numbers[:-1][long].astype(int).tolist() if long.mean() < 0.1 and even.all() else []
 
-
+# %% ../../nbs/11_io/07_films.ipynb #5cee1284
 def _captured(path):  # iterator of (number from 1, function that decodes the frame or returns None if it is damaged)
     "Go through the frames of a film that FFmpeg can find, and warn about damaged and missing ones."
     failures, damaged, stream = 0, [], _Stream(path)

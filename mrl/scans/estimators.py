@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ALIGNMENTS', 'CLICK', 'IBUG_68', 'INNER_51', 'REGION_MARKS', 'REGION_STEPS', 'STEPS', 'Estimator', 'all_estimators',
-           'measured', 'statistic', 'Estimate', 'person_regions', 'Workbench', 'closest_estimate', 'own_estimate',
-           'region_motion', 'region_partners', 'region_estimate', 'warp', 'register_surface', 'partner_estimate',
-           'warped_partners', 'estimate']
+           'measured', 'Estimate', 'person_regions', 'Workbench', 'closest_estimate', 'own_estimate', 'region_motion',
+           'region_partners', 'region_estimate', 'warp', 'register_surface', 'partner_estimate', 'warped_partners',
+           'estimate']
 
 # %% ../../nbs/09_scans/09_estimators.ipynb #631df5d3
 from dataclasses import dataclass, field, replace
@@ -19,7 +19,7 @@ from ..geometry.registration import apply_similarity, register
 from ..geometry.surface import Surface, TriangleMesh
 from .h3ds import h3ds_protocol
 from .known_faces import REGIONS, KnownPerson, as_face
-from .protocols import PROTOCOLS, Protocol, compare, from_landmarks, moved, refine, region
+from .protocols import PROTOCOLS, Protocol, compare, from_landmarks, measure, moved, refine, region, statistic
 
 # %% ../../nbs/09_scans/09_estimators.ipynb #12229788
 ALIGNMENTS = ("icp", "landmarks", "truth", "realy", "regions", "warped", "registered", "template")
@@ -140,27 +140,8 @@ def measured(
     inside,  # test of points (n, 3) -> (n,) bool
 ):  # points (n, 3), distances (n,) mm, areas (n,)
     "Return the distances of the vertices of a surface that a protocol counts. ValueError if there are none."
-    rows = source.used[inside(source.vertices[source.used])]
-    x = source.vertices[rows]
-    d, foot, triangle = target.closest(x)
-    kept = ~target.on_boundary(foot, triangle) if protocol.overlap else np.ones(len(x), bool)
-    if not kept.any():
-        raise ValueError(f"nothing to measure: no vertex in the region of {protocol.name} lies on the other surface")
-    if protocol.distance == "plane":
-        d = np.abs(np.einsum("ni,ni->n", x - foot, target.normals(foot, triangle)))
-    if protocol.distance == "vertex":
-        from scipy.spatial import cKDTree
-
-        d = cKDTree(target.vertices[target.used]).query(x)[0]
-    return x[kept], d[kept], source.areas[rows[kept]]
-
-
-def statistic(protocol, d, w):
-    "Return a protocol's number from distances (n,) and areas (n,)."
-    if protocol.statistic == "median":
-        return float(np.median(d))
-    w = w if protocol.weights == "area" else np.ones_like(w)
-    return float(np.sqrt(np.average(d**2, weights=w)) if protocol.statistic == "rmse" else np.average(d, weights=w))
+    _, d, rows = measure(protocol, source, target, source.used[inside(source.vertices[source.used])])
+    return source.vertices[rows], d, source.areas[rows]
 
 # %% ../../nbs/09_scans/09_estimators.ipynb #e3ce3d4e
 @dataclass(frozen=True)

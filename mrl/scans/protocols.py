@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FOUR', 'PROTOCOLS', 'OFF_MESH', 'RESIDUAL', 'FAR', 'Protocol', 'eye_corners', 'face_axes', 'find_nose_tip',
            'find_lips_central', 'Face', 'moved', 'check_face', 'named_face', 'region', 'Comparison', 'landmark_scale',
-           'from_landmarks', 'refine', 'compare']
+           'from_landmarks', 'refine', 'statistic', 'measure', 'compare']
 
 # %% ../../nbs/09_scans/03_protocols.ipynb #c3412014
 from dataclasses import dataclass, replace
@@ -474,16 +474,19 @@ def refine(protocol, prediction, scan, inside, T, pairs):
     )
 
 # %% ../../nbs/09_scans/03_protocols.ipynb #9dcc925e
-def _statistic(protocol, d, w):
-    "The protocol's number from distances (n,) and weights (n,)."
+def statistic(protocol, d, w):
+    "Return a protocol's number from distances (n,), mm, and areas (n,)."
     if protocol.statistic == "median":
         return float(np.median(d))
     w = w if protocol.weights == "area" else np.ones_like(w)
     return float(np.sqrt(np.average(d**2, weights=w)) if protocol.statistic == "rmse" else np.average(d, weights=w))
 
 
-def _measure(protocol, source, target, rows):
-    "Error, distances and rows of those vertices of a surface, out of `rows`, that are measured against another."
+def measure(protocol, source, target, rows):
+    """Return error, distances (m,), mm, and rows (m,) of the vertices of a surface that a protocol counts.
+
+    `rows` (n,) are the vertices inside of its region. ValueError if none of them counts.
+    """
     x = source.vertices[rows]
     d, foot, triangle = target.closest(x)
     kept = ~target.on_boundary(foot, triangle) if protocol.overlap else np.ones(len(rows), bool)
@@ -498,7 +501,7 @@ def _measure(protocol, source, target, rows):
         from scipy.spatial import cKDTree
 
         d = cKDTree(target.vertices[target.used]).query(x)[0]
-    return _statistic(protocol, d[kept], source.areas[rows[kept]]), d[kept], rows[kept]
+    return statistic(protocol, d[kept], source.areas[rows[kept]]), d[kept], rows[kept]
 
 # %% ../../nbs/09_scans/03_protocols.ipynb #67c140e4
 def _coverage(prediction, scan, inside):
@@ -528,7 +531,7 @@ def _measure_side(protocol, subject, first, there, scan, side):
     source, target = (there.surface, scan.surface) if side == "prediction" else (scan.surface, there.surface)
     own = side == "prediction" and protocol.centre == "own_tips"  # its region is cut before it moves
     x = (first.surface if own else source).vertices[source.used]
-    return _measure(protocol, source, target, source.used[region(protocol, subject, scan, first)[side](x)])
+    return measure(protocol, source, target, source.used[region(protocol, subject, scan, first)[side](x)])
 
 
 def _check_distances(prediction, scan, distances):
