@@ -25,6 +25,12 @@ def ranges_of(config):  # dict field -> (lowest, highest)
     return {f.name: f.metadata["range"] for f in fields(config) if "range" in f.metadata}
 
 # %% ../../nbs/05_data/01_configuration.ipynb #0826de7f
+def _from_anywhere(face_model):
+    "Return the name of a face model; a path in it is absolute, so that it is found from any folder."
+    both, name = ("anny+", face_model[5:]) if face_model.startswith("anny+") else ("", face_model)
+    return face_model if name in ("anny", *FACE_MODELS) else f"{both}{os.path.abspath(expand(name))}"
+
+
 @dataclass(frozen=True)
 class CropConfig:
     "Describe crops of the faces of a population."
@@ -34,12 +40,11 @@ class CropConfig:
     seed: int = in_range(0, 0, 2**32)  # of people, cameras, crops and scenes
     margin: float = in_range(1.35, 1, 4)  # side of the crop / larger side of the face's bounding box
     jitter: float = in_range(0.06, 0, 0.5)  # of the crop's centre (in sides) and side (relative), to either side
-    face_model: str = "anny"  # anny, ict, bfm, flame, sfm, or the path of a model, a folder of scans, a population
+    face_model: str = "anny"  # anny, ict, bfm, flame, sfm, a path (model, folder of scans, population); anny+ict: both
 
     def __post_init__(self):
         check_fields(self, ranges_of(self))
-        if self.face_model not in ("anny", *FACE_MODELS):  # a file or folder: found from wherever the data set is read
-            object.__setattr__(self, "face_model", os.path.abspath(expand(self.face_model)))
+        object.__setattr__(self, "face_model", _from_anywhere(self.face_model))
 
 # %% ../../nbs/05_data/01_configuration.ipynb #8379737d
 CLOSEST = 145  # mm, smallest depth of the head's origin
@@ -98,7 +103,7 @@ class DataConfig(CropConfig):
         _check_depth(self.near, self.off_axis)
         if self.setting not in SETTINGS:
             raise ValueError(f"setting: expected one of {', '.join(SETTINGS)}, got {self.setting!r}")
-        if self.setting == "photo" and self.face_model != "anny":
+        if self.setting == "photo" and self.face_model.split("+")[0] != "anny":
             raise ValueError(f"setting: expected study for face_model={self.face_model!r}, which has no expressions")
         object.__setattr__(self, "without", _effect_names(self.without))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..io.files import load_tensors
+from ..io.files import ROOT, load_tensors
 
 # %% ../../nbs/03_faces/05_expressions.ipynb #e0000007
 @dataclass(frozen=True, eq=False)
@@ -30,8 +30,9 @@ class Expressions:
 
 # %% ../../nbs/03_faces/05_expressions.ipynb #e0000009
 def expressions_file(population_path):
-    "Return the file with the expressions of a population's heads: expressions.safetensors in its folder."
-    return Path(population_path).parent / "expressions.safetensors"
+    "Return the file with the expressions of a population's heads: expressions.safetensors in its folder, else ours."
+    beside = Path(population_path).parent / "expressions.safetensors"
+    return beside if beside.exists() else ROOT / "data" / "expressions.safetensors"
 
 
 @lru_cache(maxsize=2)
@@ -47,7 +48,8 @@ def load_expressions(
     population,  # Population of the heads
 ):  # Expressions
     "Return the `Expressions` of a population; FileNotFoundError or ValueError if there are none for its heads."
-    return _read_expressions(expressions_file(population.path), population.sha256)
+    heads = population.joined[0] if population.joined else population.sha256
+    return _read_expressions(expressions_file(population.path), heads)
 
 # %% ../../nbs/03_faces/05_expressions.ipynb #e0000012
 BLENDS = {  # name -> (share of the images, dict action -> largest activation)

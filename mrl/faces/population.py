@@ -85,6 +85,8 @@ class Population(Heads):
         own_basis: whether `basis` is a face model's own, and `coefficients` are drawn from its Gaussian.
         identities: S names, if heads have names: the files of scans.
         head_to_scan: (S, 4, 4) rigid, mm: from the head frame to that of each scan's file.
+        joined: hashes of the two populations whose people these are; the heads are those of the first; else empty.
+        joined_modes: number of modes of the first, which come first.
     """
 
     face_vertices: np.ndarray
@@ -98,6 +100,8 @@ class Population(Heads):
     own_basis: bool = False
     identities: list = field(default_factory=list)
     head_to_scan: np.ndarray | None = None
+    joined: list = field(default_factory=list)
+    joined_modes: int = 0
 
     @property
     def n_face_vertices(self):
@@ -142,7 +146,8 @@ def load_population(
     _check(path, arrays, about)
     about["landmarks"] = _landmarks(path, about["landmarks"], len(arrays["face_vertices"]))
     labels = {k[6:]: v for k, v in arrays.items() if k.startswith("label.")}
-    keep = {k: about[k] for k in ("landmarks", "name", "licence", "own_basis", "identities") if k in about}
+    known = ("landmarks", "name", "licence", "own_basis", "identities", "joined", "joined_modes")
+    keep = {k: about[k] for k in known if k in about}
     return Population(
         **{k: arrays[k] for k in _SHAPES},
         labels=labels,
@@ -243,8 +248,10 @@ def with_individuality(
     population,  # Population
     factor,  # 1 changes nothing
 ):  # Population
-    "Return a population whose people differ by a factor more beyond its first `COMMON` modes."
+    "Return a population whose people differ by a factor more beyond the first `COMMON` modes; joined ones do not."
     if factor == 1:
         return population
-    gain = np.where(np.arange(len(population.basis)) < COMMON, 1.0, factor)
+    mode = np.arange(len(population.basis))
+    of_generator = mode < (population.joined_modes or len(mode))
+    gain = np.where((mode >= COMMON) & of_generator, factor, 1.0)
     return replace(population, coefficients=population.coefficients * gain)

@@ -76,10 +76,11 @@ def conflicts(config):
     own = (c.width, c.batch_norm) != (TrainConfig.width, TrainConfig.batch_norm)
     depth = (c.near, c.far) != (TrainConfig.near, TrainConfig.far)
     few = not c.data and c.batch_size > c.n_images
+    other = c.face_model.split("+")[0] != "anny"
     rules = [
         (light and own, "width and batch_norm are those of VGG16: leave them out with encoder='efficientnet_lite0'"),
         (c.setting == "photo" and depth, "setting='photo' decides near and far: leave them out"),
-        (c.setting == "photo" and c.face_model != "anny", "setting='photo' goes with face_model='anny'"),
+        (c.setting == "photo" and other, "setting='photo' goes with face_model='anny', or 'anny+' and another"),
         (c.image_size % 32, f"image_size must be a multiple of 32, got {c.image_size}"),
         (c.map_size & (c.map_size - 1), f"map_size must be a power of two, got {c.map_size}"),
         (c.map_size != TrainConfig.map_size and c.geometry != "uv", "map_size goes with geometry='uv'"),

@@ -62,7 +62,8 @@ def provenance(
         "precision": "bf16" if bf16 else "fp32",
         "data_folder": data.folder.name,
         "data": sha256(data.folder / "meta.json"),
-        "face_model": {"name": people.name, "licence": people.licence, "units": "mm", "population": people.sha256},
+        "face_model": {k: getattr(people, k) for k in ("name", "licence", "joined")}
+        | {"units": "mm", "population": people.sha256},
     }
 
 # %% ../../nbs/06_training/07_run.ipynb #aa589968
@@ -94,8 +95,8 @@ def own_run(folder, config):
 # %% ../../nbs/06_training/07_run.ipynb #4d3c57ec
 def _check_same_people(about):
     "Raise ValueError if the run that a training starts from was trained on another population."
-    theirs, ours = (a.get("face_model", {}).get("population") for a in (about.get("start", {}), about))
-    if theirs and theirs != ours:
+    theirs, ours = about.get("start", {}).get("face_model", {}), about["face_model"]
+    if theirs and theirs["population"] not in (ours.get("population"), *ours.get("joined", [])):
         raise ValueError(
             "start: expected a network of the same population, got another one's, whose training people may be among "
             "the test people here"
