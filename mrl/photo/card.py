@@ -84,7 +84,19 @@ _OTHER_SKINS = (
 )
 
 
-def _refined(record):
+def _of_scanned_people(record, trained_on):
+    "Return the sentences on the second group of portraits; `trained_on` is the face model of the training."
+    name = record["scanned"]["face_model"]
+    seen = "Half of the training images show other people of this model." if trained_on == f"anny+{name}" else ""
+    return (
+        f"The faces are drawn from a model of scanned people. {seen or 'The network is not trained on it.'} Their "
+        "skins are drawn at random for every image. "
+        f"Refinement multiplies the network's coefficients by {record['identity_factor']:.2f}, the factor "
+        "that fits both groups of people best."
+    )
+
+
+def _refined(record, trained_on):
     "Return the sections on refined faces of rendered portraits, from calibration.json."
     lines = [
         "",
@@ -97,12 +109,7 @@ def _refined(record):
         lines += ["", _OTHER_SKINS.format(network["shape_aligned"], network["same_person_auc"])]
     if "scanned" not in record:
         return lines
-    about = (
-        "The faces are drawn from a model of scanned people, which the network is not trained on. Their skins are "
-        "drawn at random for every image. "
-        f"Refinement multiplies the network's coefficients by {record['identity_factor']:.2f}, the factor "
-        "that fits both groups of people best."
-    )
+    about = _of_scanned_people(record, trained_on)
     title = f"## Refined faces on portraits of other people: {record['scanned']['face_model']}"
     return [*lines, "", title, "", about, "", *_on_portraits(record, record["test_scanned"], record["scanned"])]
 
@@ -159,7 +166,7 @@ def model_card(
     lines += ["## Errors on rendered faces", "", *_on_renders(read_json(run.folder / "metrics.json"))]
     calibration = run.folder / "calibration.json"
     if calibration.is_file():
-        lines += _refined(read_json(calibration, ["test"]))
+        lines += _refined(read_json(calibration, ["test"]), run.config.face_model)
     for title, found in photographs.items():
         lines += ["", f"## Errors on photographs: {title}", "", *_on_photographs(found)]
     return "\n".join([*lines, "", "## Limits", "", _LIMITS, ""])

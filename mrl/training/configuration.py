@@ -148,7 +148,7 @@ class TrainConfig:
     depth_weight: float = 1.0  # weight of differences along the optical axis (pixel_alignment)
     unit: float = within(1.0, 1e-6, 1e6)  # mm per unit of length of the geometry that the loss is given (1000: metres)
     focal: float = within(1.0, 1e-6, 1e6)  # factor on the focal lengths that the loss is given
-    face_model: str = "anny"  # anny, ict, bfm, flame, sfm, or a path: a model's file, a folder of scans, a population
+    face_model: str = "anny"  # anny, ict, bfm, flame, sfm, a path (model, folder of scans, population); anny+ict: both
     data: str = ""  # folder of a finished data set; "": one is rendered from image_size and the parameters in RENDERED
     setting: str = one_of("study", ("study", "photo"))  # or photo: expressions, wide poses (mrl.data.configuration)
     n_images: int = within(20_000, 1, 10**8)  # images to render
