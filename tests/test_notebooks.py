@@ -132,7 +132,8 @@ def test_committed_measurements_are_drawn(tmp_path, name):
 def test_every_notebook_checks_its_parameters(name):
     "Its first three cells, with what papermill would put between the second and the third."
     before, parameters, check = ["".join(c["source"]) for c in source(name) if c["cell_type"] == "code"][:3]
-    exec(parameters, names := {})
+    names = {}
+    exec(parameters, names)
     valid = [k for k in names if not k.startswith("_")]
     for injected in ("", "stepz = 3", f"{valid[0]} = None"):
         try:
@@ -172,12 +173,13 @@ def test_robustness_notebooks(executed, name, explorers):
     notebook = json.loads((home / "out.ipynb").read_text())
     outputs = [o for c in notebook["cells"] for o in c.get("outputs", [])]
     assert not [o for o in outputs if o["output_type"] == "error"]
-    figures = [d for o in outputs if (d := o.get("data", {}).get(PLOTLY))]
+    shown = [o.get("data", {}) for o in outputs]
+    figures = [d[PLOTLY] for d in shown if PLOTLY in d]
     assert any(t["type"] == "mesh3d" for f in figures for t in f["data"]) and any(
         f["layout"].get("sliders") for f in figures
     )
     assert "left out: run nobody-0: no config.json" in "".join("".join(o.get("text", "")) for o in outputs)
-    widgets = ["".join(d["text/plain"]) for o in outputs if WIDGET in (d := o.get("data", {}))]
+    widgets = ["".join(d["text/plain"]) for d in shown if WIDGET in d]
     assert sum("Box(" in text for text in widgets) == explorers  # the others are progress bars
     notebook["metadata"].pop("widgets", None)  # their state is kept by papermill, not by JupyterLab
     assert len(json.dumps(notebook)) < 1_500_000 and max(len(json.dumps(f)) for f in figures) < 300_000

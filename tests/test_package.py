@@ -1,5 +1,6 @@
 "The package as others install it: the losses with PyTorch alone, and a wheel outside of a checkout."
 
+import ast
 import json
 import os
 import shutil
@@ -168,3 +169,10 @@ def test_a_wheel_outside_of_a_checkout(tmp_path):
     assert found["vertices"][-1] == 3 and "metrics.json" in found["files"] and found["commit"] == "unknown"
     assert (package / "py.typed").exists() and (package / "share" / "data" / "README.md").exists()
     assert not list(here.iterdir())
+
+
+def test_no_assignment_is_hidden_in_an_expression():
+    files = [p for folder in ("mrl", "tests", "benchmarks") for p in (ROOT / folder).rglob("*.py")]
+    nodes = [(p.relative_to(ROOT), node) for p in files for node in ast.walk(ast.parse(p.read_text()))]
+    assert len(files) > 100
+    assert not [f"{path}:{node.lineno}" for path, node in nodes if isinstance(node, ast.NamedExpr)]

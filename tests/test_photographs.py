@@ -331,14 +331,19 @@ def test_a_fault_is_named_with_its_file(source, population, expected):
     assert re.search(expected, fault), fault
 
 
+def lie_down(path):
+    "State in EXIF that a picture lies on its side."
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.open(path).copy().save(path, exif=exif)
+
+
 @pytest.mark.parametrize(
     "expected, spoil",
     {
         "cannot be read as a picture": lambda p: p.write_bytes(b"GIF89a"),
         "cannot be read as a picture .*truncated": lambda p: p.write_bytes(p.read_bytes()[:3000]),
-        "turned by its EXIF orientation": lambda p: (
-            (exif := Image.Exif()).update({274: 6}) or Image.open(p).copy().save(p, exif=exif)
-        ),
+        "turned by its EXIF orientation": lie_down,
         "pixels of kind I;16; save it with 8 bits": lambda p: Image.fromarray(
             np.zeros((HEIGHT, WIDTH), np.uint16)
         ).save(p),

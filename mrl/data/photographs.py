@@ -426,7 +426,7 @@ def _open(root, row):
         raise ValueError(f"file_path: expected the name of a picture, got {name!r}")
     ends = ("", ".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG")
     tried = [root / (n + end) for n in (name, name.replace("\\", "/")) for end in ends]
-    path = next((found for p in tried if (found := existing(p))), None)
+    path = next(filter(None, map(existing, tried)), None)
     if path is None:
         raise ValueError("no such file")
     try:

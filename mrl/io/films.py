@@ -25,7 +25,8 @@ _START, _MARKER = b"\xff\xd8", re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.S)
 def _jpeg_end(data, start):  # int, bool
     "Return where the JPEG picture that begins at `start` ends, and whether it is complete."
     at, scans = start + 2, 0
-    while match := _MARKER.search(data, at):
+    match = _MARKER.search(data, at)
+    while match:
         marker, at = match[1][0], match.end()
         if marker == 0xD8:
             return match.start(), False
@@ -36,6 +37,7 @@ def _jpeg_end(data, start):  # int, bool
         if after < at + 2 or (marker != 0xDA and data[after : after + 1] != b"\xff"):
             return at, False
         at = after  # what follows a start of scan is image data, in which no marker can occur
+        match = _MARKER.search(data, at)
     return len(data), False
 
 

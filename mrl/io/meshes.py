@@ -277,7 +277,8 @@ def _ply_line(words, elements):
 # %% ../../nbs/11_io/02_meshes.ipynb #500dd7af
 def _ply_header(data):
     "Return the format's byte order, the elements, the place where the rows begin and the number of lines before it."
-    if not (first := re.match(rb"ply[ \t]*(\r\n|\r|\n)", data)):
+    first = re.match(rb"ply[ \t]*(\r\n|\r|\n)", data)
+    if not first:
         raise ValueError("line 1: expected ply, got another beginning; this is no PLY file")
     order, elements = None, []
     for line, match in enumerate(re.finditer(rb"([^\r\n]*)(\r\n|\r|\n)", data), 1):

@@ -90,7 +90,8 @@ def _scales(case, protocols, methods):
         scan_name = next(iter(_tried([], case.scans, protocol) or []), None)
         scan = scan_name and _tried([], case.scan, protocol, scan_name)
         face = scan and _tried([], predictions, name, method, protocol, scan_name, scan)
-        if face and (scale := _tried([], landmark_scale, protocol, face, scan)):
+        scale = face and _tried([], landmark_scale, protocol, face, scan)
+        if scale:
             scales[protocol.name, name] = scale
     case.forget()
     return scales, predictions.made

@@ -61,7 +61,8 @@ def _subject_folders(root):
     "Number -> folders subject_XX in `root`, padded or not, sorted."
     out = {}
     for path in sorted(Path(root).iterdir()) if Path(root).is_dir() else ():
-        if path.is_dir() and (found := _SUBJECT.fullmatch(path.name)):
+        found = _SUBJECT.fullmatch(path.name)
+        if found and path.is_dir():
             out.setdefault(int(found[1]), []).append(path)
     return dict(sorted(out.items()))
 
@@ -125,7 +126,8 @@ def _correspondences(path):
                 f"number of a vertex, each once (line {number})"
             )
         out[words[0]] = int(words[1])
-    if missing := [k for k in AUTHORS_LANDMARKS if k not in out]:
+    missing = [k for k in AUTHORS_LANDMARKS if k not in out]
+    if missing:
         raise ValueError(f"malformed: no {', '.join(missing)}")
     return out
 
@@ -195,7 +197,8 @@ def _authors(folder, problems):
             marks = _correspondences(path)
         except (OSError, ValueError) as e:
             problems.add(number, "vertex landmarks", path, "missing" if isinstance(e, FileNotFoundError) else str(e))
-        if marks and (twin := seen.setdefault(tuple(marks.values()), number)) != number:
+        twin = seen.setdefault(tuple(marks.values()), number) if marks else number
+        if twin != number:
             problems.add(number, "vertex landmarks", path, f"the same four vertices as subject {twin}: one is a copy")
         found[number] = frame, case, marks
     for number, paths in _subject_folders(folder / "cases").items():
@@ -345,11 +348,13 @@ def implausible(marks):
 def _vertex_marks(subject, mesh):
     "Our name -> (3,) of the authors' four vertices on a mesh; ValueError names subject and file."
     who, V = f"subject {subject.number}, {mesh.path}", len(mesh.vertices)
-    if beyond := {k: i for k, i in subject.vertex_landmarks.items() if i >= V}:
+    beyond = {k: i for k, i in subject.vertex_landmarks.items() if i >= V}
+    if beyond:
         named = ", ".join(f"{k} is vertex {i}" for k, i in beyond.items())
         raise ValueError(f"{who}: {named}, but the scan has {V} (0 to {V - 1}): annotation of another scan or subject?")
     marks = {AUTHORS_LANDMARKS[k]: mesh.vertices[i] for k, i in subject.vertex_landmarks.items()}
-    if why := implausible(marks):
+    why = implausible(marks)
+    if why:
         raise ValueError(f"{who}: {why}: annotation of another scan or subject?")
     return marks
 
@@ -398,7 +403,8 @@ def _point_marks(subject, scan, mesh):
     if why:
         raise ValueError(f"{who}: {why}: annotation of another scan or subject?")
     check_eye_distance(f"{who}, its 68 points", marks)
-    if (away := float(np.median(cKDTree(mesh.vertices).query(points)[0]))) > ON_SURFACE:
+    away = float(np.median(cKDTree(mesh.vertices).query(points)[0]))
+    if away > ON_SURFACE:
         raise ValueError(
             f"{who}: the 68 points are {away:.3g} mm from the scan (median), expected at most {ON_SURFACE}: "
             "annotation of another scan or subject, or a scan that is not in mm?"
@@ -453,7 +459,8 @@ def read_frame(
     ValueError names subject and file: no frame named, no video, cannot be decoded, too few frames."""
     who = f"subject {subject.number}"
     named = frame is None and video == VIDEOS[0]
-    if (frame := subject.frame if named else frame) is None:
+    frame = subject.frame if named else frame
+    if frame is None:
         raise ValueError(f"{who}: the annotation names no frame" + ("" if named else f" of {video}; give its number"))
     if named and subject.frame_path:
         try:

@@ -335,7 +335,8 @@ class Face:
 
 
 def _named(face, names):
-    if missing := [k for k in names if k not in face.landmarks]:
+    missing = [k for k in names if k not in face.landmarks]
+    if missing:
         raise ValueError(f"{face.path}: landmarks {', '.join(missing)} are missing")
     return np.stack([face.landmarks[k] for k in names])
 
@@ -450,7 +451,8 @@ def from_landmarks(protocol, prediction, scan, scale=1.0):
     grown = np.diag([scale, scale, scale, 1.0])
     source, target = apply_similarity(grown, _named(prediction, protocol.landmarks)), _named(scan, protocol.landmarks)
     T = register(source, target, scale=protocol.scale == "icp")
-    if (off := np.sqrt(((apply_similarity(T, source) - target) ** 2).sum(1).mean())) > RESIDUAL:
+    off = np.sqrt(((apply_similarity(T, source) - target) ** 2).sum(1).mean())
+    if off > RESIDUAL:
         raise ValueError(
             f"{prediction.path}: its landmarks are {off:.0f} mm off those of {scan.path} (rms), expected at most "
             f"{RESIDUAL}: other vertices, or left and right exchanged?"

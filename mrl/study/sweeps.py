@@ -173,10 +173,12 @@ def drawn_appearance(
     "Draw the appearance of a person before anything is changed: in their own scene, or in that of a view."
     from mrl.render.appearance import sample_appearance
 
-    own = sample_appearance(rng := _rng(config.seed, identity, 4), labels)
+    rng = _rng(config.seed, identity, 4)
+    own = sample_appearance(rng, labels)
     if "view" not in change:
         return own, rng
-    stranger = sample_appearance(rng := _rng(config.seed, change["view"], 6), {})
+    rng = _rng(config.seed, change["view"], 6)
+    stranger = sample_appearance(rng, {})
     return replace(own, **{k: getattr(stranger, k) for k in SCENE}), rng
 
 # %% ../../nbs/07_study/05_sweeps.ipynb #7deed1d8
@@ -199,7 +201,8 @@ def spoil(image, change, appearance, rng):
     from mrl.render.film import develop
 
     size = len(image)
-    if n := change.get("covered"):
+    n = change.get("covered")
+    if n:
         cover, side = (
             develop(background(int(rng.integers(2**31)), size), appearance.film, rng),
             max(1, round(size * np.sqrt(n / 100))),
@@ -207,7 +210,8 @@ def spoil(image, change, appearance, rng):
         i, j = (int(np.clip(c - side / 2, 0, size - side)) for c in rng.uniform(0.25, 0.75, 2) * size)
         image = image.copy()
         image[i : i + side, j : j + side] = cover[i : i + side, j : j + side]
-    if (n := change.get("resolution", 100)) != 100:
+    n = change.get("resolution", 100)
+    if n != 100:
         few = max(1, round(size * n / 100))
         image = np.asarray(Image.fromarray(image).resize((few, few), Image.BOX).resize((size, size), Image.BICUBIC))
     return image
@@ -268,7 +272,8 @@ def build_sweeps(
 ):  # Path of the folder, which `FaceImages(folder, "all")` reads
     "Render sweeps; returns at once if they are there already."
     people = {name: np.asarray(people[name]) for name in sweeps}
-    if few := [name for name, p in people.items() if not len(p)]:
+    few = [name for name, p in people.items() if not len(p)]
+    if few:
         raise ValueError(f"nobody to show in {', '.join(few)}")
     config = replace(config, n_images=sum(len(s.values) * len(people[name]) for name, s in sweeps.items()), jitter=0.0)
     crop = {k: v for k, v in asdict(config).items() if k in CropConfig.__dataclass_fields__}
