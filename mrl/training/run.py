@@ -318,6 +318,8 @@ def start_of(config):  # (Run, or None without `start`; dict for the record of t
         raise ValueError(f"start={config.start!r}: expected a finished run, got an interrupted one; repeat its command")
     begun = Run.load(folder)
     differs = [k for k in INHERITED if getattr(begun.config, k) != getattr(config, k)]
+    if config.face_model.startswith(f"{begun.config.face_model}+"):  # its people and those of another face model
+        differs.remove("face_model")
     if differs:
         found = ", ".join(f"{k}={getattr(begun.config, k)!r}" for k in differs)
         raise ValueError(f"start={config.start!r}: expected the parameters of that run, {found}; pass them with -p")
