@@ -117,6 +117,7 @@ def test_committed_measurements_are_drawn(tmp_path, name):
     [
         "train",
         "build_data",
+        "build_faces",
         "study",
         "realism",
         "throughput",
@@ -125,6 +126,7 @@ def test_committed_measurements_are_drawn(tmp_path, name):
         "evaluate_h3ds",
         "photo",
         "evaluate_photographs",
+        "protocols",
         "pose_robustness",
         "face_diversity",
     ],
