@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
 import warnings
 
@@ -360,6 +362,15 @@ def test_what_others_write_to_the_standard_error_is_passed_on(capfd):
         assert _with_messages(lambda: os.write(2, said), file) == (len(said), True)
         assert _with_messages(lambda: 3, file) == (3, False)
     assert capfd.readouterr().err == "somebody else\n"
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- 2>&-"])
+def test_films_are_read_without_a_standard_error(tmp_path, closed):
+    "As in a service: the file for FFmpeg's messages may get the number of the standard error."
+    moving_film(tmp_path / "a.mp4", "mp4v")
+    code = "import sys; from mrl.io.films import read_film_frame as f; print(f(sys.argv[1], 3).shape)"
+    words = ["bash", "-c", f'exec "$@" {closed}', "bash", sys.executable, "-c", code, str(tmp_path / "a.mp4")]
+    assert subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout == "(96, 128, 3)\n"
 
 
 def test_frames_that_are_missing_in_the_middle(tmp_path):

@@ -10,8 +10,10 @@ import io
 import mmap
 import os
 import re
+import sys
 import tempfile
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -57,21 +59,32 @@ _REORDERED = 16  # frames at most, between decoding and showing (H.264, H.265)
 _FAULT = re.compile(rb"^\[[^\]@]+ @ (?:0x)?[0-9a-fA-F]+\] (?!unable to decode APP|deprecated).*\n?", re.M)
 
 
-def _with_messages(call, file):  # result of `call`, whether FFmpeg names a fault
-    "Call a function of OpenCV and read what FFmpeg writes to the standard error; other lines are passed on."
-    kept = os.dup(2)
+@contextmanager
+def _standard_error(file):
+    "Let a file be the standard error meanwhile, also in a process that has none."
+    if file.fileno() == 2:  # there was none, and the file got its number
+        yield
+        return
+    kept = os.dup(2) if sys.stderr else os.open(os.devnull, os.O_WRONLY)
     os.dup2(file.fileno(), 2)
     try:
-        result = call()
+        yield
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+def _with_messages(call, file):  # result of `call`, whether FFmpeg names a fault
+    "Call a function of OpenCV and read what FFmpeg writes to the standard error; other lines are passed on."
+    with _standard_error(file):
+        result = call()
     file.seek(0)
     said = file.read()
     if said:
         file.seek(0)
         file.truncate()
-        os.write(2, _FAULT.sub(b"", said))
+        if sys.stderr:
+            os.write(2, _FAULT.sub(b"", said))
     return result, _FAULT.search(said) is not None
 
 
