@@ -237,10 +237,46 @@ def test_heic(tmp_path, monkeypatch):
     pixels[:, :48] = 200
     Image.fromarray(pixels).save(tmp_path / "a.heic", quality=100)
     assert np.abs(read_picture(tmp_path / "a.heic").pixels[:, [20, 70]].astype(int) - [[[200] * 3, [0] * 3]]).max() < 9
-    (tmp_path / "b.heic").write_bytes(b"nothing")
+    (tmp_path / "a.heic").rename(tmp_path / "b.jpg")  # as some programs name it
+    assert read_picture(tmp_path / "b.jpg").pixels.shape == (64, 96, 3)
+    (tmp_path / "c.jpg").write_bytes((tmp_path / "b.jpg").read_bytes()[:40])
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(ValueError, match="b.heic: .*pip install pillow-heif"):
-        read_picture(tmp_path / "b.heic")
+    with pytest.raises(ValueError, match="c.jpg: .*HEIC; pip install pillow-heif"):
+        read_picture(tmp_path / "c.jpg")
+
+
+@pytest.mark.parametrize(
+    ("name", "begins", "kind"),
+    [
+        ("a.jxl", b"\xff\x0a", "JPEG XL; save it as JPEG"),
+        ("a.avif", b"\0\0\0\x20ftypavif", "AVIF; save it as JPEG"),
+        ("a.cr3", b"\0\0\0\x18ftypcrx ", "a raw file of a camera; save it as JPEG"),
+        ("a.pdf", b"%PDF-1.4", "PDF; save it as JPEG"),
+        ("a.svg", b"<?xml version='1.0'?>\n<svg>", "SVG; save it as JPEG"),
+        ("a.jpg", b"\0\0\0\x18ftypisom", "a film; -p photo reads films by their suffix"),
+    ],
+)
+def test_what_is_no_picture_is_named(tmp_path, name, begins, kind):
+    (tmp_path / name).write_bytes(begins + bytes(200))
+    with pytest.raises(ValueError, match=rf"{name}: cannot be read as a picture \({kind}"):
+        read_picture(tmp_path / name)
+
+
+@pytest.mark.parametrize(("marker", "bits", "kind"), [(0xC0, 12, "JPEG of 12 bits"), (0xC3, 8, "lossless JPEG")])
+def test_jpeg_of_other_kinds_is_named(tmp_path, marker, bits, kind):
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "a.jpg")
+    data = bytearray((tmp_path / "a.jpg").read_bytes())
+    start = data.find(b"\xff\xc0")
+    data[start + 1], data[start + 4] = marker, bits
+    (tmp_path / "a.jpg").write_bytes(data)
+    with pytest.raises(ValueError, match=rf"a.jpg: cannot be read as a picture \({kind}; save it as JPEG"):
+        read_picture(tmp_path / "a.jpg")
+
+
+def test_an_empty_picture_is_named(tmp_path):
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(ValueError, match="a.jpg: an empty file"):
+        read_picture(tmp_path / "a.jpg")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@
 __all__ = ['FILM_FOCAL', 'CAMERA_SHAPES', 'Picture', 'read_picture']
 
 # %% ../../nbs/11_io/03_pictures.ipynb #b19d6cb0
+import re
 import warnings
 from typing import NamedTuple
 
@@ -83,15 +84,45 @@ def _upright(image):  # Pillow image, bool
     return image.transpose(Transpose[turn]) if turn else image, 2 <= stored <= 8
 
 # %% ../../nbs/11_io/03_pictures.ipynb #c58ca4f7
-def _remedy(path):
-    "Return what helps if Pillow cannot read a picture, by its suffix; let it read HEIC if pillow-heif is installed."
-    if path.suffix.lower() in (".heic", ".heif"):
-        try:
-            from pillow_heif import register_heif_opener
-        except ImportError:
-            return "; pip install pillow-heif, or save it as JPEG"
-        register_heif_opener()
-    return "; save it as JPEG" if path.suffix.lower() in (".heic", ".heif", ".dng", ".cr2", ".nef") else ""
+_KINDS = {  # what Pillow cannot read by itself, and how such files begin
+    "HEIC": rb"....ftyp(hei[cxms]|hev[cx]|mif1|msf1)",
+    "AVIF": rb"....ftypavi[fs]",
+    "JPEG XL": rb"\xff\x0a|\0\0\0\x0cJXL ",
+    "JPEG of 12 bits": rb"\xff\xd8.*\xff[\xc0-\xc2]..\x0c",
+    "lossless JPEG": rb"\xff\xd8.*\xff\xc3..[\x02-\x10]",
+    "a raw file of a camera": rb"....ftypcrx |FUJIFILMCCD-RAW|\0MRM|FOVb",
+    "a film": rb"....ftyp|....moov|\x1aE\xdf\xa3|RIFF....AVI ",
+    "PDF": rb"%PDF",
+    "SVG": rb"\s*(<\?xml.*)?<svg",
+}
+
+
+def _kind(head):
+    "Return the kind of a file that Pillow cannot read, by its beginning; an empty text if it is not known."
+    return next((kind for kind, begins in _KINDS.items() if re.match(begins, head, re.S)), "")
+
+
+def _prepare_heic(kind):  # bool
+    "Let Pillow read HEIC if pillow-heif is installed. Return whether it is missing for a file of this kind."
+    if kind != "HEIC":
+        return False
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return True
+    register_heif_opener()
+    return False
+
+
+def _unreadable(kind, said, without_heic):
+    "Return why Pillow cannot read a picture of a kind, with what it said, and what to do."
+    if kind == "a film":
+        return "a film; -p photo reads films by their suffix, as .mp4, .mov or .avi"
+    if without_heic:
+        return "HEIC; pip install pillow-heif, or save it as JPEG"
+    if kind and re.search("cannot identify|broken data stream", said):
+        return f"{kind}; save it as JPEG"
+    return said
 
 
 _NAMED = ("MPO", "HEIF")  # formats that say which of their pictures is the one
@@ -136,7 +167,11 @@ def read_picture(
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file (a picture is expected)")
     check_fetched(path)
-    remedy = _remedy(path)
+    head = _head(path)
+    if not head:
+        raise ValueError(f"{path}: an empty file (a picture is expected)")
+    kind = _kind(head)
+    without_heic = _prepare_heic(kind)
     try:
         with Image.open(path) as image:
             tags = _exif_tags(image)
@@ -146,12 +181,11 @@ def read_picture(
                 raise ValueError(f"pixels of kind {image.mode}; save it with 8 bits per channel")
             pixels = np.array(_opaque(with_profile(image, path)).convert("RGB"))
             if not image.info.get("icc_profile"):
-                pixels = to_srgb(pixels, stated_space(image.info, tags, _head(path)))
+                pixels = to_srgb(pixels, stated_space(image.info, tags, head))
     except MemoryError:
         raise ValueError(f"{path}: no memory left to read it; make the picture smaller") from None
     except Exception as e:  # of damaged files Pillow raises whatever its code runs into: struct.error, IndexError, ...
         said = str(e).replace(str(path), "it") or type(e).__name__
-        help = "" if "save it" in said else remedy
-        raise ValueError(f"{path}: cannot be read as a picture ({said}){help}") from None
+        raise ValueError(f"{path}: cannot be read as a picture ({_unreadable(kind, said, without_heic)})") from None
     focal, doubt = _focal_length(tags, *pixels.shape[1::-1])
     return Picture(pixels, focal, turned, doubt)
