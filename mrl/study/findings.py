@@ -4,15 +4,17 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'SINGLE', 'SAID', 'IN_LONG_RUNS', 'curves', 'curve_figure', 'late_change', 'above_minimum', 'delta_m',
-           'relation', 'settled_findings', 'seed_ratio', 'differences', 'combination_findings', 'compensation',
-           'reason_findings']
+           'relation', 'settled_findings', 'seed_ratio', 'differences', 'is_tuned', 'combination_findings',
+           'rate_table', 'rate_findings', 'search_findings', 'compensation', 'reason_findings']
 
 # %% ../../nbs/07_study/07_findings.ipynb #12218a3d
+import re
+
 import numpy as np
 
 from ..show.plots import COLOURS
 from .comparison import paired_difference
-from .runs import DECISIVE, FURTHER, NAMES
+from .runs import DECISIVE, FURTHER, NAMES, RATES, TUNED
 from ..training.metrics import METRICS
 from ..training.run import read_history
 
@@ -152,6 +154,11 @@ def differences(
     return found
 
 
+def is_tuned(run):
+    "Return whether a run is a draw of the random search or has another optimiser or rate than the other short runs."
+    return bool(re.search("/random-|-adamw-|-sgd-", run))
+
+
 def combination_findings(
     study,  # records by name, from `load_study`
 ):  # list of sentences
@@ -159,12 +166,74 @@ def combination_findings(
     if "combinations/log-mrl" not in study:
         return []
     runs = [r for r in study if r.startswith("combinations/") and "/only-" not in r and r != "combinations/log-mrl"]
+    runs = [r for r in runs if not is_tuned(r)]
     kinds = {"Equal": [], "Better": [], "Worse": [], "A trade": []}
     for run in runs:
         signs = set(differences(study, run).values()) - {0}
         kind = {(): "Equal", (-1,): "Better", (1,): "Worse"}.get(tuple(sorted(signs)), "A trade")
         kinds[kind].append(run.split("/")[1])
     return [f"**{kind}**: {', '.join(names)}." for kind, names in kinds.items() if names]
+
+# %% ../../nbs/07_study/07_findings.ipynb #7d1e0a12
+def rate_table(
+    study,  # records by name, from `load_study`
+):  # dict (optimiser, rate) -> dict loss -> name of the run
+    "Return the runs of disentangled log-MRL, the sum and the oracle's weights, by optimiser and learning rate."
+    found = {}
+    for loss in TUNED:
+        for optimiser, rate in [("adamw", 1e-3), *RATES]:
+            run = f"combinations/{loss}" + ("" if (optimiser, rate) == ("adamw", 1e-3) else f"-{optimiser}-{rate:g}")
+            if run in study:
+                found.setdefault((optimiser, rate), {})[loss] = run
+    return {k: runs for k, runs in found.items() if len(runs) == len(TUNED)}
+
+
+def rate_findings(
+    study,  # records by name, from `load_study`
+):  # list of sentences
+    "Return how the three losses compare at equal rates, and when each has the rate that is best for it."
+    runs = rate_table(study)
+    if not runs:
+        return []
+    error = lambda run, k: study[run]["metrics"]["val"][k]["mean"]
+    sentences = []
+    for k in SAID:
+        first = sum(min(row, key=lambda loss: error(row[loss], k)) == "log-mrl" for row in runs.values())
+        sentences.append(f"log-MRL has the smallest {SAID[k]} of the three at {first} of {len(runs)} settings.")
+    best = {}
+    for loss in TUNED:
+        (optimiser, rate), row = min(runs.items(), key=lambda i: error(i[1][loss], "reprojection"))
+        best[loss] = row[loss]
+        words = ", ".join(f"{error(row[loss], k):.2f} {METRICS[k][1]} ({SAID[k]})" for k in SAID)
+        sentences.append(f"The best setting of **{loss}** in the image is {optimiser} at {rate:g}: {words}.")
+    for loss in TUNED[1:]:
+        signs = differences(study, best[loss], best["log-mrl"])
+        words = ", ".join(f"{SAID[k]} {('smaller', 'equal', 'larger')[s + 1]}" for k, s in signs.items())
+        sentences.append(f"At these settings, `{loss}` against log-MRL: {words}.")
+    return sentences
+
+# %% ../../nbs/07_study/07_findings.ipynb #7d1e0a15
+def search_findings(
+    study,  # records by name, from `load_study`
+):  # list of sentences
+    "Return how many draws of the random search over constant weights equal disentangled log-MRL, or are better."
+    draws = [run for run in study if "/random-" in run]
+    if not draws or "combinations/log-mrl" not in study:
+        return []
+    error = lambda run, k: study[run]["metrics"]["val"][k]["mean"]
+    signs = {run: [*differences(study, run).values()] for run in draws}
+    equal = [run for run in draws if not any(signs[run])]
+    better = [run for run in draws if max(signs[run]) <= 0 and min(signs[run]) < 0]
+    sentences = [
+        f"Of {len(draws)} draws, {len(equal)} equal disentangled log-MRL in all three errors, and {len(better)} are "
+        "better in one and worse in none."
+    ]
+    for k in SAID:
+        run = min(draws, key=lambda run: error(run, k))
+        weights = study[run]["config"]["part_weights"]
+        words = ", ".join(f"{error(run, j):.2f} {METRICS[j][1]}" for j in SAID)
+        sentences.append(f"The draw with the smallest {SAID[k]} has the weights {weights}: {words}.")
+    return sentences
 
 # %% ../../nbs/07_study/07_findings.ipynb #eb0ee048
 def compensation(parts):

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['GRID', 'XQT', 'ALIGNMENT', 'BASELINES', 'RESCALED', 'HIDDEN', 'RATE', 'DEPTH', 'CHANCE', 'SELECTION', 'HEADLINE',
-           'NAMES', 'ORDER', 'COMPROMISE', 'DECISIVE', 'FURTHER', 'PARTS', 'LOG_MRL', 'COMBINATIONS', 'AGGREGATORS',
-           'grid_name', 'grid_runs', 'study_runs', 'select_settings', 'long_runs', 'settled_runs', 'oracle_weights',
-           'random_weights', 'combination_runs']
+           'NAMES', 'ORDER', 'COMPROMISE', 'DECISIVE', 'FURTHER', 'PARTS', 'LOG_MRL', 'COMBINATIONS', 'TUNED', 'RATES',
+           'AGGREGATORS', 'grid_name', 'grid_runs', 'study_runs', 'select_settings', 'long_runs', 'settled_runs',
+           'oracle_weights', 'random_weights', 'combination_runs']
 
 # %% ../../nbs/07_study/01_runs.ipynb #49c870a2
 from pathlib import Path
@@ -215,6 +215,8 @@ COMBINATIONS = {
     **{name: PARTS | dict(balance=name) for name in ("gls", "uw", "log-until-500", "log-from-500")},
     **{name: PARTS | dict(balance=name) for name in ("uw-so-1", "uw-so-0.1", "dwa", "rlw", "stch")},
 }
+TUNED = ("log-mrl", "sum", "oracle")  # also trained with these optimisers and rates
+RATES = (("adamw", 3e-4), ("adamw", 3e-3), ("sgd", 1e-3), ("sgd", 1e-2), ("sgd", 1e-1))
 AGGREGATORS = {name: PARTS | dict(balance=name) for name in ("imtl-g", "aligned-mtl", "nash-mtl", "db-mtl")}
 
 
@@ -241,9 +243,8 @@ def combination_runs(
     "Return the short runs that combine MRL's parts in other ways, in the order of interest."
     chosen = {"oracle": PARTS | dict(part_weights=oracle)} if oracle else {}
     random = {f"random-{i:02d}": PARTS | dict(part_weights=w) for i, w in enumerate(random_weights(len(GRID)))}
-    tuned = {"log-mrl": LOG_MRL, "sum": PARTS} | chosen
-    rates = [("adamw", 3e-4), ("adamw", 3e-3), ("sgd", 1e-3), ("sgd", 1e-2), ("sgd", 1e-1)]
-    rated = {f"{run}-{o}-{lr:g}": p | dict(optimiser=o, lr=lr) for o, lr in rates for run, p in tuned.items()}
+    tuned = {run: p for run, p in (COMBINATIONS | chosen).items() if run in TUNED}
+    rated = {f"{run}-{o}-{lr:g}": p | dict(optimiser=o, lr=lr) for o, lr in RATES for run, p in tuned.items()}
     short = dict(n_images=50_000, steps=1000, eval_every=500, test=False) | protocol
     runs = COMBINATIONS | chosen | AGGREGATORS | random | rated
     return {f"{name}/combinations/{run}": short | parameters for run, parameters in runs.items()}
