@@ -104,7 +104,9 @@ def test_the_sum_at_its_best_rate_is_what_the_readme_says():
     study = load_study(ROOT / "results/study")
     runs = rate_table(study)
     error = lambda run, k: study[run]["metrics"]["val"][k]["mean"]
-    best = {k: min((row[k] for row in runs.values()), key=lambda r: error(r, "reprojection")) for k in ("sum", "log-mrl")}
+    best = {
+        k: min((row[k] for row in runs.values()), key=lambda r: error(r, "reprojection")) for k in ("sum", "log-mrl")
+    }
     larger = error(best["sum"], "shape") / error(best["log-mrl"], "shape") - 1
     assert f"a {100 * larger:.0f} % larger shape error than disentangled log-MRL" in README
     found = differences(study, best["sum"], best["log-mrl"])
