@@ -52,6 +52,7 @@ BY_HAND = {
     "log_terms": math.log(3 / 3) + math.log(2 / 4) + math.log(2 / 3),
     "homography": 8 + 2**2 / 600**2,  # R = diag(-1, -1, 1), its third column is that of I; one depth
     "log_mrl": math.log(3 / 2) + math.log(120 / 2) + math.log(2 / 2),  # wider, rolled about the axis, lower
+    "mean_log_mrl": math.log(3 / 2) + math.log(120 / 2) + math.log(2 / 2),  # the same: the two images are equal
 }
 
 

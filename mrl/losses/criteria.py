@@ -11,7 +11,7 @@ __all__ = ['CRITERIA', 'Norm', 'Translation', 'WEIGHT', 'SEEN', 'REDRAWS', 'BALA
            'PixelAlignmentLoss', 'TermsLoss', 'MultiTermLoss', 'HomographyLoss', 'HomoscedasticLoss', 'LogTermsLoss',
            'predicted_parts', 'mixed_predictions', 'mixed_views', 'compares_images', 'parts_in_views',
            'parts_of_images', 'parts_of_batch', 'require_gauge_invariant', 'Disentangled',
-           'LogMultiviewReprojectionLoss', 'loss_parameters', 'criterion_of']
+           'LogMultiviewReprojectionLoss', 'MeanLogMultiviewReprojectionLoss', 'loss_parameters', 'criterion_of']
 
 # %% ../../nbs/02_losses/03_criteria.ipynb #27b88763
 import inspect
@@ -1042,6 +1042,18 @@ class LogMultiviewReprojectionLoss(Disentangled, name="log_mrl"):
         criterion = MultiviewReprojectionLoss(K, views, cameras, norm, generator, similarity=similarity)
         given = {"reduction": reduction, "validate": validate}
         super().__init__(criterion, 3, True, reduce_mean=reduce_mean, shared_cameras=True, **given)
+
+# %% ../../nbs/02_losses/03_criteria.ipynb #1091a3e2
+class MeanLogMultiviewReprojectionLoss(LogMultiviewReprojectionLoss, name="mean_log_mrl"):
+    """The mean over images of disentangled log-MRL of each image: logarithms inside the mean.
+
+    Args: those of `LogMultiviewReprojectionLoss`.
+    """
+
+    def _loss(self, b, alpha_id_hat=None):
+        "Return the loss of inputs in one form."
+        values, weight, which, floor = self.image_parts(b, alpha_id_hat)
+        return reduce_images(self.combine(values, which, floor.unsqueeze(-1)), weight, self.reduction, b.batch)
 
 # %% ../../nbs/02_losses/03_criteria.ipynb #801239f4
 def loss_parameters():  # dict name -> Parameter

@@ -213,7 +213,8 @@ COMBINATIONS = {
     **{f"only-{k}": PARTS | dict(part_weights=w) for k, w in (("shape", "1,0,0"), ("rotation", "0,1,0"))},
     "only-translation": PARTS | dict(part_weights="0,0,1"),
     **{name: PARTS | dict(balance=name) for name in ("gls", "uw", "log-until-500", "log-from-500")},
-    **{name: PARTS | dict(balance=name) for name in ("uw-so-1", "uw-so-0.1", "dwa", "rlw", "stch")},
+    **{name: PARTS | dict(balance=name) for name in ("uw-so-1", "uw-so-0.1", "dwa", "rlw", "stch", "imtl-l", "famo")},
+    "log-of-images": dict(loss="mean_log_mrl"),
 }
 TUNED = ("log-mrl", "sum", "oracle")  # also trained with these optimisers and rates
 RATES = (("adamw", 3e-4), ("adamw", 3e-3), ("sgd", 1e-3), ("sgd", 1e-2), ("sgd", 1e-1))
