@@ -6,6 +6,7 @@ from typing import Annotated
 import pytest
 import torch
 
+import mrl.losses
 from mrl.geometry.camera import intrinsics
 from mrl.geometry.rotation import quaternion_multiply, random_quaternion, rotate
 from mrl.losses import (
@@ -20,7 +21,7 @@ from mrl.losses import (
     loss_parameters,
 )
 from mrl.training.configuration import TrainConfig
-from mrl.training.criterion import make_criterion
+from mrl.training.criterion import in_units, make_criterion
 
 K = intrinsics(640.0, 224).double()
 every = pytest.mark.parametrize("name", CRITERIA)
@@ -67,6 +68,12 @@ def test_by_hand(name):
 
 
 @every
+def test_its_class_is_public(name):
+    cls = CRITERIA[name]
+    assert getattr(mrl.losses, cls.__name__) is cls and "Args:" in cls.__doc__
+
+
+@every
 def test_at_the_truth(name):
     truth = example_batch()[3:]
     got = value(name, (*truth, *truth)).item()
@@ -82,7 +89,7 @@ def test_a_larger_error_in_any_part_is_seen(name):
     for i, part in enumerate(("x_hat", "q_hat", "t_hat")):
         changed = [large[j] if j == i else v for j, v in enumerate(small)]
         seen = value(name, changed).item() > value(name, small).item() + 1e-6
-        assert seen == (CRITERIA[name].uses_shape or part != "x_hat"), part
+        assert seen == (part in CRITERIA[name].uses), part
 
 
 @every
@@ -106,8 +113,17 @@ def test_gradcheck(name, cameras):
     leaves = [v.clone().requires_grad_() for v in batch[:3]]
     assert torch.autograd.gradcheck(lambda *p: value(name, (*p, *batch[3:]), cameras=cameras), leaves)
     grads = torch.autograd.grad(value(name, (*leaves, *batch[3:])), leaves, allow_unused=True)
-    assert (grads[0] is not None) == CRITERIA[name].uses_shape
-    assert all(g.abs().sum() > 0 for g in grads[1:])
+    for part, g in zip(("x_hat", "q_hat", "t_hat"), grads):
+        assert (g is not None and g.abs().sum() > 0) == (part in CRITERIA[name].uses), part
+
+
+@every
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_gradient_at_the_truth_is_finite(name, dtype):
+    truth = [v.to(dtype) for v in example_batch()[3:]]
+    leaves = [v.clone().requires_grad_() for v in truth]
+    grads = torch.autograd.grad(make(name)(*leaves, *truth, K=K.to(dtype)), leaves, allow_unused=True)
+    assert all(g.isfinite().all() for g in grads if g is not None)
 
 
 @every
@@ -145,9 +161,10 @@ def test_one_class_is_all_that_a_new_loss_needs():
             return (x_hat - x).norm(dim=-1).amax()
 
     try:
-        criterion, _ = make_criterion(TrainConfig(loss="worst_point", unit=1000.0))
+        criterion, _ = make_criterion(TrainConfig(loss="worst_point"))
         x_hat, _, _, x, _, _ = batch = example_batch()
-        assert criterion(*batch, K=K).item() == pytest.approx((x_hat - x).norm(dim=-1).max().item() / 1000)
+        given, pixels = in_units(batch, K, unit=1000.0)
+        assert criterion(*given, K=pixels).item() == pytest.approx((x_hat - x).norm(dim=-1).max().item() / 1000)
         with pytest.raises(ValueError, match="name: expected one that is not registered, got 'worst_point'"):
             type("Other", (Criterion,), {}, name="worst_point")
     finally:

@@ -12,7 +12,7 @@ from mrl.geometry.camera import look_at
 from mrl.geometry.rotation import quaternion_multiply, random_quaternion_within
 from mrl.io.files import read_json, write_json
 from mrl.training.configuration import TrainConfig
-from mrl.training.criterion import make_criterion
+from mrl.training.criterion import in_units, make_criterion
 
 GOLDEN = Path(__file__).parent / "golden" / "losses.json"
 CONFIGURATIONS = {
@@ -90,11 +90,13 @@ def sample(dtype=torch.float64, B=5, N=6):
 def evaluate(parameters, dtype=torch.float64):
     "Loss of a configuration on `sample`, and its gradient for the prediction and whatever the criterion learns."
     seed = parameters.get("seed", 0)
-    criterion, generator = make_criterion(TrainConfig(**parameters))
+    config = TrainConfig(**parameters)
+    criterion, generator = make_criterion(config)
     generator.manual_seed(seed)
     batch, K, alpha_id_hat = sample(dtype)
     leaves = [v.requires_grad_() for v in batch[:3]]
-    loss = criterion(*leaves, *batch[3:], alpha_id_hat, K=K)
+    given, K = in_units([*leaves, *batch[3:], alpha_id_hat], K, config.unit, config.focal)
+    loss = criterion(*given, K=K)
     gradients = torch.autograd.grad(loss, [*leaves, *criterion.parameters()])
     return loss.item(), [g.flatten().tolist() for g in gradients]
 

@@ -321,6 +321,25 @@ def test_history_by_hand(where, monkeypatch):
     assert any(n > 10 for _, n in steps) and rows[-1]["lr"] < 1e-8
 
 
+def test_units_change_neither_the_balance_nor_the_columns(where, home):
+    "With lengths in metres, a balance has the gradients of the parts, and a row has the parts and their shares."
+    parts = {"loss": "reprojection", "disentangled": True, "parts": 3, "balance": "nash-mtl"}
+    rows = []
+    for unit in (1.0, 1000.0):
+        config = replace(TINY, run=f"unit-{unit:g}", unit=unit, **parts)
+        train(config, **where)
+        rows.append(read_history(home / "results" / config.run)[0])
+    columns = [f"{what}_{part}" for what in ("part", "share") for part in ("shape", "rotation", "translation")]
+    assert set(columns) <= set(rows[0]) and list(rows[0]) == list(rows[1])
+    assert all(rows[1][k] == pytest.approx(rows[0][k], rel=0.05) for k in columns)  # reprojection has no unit of length
+
+
+def test_a_row_has_what_a_criterion_learns(where, home):
+    train(replace(TINY, run="learns", loss="homoscedastic"), **where)
+    row = read_history(home / "results/learns")[0]
+    assert {"log_scale_shape", "log_scale_rotation", "log_scale_translation"} <= set(row)
+
+
 def test_only_the_network_has_weight_decay():
     "A step with gradients of zero pulls the network's weights to zero and leaves weights that a criterion learns."
     config = TrainConfig(loss="homoscedastic", steps=40, lr=1e-2, weight_decay=0.1)

@@ -117,7 +117,7 @@ class Criterion(nn.Module):
     """
 
     gauge_invariant = True  # moving the predicted world together with its camera changes nothing
-    uses_shape = True  # x_hat has a gradient
+    uses = "x_hat", "q_hat", "t_hat"  # the predictions that have a gradient
     needs_K = False
     at_truth = 0.0  # the value where prediction and truth agree, with default parameters; -inf: that of rounding errors
 
@@ -692,11 +692,18 @@ class MultiTermLoss(TermsLoss, name="multi_term"):
 class HomographyLoss(Criterion, name="homography"):
     """Mean over the depth of the true face of `||H - I||^2` of the homographies between true and predicted camera.
 
-    Boittiaux et al. 2022, arXiv 2205.01937; without unit. `x_hat` and `K` are accepted and not used.
+    The loss has no unit. `x_hat` and `K` are accepted and not used.
+
+    Args:
+        K: (3, 3) or (B, 3, 3) intrinsics, or None.
+        reduction: "mean" over images, "sum", or "none" for one value per image.
+        validate: True checks all values, "async" checks them without waiting for the device, False checks shapes only.
+
+    Source: Boittiaux et al. 2022, arXiv 2205.01937.
     """
 
     gauge_invariant = False  # it compares poses in the world
-    uses_shape = False
+    uses = "q_hat", "t_hat"
 
     def prepare(self, b, validate):
         "Return the depths `(B,)` of the nearest and the farthest true point."

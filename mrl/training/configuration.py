@@ -41,6 +41,11 @@ def limits():  # (dict field -> (lowest, highest), dict field -> allowed values)
     "Return the ranges and choices of all fields, those that the criteria declare included."
     own = {f.name: f.metadata for f in fields(TrainConfig)}
     declared = loss_parameters()
+    missing = ", ".join(k for k in declared if k not in own)
+    if missing:
+        raise ValueError(
+            f"TrainConfig: expected a field for {missing}, which a loss declares; add it, with its default"
+        )
     ranges = {k: v["range"] for k, v in own.items() if "range" in v}
     choices = {k: v["choices"] for k, v in own.items() if "choices" in v}
     ranges |= {k: v.range for k, v in declared.items() if v.range}

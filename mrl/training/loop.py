@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['WARM_UP', 'StepSampler', 'loss_vertices', 'Objective', 'train_step', 'make_optimiser', 'step_loader', 'Fit',
-           'do_not_wait', 'begin_fit', 'gradient_shares', 'Tally', 'history_row', 'save_row', 'batch_errors',
-           'diverged', 'announce', 'report', 'fit', 'is_finished', 'train']
+           'do_not_wait', 'begin_fit', 'gradient_shares', 'Tally', 'learned_weights', 'history_row', 'save_row',
+           'batch_errors', 'diverged', 'announce', 'report', 'fit', 'is_finished', 'train']
 
 # %% ../../nbs/06_training/10_loop.ipynb #38c5658c
 import math
@@ -30,7 +30,7 @@ from ..io.tables import write_csv
 from ..losses import CompositeLoss
 from .augmentation import Augmentation
 from .configuration import check_used
-from .criterion import make_criterion
+from .criterion import in_units, make_criterion
 from .distributed import make_fabric, of_whole_batch, own_rows, resolve_device
 from .evaluation import evaluate, write_metrics
 from .metrics import image_metrics
@@ -85,9 +85,12 @@ class Objective(torch.nn.Module):
         model,  # Reconstructor
         criterion,
         rows=slice(None),  # vertices that the criterion sees
+        unit=1.0,  # mm per unit of length that the criterion is given
+        focal=1.0,  # factor on the focal lengths that it is given
     ):
         super().__init__()
         self.model, self.criterion, self.rows = model, criterion, rows
+        self.units = unit, focal
         balance = getattr(criterion, "balance", None)
         if hasattr(balance, "keep_features"):
             model.encoder.register_forward_hook(balance.keep_features)
@@ -97,7 +100,7 @@ class Objective(torch.nn.Module):
         return matmul(out.alpha_exp_hat, self.model.expression_basis).unflatten(-1, out.x_hat.shape[1:])
 
     def predict(self, batch):
-        "Return the prediction of a batch, and the arguments of the criterion; of expressions, the true ones."
+        "Return the prediction of a batch, and the arguments of the criterion, lengths in mm; with true expressions."
         out = self.model(batch["image"], batch["K"])
         x_hat = out.x_hat
         if "expression" in batch:
@@ -105,14 +108,19 @@ class Objective(torch.nn.Module):
         x_hat, x = x_hat[:, self.rows], batch["x"][:, self.rows]
         return out, (x_hat, out.q_hat, out.t_hat, x, batch["q"], batch["t"], out.alpha_id_hat)
 
+    def judge(self, function, compared, K):
+        "Return the value of the criterion, or of a method of it, for arguments in its units."
+        given, K = in_units(compared, K, *self.units)
+        return function(*given, K=K)
+
     def forward(self, batch):
         "Return the loss of a batch, and the prediction, detached."
         out, compared = self.predict(batch)
-        loss = self.criterion(*compared, K=batch["K"])
+        loss = self.judge(self.criterion, compared, batch["K"])
         if "expression" in batch:  # once more: the expression, with the true identity
             x_hat = batch["x"] - batch["expression"] + self.expression(out)
             pose = [v.detach() for v in compared[1:3]]
-            loss = loss + self.criterion(x_hat[:, self.rows], *pose, *compared[3:], K=batch["K"])
+            loss = loss + self.judge(self.criterion, [x_hat[:, self.rows], *pose, *compared[3:]], batch["K"])
         return loss, [v.detach() for v in out]
 
 # %% ../../nbs/06_training/10_loop.ipynb #f578398b
@@ -142,7 +150,13 @@ def make_optimiser(model, criterion, config):
     fused = {"fused": True} if all(p.is_cuda for g in groups for p in g["params"]) else {}
     optimiser = make(groups, lr=config.lr, weight_decay=config.weight_decay, **fused)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, config.lr, total_steps=config.steps + 1, pct_start=WARM_UP, cycle_momentum=False
+        optimiser,
+        config.lr,
+        total_steps=config.steps + 1,
+        pct_start=WARM_UP,
+        cycle_momentum=False,
+        div_factor=25.0,  # the first rate is lr / 25
+        final_div_factor=1e4,  # the last one is 1e4 times smaller than the first
     )
     return optimiser, schedule
 
@@ -193,7 +207,7 @@ def begin_fit(config, folder, data, model, fabric):
     people = data.population
     seen = loss_vertices(torch.from_numpy(people.mean[people.face_vertices]), config.vertices)
     seen = seen.to(fabric.device) if torch.is_tensor(seen) else seen
-    objective = Objective(model, criterion, seen)
+    objective = Objective(model, criterion, seen, config.unit, config.focal)
     return Fit(fabric.setup(objective) if several else objective, learner, cameras, step, rows)
 
 # %% ../../nbs/06_training/10_loop.ipynb #a5c0de01
@@ -208,7 +222,7 @@ def gradient_shares(
         return {}
     training = model.training
     _, compared = objective.eval().predict(batch)
-    parts = criterion.parts(*compared, K=batch["K"])
+    parts = objective.judge(criterion.parts, compared, batch["K"])
     weights = torch.autograd.grad(criterion.combine(parts), parts, retain_graph=True)[0]
     objective.train(training)
     parameters, norms = list(model.parameters()), []
@@ -235,11 +249,20 @@ class Tally:
         self.steps += 1
 
 
+def learned_weights(criterion):
+    "Return the parameters of a criterion: dict from name and part, or name and number, to value."
+    found, parts = {}, getattr(criterion, "part_names", ())
+    for name, parameter in criterion.named_parameters():
+        values = parameter.flatten().tolist()
+        ends = parts if len(parts) == len(values) else range(len(values))
+        found |= {f"{name.rsplit('.')[-1]}_{end}": v for end, v in zip(ends, values)}
+    return found
+
+
 def history_row(state, mean, images_per_s, data, device):
     "Return a row of history.csv: `mean` (3,) of a `Tally` over its steps, learning rate, speed, errors on `data`."
     row = {"step": state.step} | dict(zip(("loss", "gradient_norm", "clipped"), mean.tolist()))
-    learned = [dict(zip("xqt", p.tolist())) for p in state.learner.criterion.parameters()]
-    row |= {f"log_scale_{k}": v for weights in learned for k, v in weights.items()}
+    row |= learned_weights(state.learner.criterion)
     row |= {"lr": state.learner.schedule.get_last_lr()[0], "images_per_s": round(images_per_s, 1)}
     return row | {k: v.mean().item() for k, v in evaluate(state.learner.model, data, device=device).items()}
 
