@@ -1054,7 +1054,16 @@ class LogMultiviewReprojectionLoss(Disentangled, name="log_mrl"):
 class MeanLogMultiviewReprojectionLoss(LogMultiviewReprojectionLoss, name="mean_log_mrl"):
     """The mean over images of disentangled log-MRL of each image: logarithms inside the mean.
 
-    Args: those of `LogMultiviewReprojectionLoss`.
+    Args:
+        K: (3, 3) or (B, 3, 3) intrinsics of the images, pixels; None: they come with every call.
+        views: V, virtual cameras per image.
+        cameras: their source, as in `LogMultiviewReprojectionLoss`.
+        norm: of the differences: "l1", "squared", "l2" or "huber"; see `mrl.losses.functional.difference`.
+        generator: torch.Generator of the cameras, on the CPU; None: a count of the calls, on the device.
+        reduce_mean: not used, because the logarithms are those of images.
+        similarity: bring the prediction to the true depth, for weak perspective.
+        reduction: "mean" over images, "sum", or "none" for one value per image.
+        validate: True checks all values, "async" checks them without waiting for the device, False checks shapes only.
     """
 
     def _loss(self, b, alpha_id_hat=None):
