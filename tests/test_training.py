@@ -334,6 +334,24 @@ def test_units_change_neither_the_balance_nor_the_columns(where, home):
     assert all(rows[1][k] == pytest.approx(rows[0][k], rel=0.05) for k in columns)  # reprojection has no unit of length
 
 
+def test_a_start_from_the_mean_of_two_runs(where, finished, home):
+    "The record names both; a network of other people is refused."
+    results = home / "results"
+    train(replace(TINY, run="second", start=str(finished), seed=1), **where)
+    config = replace(TINY, run="mean", start=f"{finished}, {results / 'second'}", steps=2, lr=1e-9)
+    start = read_json(train(config, **where) / "config.json")["start"]
+    assert start["config"]["run"] == "second" and [r["config"]["run"] for r in start["mean_with"]] == ["finished"]
+    first, second, mean = (
+        load_tensors(results / n / "checkpoint.safetensors", "mrl.checkpoint")[0]
+        for n in ("finished", "second", "mean")
+    )
+    k = "heads.weight"
+    assert torch.allclose(mean[k], (first[k] + second[k]) / 2, atol=1e-6) and not torch.equal(first[k], second[k])
+    about = {"face_model": {"population": "ours"}, "start": {"mean_with": [{"face_model": {"population": "theirs"}}]}}
+    with pytest.raises(ValueError, match="start: expected a network of the same population"):
+        run_record(home, config, about)
+
+
 def test_a_row_has_what_a_criterion_learns(where, home):
     train(replace(TINY, run="learns", loss="homoscedastic"), **where)
     row = read_history(home / "results/learns")[0]

@@ -132,6 +132,9 @@ def _training(record):
         ["commit", f"`{record['commit'][:12]}`, torch {record['torch']}, {record['device']}"],
     ]
     first = _training(record["start"]) if "start" in record else []
+    mean_of = [f"`{r['config']['run']}`" for r in record.get("mean_with", [])]
+    if mean_of:
+        rows.append(["weights after it", f"mean with those of {', '.join(mean_of)}"])
     return [[f"{name}, before", value] for name, value in first] + rows
 
 

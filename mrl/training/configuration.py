@@ -171,7 +171,7 @@ class TrainConfig:
     width: float = within(0.25, 0.01, 4)  # share of VGG16's channels; 1.0 is the paper's encoder
     batch_norm: bool = True  # batch normalisation in the encoder
     weights: str = one_of("none", ("none", "imagenet"))  # initial ones of the encoder (imagenet: internet, width 1.0)
-    start: str = ""  # finished run whose network and 3DMM the training starts from: photo, a folder; "": none
+    start: str = ""  # finished run whose network and 3DMM training starts from; several (a,b): their mean; "": none
     vertices: int = within(2500, 3, 10**6)  # vertices that the loss sees, spread evenly; metrics use all
     steps: int = within(2250, 1, 10**9)  # optimiser steps
     batch_size: int = within(64, 2, 10**6)  # images per step

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SEAL', 'INHERITED', 'RUN_FILES', 'commit', 'provenance', 'check_same_run', 'claim_run', 'own_run', 'run_record',
            'read_history', 'read_faces', 'Learner', 'save_state', 'load_state', 'run_folder', 'load_network', 'Run',
-           'start_of', 'keep_run']
+           'set_mean_weights', 'start_of', 'keep_run']
 
 # %% ../../nbs/06_training/07_run.ipynb #b06b7068
 import hashlib
@@ -95,8 +95,10 @@ def own_run(folder, config):
 # %% ../../nbs/06_training/07_run.ipynb #4d3c57ec
 def _check_same_people(about):
     "Raise ValueError if the run that a training starts from was trained on another population."
-    theirs, ours = about.get("start", {}).get("face_model", {}), about["face_model"]
-    if theirs and theirs["population"] not in (ours.get("population"), *ours.get("joined", [])):
+    start, ours = about.get("start", {}), about["face_model"]
+    records = [record for record in (start, *start.get("mean_with", [])) if record.get("face_model")]
+    theirs = {record["face_model"]["population"] for record in records}
+    if not theirs <= {ours.get("population"), *ours.get("joined", [])}:
         raise ValueError(
             "start: expected a network of the same population, got another one's, whose training people may be among "
             "the test people here"
@@ -309,25 +311,45 @@ INHERITED = (
 )
 
 
-def start_of(config):  # (Run, or None without `start`; dict for the record of the new run)
-    "Return the run whose network a training starts from. ValueError if its network is built in another way."
-    if not config.start:
-        return None, {}
-    folder = run_folder(config.start)
+def _finished(name, config):
+    "Return a finished run that a training may start from. ValueError if its network is built in another way."
+    folder = run_folder(name)
     if not (folder / "metrics.json").exists() or (folder / "state.pt").exists():
-        raise ValueError(f"start={config.start!r}: expected a finished run, got an interrupted one; repeat its command")
+        raise ValueError(f"start={name!r}: expected a finished run, got an interrupted one; repeat its command")
     begun = Run.load(folder)
     differs = [k for k in INHERITED if getattr(begun.config, k) != getattr(config, k)]
     if config.face_model.startswith(f"{begun.config.face_model}+"):  # its people and those of another face model
         differs.remove("face_model")
     if differs:
         found = ", ".join(f"{k}={getattr(begun.config, k)!r}" for k in differs)
-        raise ValueError(f"start={config.start!r}: expected the parameters of that run, {found}; pass them with -p")
+        raise ValueError(f"start={name!r}: expected the parameters of that run, {found}; pass them with -p")
     if begun.config.leave_out != config.leave_out and config.leave_out:
         known = f"that run was trained with leave_out={begun.config.leave_out!r} and has seen these people"
         raise ValueError(f"leave_out={config.leave_out!r}: {known}; start from one that has not")
-    checkpoint = sha256(begun.folder / "checkpoint.safetensors")
-    return begun, {"start": begun.record | {"checkpoint": checkpoint}}
+    return begun
+
+
+def set_mean_weights(
+    network,  # Reconstructor, changed in place
+    others,  # networks with its 3DMM
+):
+    "Give a network the mean of its weights and those of others. ValueError if another one has another 3DMM."
+    states, model = [n.state_dict() for n in (network, *others)], ("mean", "basis", "expression_basis")
+    own = states[0]
+    if not all(torch.equal(own[k], state[k]) for state in states for k in model if k in own):
+        raise ValueError("start: expected networks of one 3DMM, got another one's among them")
+    averaged = [k for k, v in own.items() if v.is_floating_point() and k not in model]
+    network.load_state_dict(own | {k: torch.stack([s[k] for s in states]).mean(0) for k in averaged})
+
+
+def start_of(config):  # (Run, or None without `start`; dict for the record of the new run)
+    "Return the run whose network, or mean with those of other runs, a training starts from. ValueError as above."
+    if not config.start:
+        return None, {}
+    runs = [_finished(name.strip(), config) for name in config.start.split(",")]
+    set_mean_weights(runs[-1].network, [run.network for run in runs[:-1]])
+    *others, last = (run.record | {"checkpoint": sha256(run.folder / "checkpoint.safetensors")} for run in runs)
+    return runs[-1], {"start": last | ({"mean_with": others} if others else {})}
 
 # %% ../../nbs/06_training/07_run.ipynb #fdb497e8
 RUN_FILES = (
