@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mrl.scans.agreement import Resolution, advantage, agreement, conversion, misranked, region_bias, resolution, usable
+from mrl.scans.agreement import (
+    Resolution,
+    advantage,
+    agreement,
+    conversion,
+    misranked,
+    of_networks,
+    plausible,
+    region_bias,
+    resolution,
+    usable,
+)
 from mrl.scans.protocol_files import find_protocols, read_protocol
 from mrl.scans.protocol_study import Study
 from mrl.scans.protocols import PROTOCOLS
@@ -55,8 +66,10 @@ def test_resolution_by_other_code(study):
     r = resolution(e, t)
     assert r.slope == pytest.approx(np.polyfit(t.mean(0), e.mean(0), 1)[0])
     pairs = [np.std(e[:, i] - e[:, j], ddof=1) for i in range(5) for j in range(i)]
-    assert r.spread == pytest.approx(np.median(pairs))
-    assert Resolution(2.0, 0.5, 0.0).difference(25) == pytest.approx(2.8016 * 0.5 / 5 / 2, rel=1e-3)
+    assert r.spread == pytest.approx(np.median(pairs)) and r.widest == pytest.approx(max(pairs))
+    made = Resolution(2.0, 0.5, 0.7, 0.0)
+    assert made.difference(25) == pytest.approx(2.8016 * 0.5 / 5 / 2, rel=1e-3)
+    assert made.difference(25, worst=True) == pytest.approx(2.8016 * 0.7 / 5 / 2, rel=1e-3)
 
 
 def test_conversion_inverts(study):
@@ -65,6 +78,26 @@ def test_conversion_inverts(study):
     there, back = conversion(a, b), conversion(b, a)
     assert there.slope * back.slope == pytest.approx(1, abs=0.01) and there.slopes[0] < 2.05
     assert there.r == pytest.approx(stats.pearsonr(a.mean(0), b.mean(0))[0])
+
+
+def test_conversion_of_a_left_out_method(study):
+    "The uncertainty is the error of a line that NumPy fits to the other methods."
+    a, b = study.true[..., 0].mean(0), study.column("good").mean(0)
+    off = []
+    for k in range(len(a)):
+        line = np.polyfit(np.delete(a, k), np.delete(b, k), 1)
+        off.append(b[k] - np.polyval(line, a[k]))
+    assert conversion(study.true[..., 0], study.column("good")).spread == pytest.approx(
+        np.sqrt(np.mean(np.square(off)))
+    )
+
+
+def test_fits_to_the_scan_are_not_plausible(study):
+    "Networks and mean faces fail as methods do; a fit to the scan that is measured does not."
+    names = ["mean face", "half way", "a-0, one picture", "a-0, 8 pictures", "fit of 10", "fit of 64", "slid"]
+    named = replace(study, about=study.about | {"reconstructions": names})
+    assert plausible(named).tolist() == [True] * 4 + [False] * 3
+    assert of_networks(named).tolist() == [False, False, True, True, False, False, False]
 
 
 def test_region_bias(study):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'LEVELS', 'MARGIN', 'correlation', 'level_correlation', 'over_people', 'usable', 'misranked', 'without_one',
-           'advantage', 'Resolution', 'resolution', 'Conversion', 'conversion', 'plausible', 'Agreement', 'agreement',
-           'region_bias', 'click_costs', 'conversion_table']
+           'advantage', 'Resolution', 'resolution', 'Conversion', 'conversion', 'of_networks', 'plausible', 'Agreement',
+           'agreement', 'region_bias', 'click_costs', 'conversion_table']
 
 # %% ../../nbs/09_scans/11_agreement.ipynb #a88aae96
 from dataclasses import dataclass
@@ -118,22 +118,26 @@ class Resolution:
 
     slope: float  # mm of the estimator per mm of true error, over methods
     spread: float  # mm of the estimator: median over pairs of the standard deviation of paired differences
+    widest: float  # mm of the estimator: the same, maximum over pairs
     floor: float  # mm of true error: standard deviation of methods about the line, which more people do not reduce
 
-    def difference(self, people):  # mm of true error
-        "Return the smallest true difference that a test over so many people finds with a probability of 80 %."
+    def difference(self, people, worst=False):  # mm of true error
+        """Return the smallest true difference that a test over so many people finds with a probability of 80 %.
+
+        It is that of the median pair of methods, or of the worst pair."""
         factor = stats.norm.ppf(0.975) + stats.norm.ppf(0.8)
-        return factor * self.spread / np.sqrt(people) / self.slope if self.slope > 0 else np.inf
+        spread = self.widest if worst else self.spread
+        return factor * spread / np.sqrt(people) / self.slope if self.slope > 0 else np.inf
 
 
 def resolution(errors, true):  # (P, R) each -> Resolution
-    "Return slope, spread and floor of an estimator over methods."
+    "Return slope, spreads and floor of an estimator over methods."
     e, t = errors.mean(0), true.mean(0)
     fit = stats.linregress(t, e)
-    spread = np.median([(errors[:, i] - errors[:, j]).std(ddof=1) for i, j in combinations(range(len(e)), 2)])
+    spreads = [(errors[:, i] - errors[:, j]).std(ddof=1) for i, j in combinations(range(len(e)), 2)]
     off = e - fit.intercept - fit.slope * t
     floor = np.sqrt((off**2).sum() / max(len(e) - 2, 1)) / fit.slope if fit.slope > 0 else np.inf
-    return Resolution(float(fit.slope), float(spread), float(floor))
+    return Resolution(float(fit.slope), float(np.median(spreads)), float(max(spreads)), float(floor))
 
 # %% ../../nbs/09_scans/11_agreement.ipynb #413a9fc4
 @dataclass(frozen=True)
@@ -142,17 +146,18 @@ class Conversion:
 
     slope: float
     intercept: float  # mm
-    spread: float  # mm, standard deviation of the methods about the line
+    spread: float  # mm, root mean square over methods of the error of the line through the other methods
     slopes: tuple  # (low, high) of the slope, 95 % over people
     r: float  # Pearson
 
 
 def conversion(a, b):  # (P, R) each -> Conversion
-    "Return the line that turns means of one estimator into those of another."
+    "Return the line that turns means of one estimator into those of another; three methods or more."
     x, y = a.mean(0), b.mean(0)
     fit = stats.linregress(x, y)
-    off = y - fit.intercept - fit.slope * x
-    spread = float(np.sqrt((off**2).sum() / max(len(x) - 2, 1)))
+    leverage = 1 / len(x) + (x - x.mean()) ** 2 / ((x - x.mean()) ** 2).sum()
+    left_out = (y - fit.intercept - fit.slope * x) / (1 - leverage)
+    spread = float(np.sqrt((left_out**2).mean()))
     _, low, high = over_people(_slope, a, b)
     return Conversion(float(fit.slope), float(fit.intercept), spread, (low, high), float(fit.rvalue))
 
@@ -163,9 +168,14 @@ def _slope(a, b):  # (..., P, R) -> (...)
     return (x * y).sum(-1) / (x * x).sum(-1)
 
 # %% ../../nbs/09_scans/11_agreement.ipynb #18f8c065
+def of_networks(study):  # (R,) bool
+    "Return the reconstructions of a study that are predictions of networks."
+    return np.array([name.endswith(("pictures", "one picture")) for name in _names(study)])
+
+
 def plausible(study):  # (R,) bool
     "Return the reconstructions of a study whose errors are like those of methods."
-    return np.array([name in PLAUSIBLE or name.endswith(("pictures", "one picture")) for name in _names(study)])
+    return np.isin(_names(study), PLAUSIBLE) | of_networks(study)
 
 
 def _names(study):

@@ -187,7 +187,7 @@ def slid(rng, surface, rms=4.0):
     return surface.closest(x + smooth_field(rng, x, rms) * np.minimum(1, to_rim / 25)[:, None])[1]
 
 # %% ../../nbs/09_scans/08_known_faces.ipynb #bda16601
-PLAUSIBLE = ("mean face", "mean, sized", "fit of 10", "fit of 64", "half way")  # and networks: as a method might fail
+PLAUSIBLE = ("mean face", "mean, sized", "half way")  # and networks: as a method might fail
 STORED = ROOT / "results" / "face_diversity" / "study" / "long"
 
 

@@ -101,7 +101,7 @@ def study_material(config):  # Material
     return Material(config, population, morphable, pool[rows], chosen, pool[np.roll(order, 1)[: config.people]])
 
 # %% ../../nbs/09_scans/10_protocol_study.ipynb #c15400b1
-FEW = (*PLAUSIBLE, "4 % smaller", "smoothed", "bent", "slid", "smile")
+FEW = (*PLAUSIBLE, "fit of 10", "fit of 64", "4 % smaller", "smoothed", "bent", "slid", "smile")
 
 
 def person_and_faces(material, k):  # KnownPerson; dict name -> (N, 3) mm
