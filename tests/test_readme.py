@@ -13,7 +13,7 @@ import pytest
 from mrl.io.files import read_json
 from mrl.study.comparison import headline
 from mrl.study.execution import load_study
-from mrl.study.findings import differences, rate_table
+from mrl.study.findings import rate_table, seed_ratio
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -104,13 +104,28 @@ def test_the_sum_at_its_best_rate_is_what_the_readme_says():
     study = load_study(ROOT / "results/study")
     runs = rate_table(study)
     error = lambda run, k: study[run]["metrics"]["val"][k]["mean"]
-    best = {
-        k: min((row[k] for row in runs.values()), key=lambda r: error(r, "reprojection")) for k in ("sum", "log-mrl")
-    }
-    larger = error(best["sum"], "shape") / error(best["log-mrl"], "shape") - 1
-    assert f"a {100 * larger:.0f} % larger shape error than disentangled log-MRL" in README
-    found = differences(study, best["sum"], best["log-mrl"])
-    assert found == {"reprojection": 0, "shape": 1, "camera_rotation": 0}
+    larger = {}
+    for loss in ("log-mrl", "sum", "oracle"):
+        fewest = min(error(row[loss], "reprojection") for row in runs.values())
+        near = [row[loss] for row in runs.values() if error(row[loss], "reprojection") < 1.01 * fewest]
+        best = min(near, key=lambda run: error(run, "shape"))
+        larger[loss] = {k: error(best, k) for k in ("shape", "reprojection")}
+    percent = lambda loss, k: f"{100 * (larger[loss][k] / larger['log-mrl'][k] - 1):.0f} %"
+    assert f"a {percent('sum', 'shape')} larger shape error and a {percent('sum', 'reprojection')} larger" in README
+    assert f"a {percent('oracle', 'shape')} and a {percent('oracle', 'reprojection')} larger one" in README
+    ratios = (f"{100 * (seed_ratio(study, k) - 1):.0f} %" for k in ("shape", "reprojection"))
+    assert f"Differences below {' and '.join(ratios)} are not resolved" in README
+
+
+def test_what_the_log_sum_loss_trades():
+    rows = {name.split(" (")[0]: row for name, row in headline(load_study(ROOT / "results/study")).items()}
+    ours, terms = rows["disentangled log-MRL"], rows["log-sum multi-term loss in the camera frame"]
+    ratio = {k: 100 * (terms[k][0] / ours[k][0] - 1) for k in ("shape", "camera_rotation", "reprojection")}
+    assert f"a {-ratio['shape']:.0f} % smaller shape error than disentangled log-MRL" in README
+    assert (
+        f"a {-ratio['camera_rotation']:.0f} % smaller rotation error, and a {ratio['reprojection']:.0f} % larger"
+        in README
+    )
 
 
 def test_training_takes_what_is_said():
