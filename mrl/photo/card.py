@@ -122,20 +122,18 @@ _LIMITS = """- It was trained on rendered faces alone. Beards, hats, hands over 
 - A likeness comes mostly from the texture. Do not use it to identify or to judge people."""
 
 
-def _training(record):
-    "Return the rows on the training of a run and of those that it started from, from config.json."
-    c = TrainConfig(**record["config"])
-    steps = f"{c.steps:,} steps of {c.batch_size} images, seed {c.seed}"
-    rows = [
-        ["training", f"{steps}, augmentation {c.augment or 'none'}"],
-        ["data", f"`{record['data_folder']}`, setting {c.setting}, hash `{record['data'][:12]}`"],
-        ["commit", f"`{record['commit'][:12]}`, torch {record['torch']}, {record['device']}"],
+def _trainings(record):
+    "Return (name of the run, how it was trained) of a run and of those that it started from, the first one first."
+    c, start = TrainConfig(**record["config"]), record.get("start", {})
+    means = [f"`{r['config']['run']}`" for r in start.get("mean_with", [])]
+    about = [f"from the mean with the weights of {', '.join(means)}"] if means else []
+    about += [
+        f"{c.steps:,} steps of {c.batch_size} images, seed {c.seed}, augmentation {c.augment or 'none'}",
+        f"`{record['data_folder']}`, setting {c.setting}, hash `{record['data'][:12]}`",
+        f"commit `{record['commit'][:12]}`, torch {record['torch']}, {record['device']}",
     ]
-    first = _training(record["start"]) if "start" in record else []
-    mean_of = [f"`{r['config']['run']}`" for r in record.get("mean_with", [])]
-    if mean_of:
-        rows.append(["weights after it", f"mean with those of {', '.join(mean_of)}"])
-    return [[f"{name}, before", value] for name, value in first] + rows
+    before = _trainings(start) if start else []
+    return [*before, (c.run, "; ".join(about))]
 
 
 def _encoder(record):
@@ -152,7 +150,7 @@ def _about(c, record):
     rows = [
         ["encoder", _encoder(record)],
         ["loss", f"`-p loss {c.loss}`"],
-        *_training(record),
+        *([f"training {i}, `{run}`", about] for i, (run, about) in enumerate(_trainings(record), 1)),
         ["face model", f"{record['face_model']['name']}, {record['face_model']['licence']}"],
         ["licence of the weights", "that of this repository (Apache-2.0)"],
     ]
