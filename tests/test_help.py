@@ -1,9 +1,11 @@
 "help() of the public names: what goes in, what comes out, which errors, from which source."
 
+import ast
 import dataclasses
 import importlib
 import inspect
 import re
+from pathlib import Path
 
 import pytest
 
@@ -84,3 +86,24 @@ def test_names_of_packages(package):
         elif inspect.isfunction(thing):
             assert [n for n in arguments(thing) if n not in described(text)] == [], thing
             assert "\nReturns:\n" in text or "return " not in inspect.getsource(thing), thing
+
+
+VERBS = """
+Add Align Announce Append Apply Be Begin Bend Broadcast Build Call Check Clean Close Compare Complete Compute
+Convert Copy Count Decode Delete Describe Do Download Draw Encode End Enter Estimate Evaluate Execute Export
+Find Fit Give Go Hide Hold Invert Keep Label Leave Let List Load Log Look Make Mark Measure Mix Move Open Own
+Parse Predict Prepare Print Project Put Raise Read Reconstruct Refine Refuse Register Remove Render Replace
+Restore Resume Return Rotate Run Save Say Set Show Solve Stack Start Stop Store Sum Take Tell Time Tint Train
+Transform Turn Undo Update Use Wait Warn Write Yield
+"""
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(mrl.__file__).parent.rglob("*.py")), ids=lambda p: f"{p.parent.name}/{p.stem}"
+)
+def test_docstrings_of_functions_begin_with_a_verb(path):
+    "In the imperative: Return, Draw, Raise; a new verb is added to VERBS."
+    functions = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef)]
+    texts = {f.name: ast.get_docstring(f) for f in functions}
+    first = {name: text.split()[0].strip(".,:;") for name, text in texts.items() if text}
+    assert {name: word for name, word in first.items() if word not in VERBS.split()} == {}

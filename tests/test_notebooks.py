@@ -1,6 +1,7 @@
 "The notebooks that do work, as their users run them (papermill, tiny), and the repository's own order."
 
 import ast
+import inspect
 import json
 import re
 import shutil
@@ -165,6 +166,13 @@ def test_parameters_cell_is_the_configuration(name, config, others):
     written = {k: v for k, v in names.items() if not k.startswith("_")}
     assert written == {f.name: f.default for f in fields(config)} | others
     assert all("#" in line for line in cell["source"])  # each is explained
+
+
+def test_comments_of_train_are_those_of_its_configuration():
+    cell = next(c for c in source("train") if "parameters" in c["metadata"].get("tags", []))
+    comments = dict(re.findall(r"^(\w+): .*?  # (.*)$", "".join(cell["source"]), re.M))
+    stated = dict(re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(TrainConfig), re.M))
+    assert {k: v for k, v in comments.items() if k != "export"} == stated
 
 
 @pytest.mark.slow

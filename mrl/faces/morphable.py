@@ -157,7 +157,7 @@ def _column_blocks(X, size=768):
 
 
 def _from_gram(X, n):
-    "As `principal_components`, by the Gram matrix of the rows; signs are arbitrary."
+    "Return the result of `principal_components`, by the Gram matrix of the rows; signs are arbitrary."
     from scipy.linalg import eigh
 
     S, D = X.shape
@@ -172,7 +172,7 @@ def _from_gram(X, n):
 
 # %% ../../nbs/03_faces/02_morphable.ipynb #f00344d2
 def _from_covariance(X, n):
-    "As `principal_components`, by the covariance of the columns; signs are arbitrary."
+    "Return the result of `principal_components`, by the covariance of the columns; signs are arbitrary."
     from scipy.linalg import eigh
 
     S, D = X.shape

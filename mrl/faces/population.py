@@ -183,7 +183,7 @@ _ROWS = dict(
 
 # %% ../../nbs/03_faces/01_population.ipynb #d1612dfd
 def _check(path, arrays, about):
-    "ValueError unless sizes agree, numbers are finite, indices exist and the metadata are complete."
+    "Raise ValueError unless sizes agree, numbers are finite, indices exist and the metadata are complete."
     size = {"2": 2, "3": 3, "4": 4}
     optional = {k: "S" for k in arrays if k.startswith("label.")}
     if "head_to_scan" in arrays:

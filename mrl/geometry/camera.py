@@ -27,7 +27,7 @@ def matmul(
     a: Tensor,  # (..., n, m)
     b: Tensor,  # (..., m, k)
 ) -> Tensor:  # (..., n, k)
-    "`a @ b` in the precision of its inputs, also under `torch.autocast`."
+    "Return `a @ b` in the precision of its inputs, also under `torch.autocast`."
     with torch.autocast("cpu" if a.is_meta else a.device.type, enabled=False):
         return a @ b
 
@@ -50,7 +50,7 @@ def pose_matrix(
     q: Tensor,  # (..., 4) camera-to-world rotation, w first, normalised here
     t: Tensor,  # (..., 3) camera centre in the world
 ) -> Tensor:  # (..., 4, 4) C = [R(q)|t; 0 1], camera to world
-    "Pose as a matrix. `ValueError` on wrong shapes and on a zero or non-finite quaternion."
+    "Return a pose as a matrix. `ValueError` on wrong shapes and on a zero or non-finite quaternion."
     R = quaternion_to_matrix(q)
     check_shape("t", t, 3)
     broadcast_batch(q=q.shape[:-1], t=t.shape[:-1])
@@ -60,7 +60,7 @@ def pose_matrix(
 def invert_pose(
     C: Tensor,  # (..., 4, 4) rigid: [R|t; 0 1] with R a rotation
 ) -> Tensor:  # (..., 4, 4)
-    "Inverse of a rigid transform, by transposing its rotation."
+    "Return the inverse of a rigid transform, by transposing its rotation."
     check_shape("C", C, 4, 4)
     R_inverse = C[..., :3, :3].mT
     return affine_matrix(R_inverse, -matmul(R_inverse, C[..., :3, 3:])[..., 0])
@@ -81,7 +81,7 @@ def intrinsics(
     focal: Tensor | float,  # (...) focal length, pixels
     size: int | tuple,  # side of a square image, or (width, height), pixels
 ) -> Tensor:  # (..., 3, 3)
-    "`K` of a camera with square pixels and the optical axis through the middle of the image."
+    "Return `K` of a camera with square pixels and the optical axis through the middle of the image."
     width, height = size if isinstance(size, (tuple, list)) else (size, size)
     f = torch.as_tensor(focal) * 1.0
     zero, one = torch.zeros_like(f), torch.ones_like(f)
@@ -93,7 +93,7 @@ def _inverse_depth(
     z: Tensor,  # (..., N, 1) depth
     near: Tensor,  # (..., 1, 1) positive depth
 ) -> Tensor:  # (..., N, 1)
-    "`1/z`, continued below `near` by its tangent there."
+    "Return `1/z`, continued below `near` by its tangent there."
     behind = z < near
     return torch.where(behind, (2 * near - z) / near**2, 1 / torch.where(behind, near, z))
 
@@ -158,7 +158,7 @@ def crop_intrinsics(
     left: Tensor | float,  # (...) columns removed on the left, pixels
     top: Tensor | float,  # (...) rows removed at the top, pixels
 ) -> Tensor:  # (..., 3, 3)
-    "`K` of the image that begins at (left, top) of the old one."
+    "Return `K` of the image that begins at (left, top) of the old one."
     check_shape("K", K, 3, 3)
     corner = _stack_like(K, left, top)[..., None]
     return K - torch.nn.functional.pad(corner, (2, 0, 0, 1))
@@ -169,7 +169,7 @@ def resize_intrinsics(
     scale_x: Tensor | float,  # (...) new width / old width
     scale_y: Tensor | float | None = None,  # (...) new height / old height; None: scale_x
 ) -> Tensor:  # (..., 3, 3)
-    "`K` of the resized image."
+    "Return `K` of the resized image."
     check_shape("K", K, 3, 3)
     scale = _stack_like(K, scale_x, scale_x if scale_y is None else scale_y, 1)
     return K * scale[..., None]
@@ -212,7 +212,7 @@ def look_at(
 def ray_rotation(
     p,  # (..., 3) point in front of the camera, camera frame
 ):  # (..., 4) quaternion
-    "Shortest rotation that takes the optical axis to the direction of `p`."
+    "Return the shortest rotation that takes the optical axis to the direction of `p`."
     check_shape("p", p, 3)
     b = p / p.norm(dim=-1, keepdim=True)
     return normalize_quaternion(torch.stack([1 + b[..., 2], -b[..., 1], b[..., 0], torch.zeros_like(b[..., 0])], -1))
@@ -238,7 +238,7 @@ def crop_to_pose(
     K,  # (..., 3, 3) intrinsics of the crop, pixels
     size,  # side of the crop, pixels
 ):  # (..., 4), (..., 3) camera-to-world pose
-    "The inverse of `pose_to_crop`: camera-to-world `q (..., 4)` and `t (..., 3)`."
+    "Return the inverse of `pose_to_crop`: camera-to-world `q (..., 4)` and `t (..., 3)`."
     check_shape("t_crop", t_crop, 3)
     u, v = (t_crop[..., :2] * size - K[..., :2, 2]).unbind(-1)
     y = v / K[..., 1, 1]

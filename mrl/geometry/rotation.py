@@ -85,7 +85,7 @@ def normalize_quaternion(
     q: Tensor,  # (..., 4) w first, any norm but zero
     name: str = "q",  # name of the argument in the error message
 ) -> Tensor:  # (..., 4) unit quaternion
-    "`q / |q|`. `ValueError` if a quaternion is zero or not finite."
+    "Return `q / |q|`. `ValueError` if a quaternion is zero or not finite."
     check_shape(name, q, 4)
     if values_readable(q):
         scale = q.detach().abs().amax(-1)
@@ -103,7 +103,7 @@ def quaternion_multiply(
     p: Tensor,  # (..., 4) w first
     q: Tensor,  # (..., 4) w first
 ) -> Tensor:  # (..., 4) as a rotation: first q, then p
-    "Hamilton product `p q`. The norms multiply; nothing is normalised."
+    "Return the Hamilton product `p q`. The norms multiply; nothing is normalised."
     check_shape("p", p, 4)
     check_shape("q", q, 4)
     batch = broadcast_batch(p=p.shape[:-1], q=q.shape[:-1])
@@ -117,7 +117,7 @@ def quaternion_multiply(
 def quaternion_inverse(
     q: Tensor,  # (..., 4) w first, any norm but zero
 ) -> Tensor:  # (..., 4) inverse, of norm 1 / |q|
-    "`conj(q) / |q|^2`. `ValueError` if a quaternion is zero or not finite."
+    "Return `conj(q) / |q|^2`. `ValueError` if a quaternion is zero or not finite."
     w, v = normalize_quaternion(q).split([1, 3], -1)
     return torch.cat([w, -v], -1) / torch.linalg.vector_norm(q, dim=-1, keepdim=True)
 
@@ -153,7 +153,7 @@ def unit_quaternion_to_matrix(
 def quaternion_to_matrix(
     q: Tensor,  # (..., 4) w first, normalised here
 ) -> Tensor:  # (..., 3, 3) rotation matrix
-    "Matrix of `x -> q x q^-1`. `ValueError` if a quaternion is zero or not finite."
+    "Return the matrix of `x -> q x q^-1`. `ValueError` if a quaternion is zero or not finite."
     return unit_quaternion_to_matrix(normalize_quaternion(q))
 
 # %% ../../nbs/01_geometry/01_rotation.ipynb #b852cb58
@@ -220,7 +220,7 @@ def unchecked_matrix_to_quaternion(
 def matrix_to_quaternion(
     R: Tensor,  # (..., 3, 3) rotation matrix
 ) -> Tensor:  # (..., 4) unit quaternion with w >= 0
-    "Quaternion of a rotation matrix, stable at every angle. `ValueError` if a matrix is no rotation."
+    "Return the quaternion of a rotation matrix, stable at every angle. `ValueError` if a matrix is no rotation."
     check_rotation_matrix(R)
     return unchecked_matrix_to_quaternion(R)
 
@@ -228,7 +228,7 @@ def matrix_to_quaternion(
 def _sinc(
     square: Tensor,  # u^2 >= 0
 ) -> Tensor:  # sin(u) / u
-    "`sin(u) / u` as a smooth function of `u^2`."
+    "Return `sin(u) / u` as a smooth function of `u^2`."
     small = square < 1e-3
     u = torch.where(small, torch.ones_like(square), square).sqrt()
     return torch.where(small, 1 - square / 6 * (1 - square / 20 * (1 - square / 42)), u.sin() / u)
@@ -258,7 +258,7 @@ def geodesic_angle(
     q0: Tensor,  # (..., 4) w first, normalised here
     q1: Tensor,  # (..., 4) w first, normalised here
 ) -> Tensor:  # (...) radians in [0, pi]
-    "Angle of the rotation from `q0` to `q1`, accurate at both ends."
+    "Return the angle of the rotation from `q0` to `q1`, accurate at both ends."
     q0, q1 = normalize_quaternion(q0, "q0"), normalize_quaternion(q1, "q1")
     between = quaternion_multiply(q1, quaternion_inverse(q0))
     return 2 * torch.atan2(torch.linalg.vector_norm(between[..., 1:], dim=-1), between[..., 0].abs())
@@ -269,7 +269,7 @@ def slerp(
     q1: Tensor,  # (..., 4) w first, normalised here
     s: Tensor | float,  # (...) or a number: 0 gives q0, 1 gives q1 (up to sign)
 ) -> Tensor:  # (..., 4) unit quaternion
-    "Constant-speed interpolation along the shorter arc between two rotations."
+    "Return the constant-speed interpolation along the shorter arc between two rotations."
     q0, q1 = normalize_quaternion(q0, "q0"), normalize_quaternion(q1, "q1")
     s = torch.as_tensor(s, dtype=q0.dtype, device=q0.device)
     broadcast_batch(q0=q0.shape[:-1], q1=q1.shape[:-1], s=s.shape)
@@ -286,7 +286,7 @@ def random_quaternion(
     device=None,  # of the result
     dtype: torch.dtype | None = None,  # of the result, default: torch's default
 ) -> Tensor:  # (*shape, 4) unit quaternion
-    "Rotations drawn uniformly (Haar measure) from SO(3)."
+    "Return rotations drawn uniformly (Haar measure) from SO(3)."
     source = "cpu" if generator is None else generator.device
     q = torch.randn(*shape, 4, generator=generator, device=source, dtype=dtype)
     return normalize_quaternion(q).to(device=device)
@@ -295,7 +295,7 @@ def random_quaternion(
 def _theta_minus_sin(
     theta: Tensor,  # radians in [0, pi]
 ) -> Tensor:
-    "`theta - sin(theta)` without cancellation."
+    "Return `theta - sin(theta)` without cancellation."
     t2 = theta * theta
     series = theta * t2 / 6 * (1 - t2 / 20 * (1 - t2 / 42 * (1 - t2 / 72 * (1 - t2 / 110))))
     return torch.where(theta < 0.1, series, theta - theta.sin())

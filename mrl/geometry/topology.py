@@ -42,7 +42,7 @@ def area_vectors(
     vertices: np.ndarray,  # (V, 3)
     triangles: np.ndarray,  # (T, 3) rows of vertices, counter-clockwise from outside
 ) -> np.ndarray:  # (T, 3)
-    "Return the outward normals of triangles with twice the area as their length."
+    "Return the outward normals of triangles, twice their areas long, in the squared unit of the vertices."
     a, b, c = np.moveaxis(vertices[triangles], 1, 0)
     return np.cross(b - a, c - a)
 

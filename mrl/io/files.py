@@ -93,7 +93,7 @@ def remove_temporaries(folder):
 
 # %% ../../nbs/11_io/01_files.ipynb #5ff31ed6
 def sha256(path):  # str of 64 digits
-    "Hash of a file's bytes, as hexadecimal text."
+    "Return the hash of a file's bytes, as hexadecimal text."
     with open(expand(path), "rb") as f:
         return (
             hashlib.file_digest(f, "sha256").hexdigest()

@@ -202,11 +202,11 @@ def pixel_errors(
     P_hat,  # (B, V, 3, 4) predicted world to image of the virtual cameras; None: the true one
     x,  # (B, N, 3) true points
     P,  # (B, V, 3, 4) true world to image
-    near,  # (B, V)
+    near,  # (B, V) depth below which 1 / z is continued by its tangent, in the unit of `x`
     weight=None,  # (B, 1 or N): masks what a camera does not see and weighs the rest; None: all is seen and counts one
     norm="l1",
 ):  # (B,) pixels, (B,) sum of the weights, or None
-    "Return the mean distance of true and predicted pixels in every image, as one would write it down."
+    "Return the mean distance of true and predicted pixels in every image, by autograd; the reference of `PixelErrors`."
     near = near[..., None, None]
     x_hat, P_hat = x if x_hat is None else x_hat, P if P_hat is None else P_hat
     (xy, z), (xy_hat, z_hat) = project_rows(P, x), project_rows(P_hat, x_hat)

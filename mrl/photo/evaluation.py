@@ -166,10 +166,10 @@ def photograph_errors(
 # %% ../../nbs/08_photo/05_evaluation.ipynb #4009b32c
 def fitted_box(
     face,  # AnnotatedFace
-    mean,  # (N, 3) the mean face
+    mean,  # (N, 3) the mean face, mm
     landmarks,  # dict name -> vertex
-    K,  # (3, 3) intrinsics of the picture
-):  # (left, top, right, bottom), pixels
+    K,  # (3, 3) intrinsics of the picture, pixels
+):  # (left, top, right, bottom), pixels of the picture
     "Return the box around the mean face at its best pose, as in training."
     q, t, _ = best_pose(mean[[landmarks[name] for name in LANDMARKS]], face.points, K)
     uv = project(mean.double(), K.double(), q, t)

@@ -47,7 +47,7 @@ class Topology:
 
     @property
     def first_of_glasses(self):
-        "The number of the first vertex of the glasses."
+        "Return the number of the first vertex of the glasses."
         return self.triangles[self.bare :].min()
 
 

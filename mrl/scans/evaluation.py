@@ -103,7 +103,7 @@ def evaluate(
     methods,  # dict name -> Method
     jobs=1,  # cases at a time
 ):  # list of rows, see `evaluate_case`
-    "Errors of all methods under all protocols on all cases, with a progress bar."
+    "Return the errors of all methods under all protocols on all cases, with a progress bar."
     from joblib import Parallel, delayed
 
     def everywhere(what, function, protocols, *arguments):

@@ -30,7 +30,7 @@ CORNERS = {"inner": (20, 50), "outer": (70, 120)}  # mm between the eyes' corner
 def h3ds_protocol(
     corner="inner",  # inner or outer: which corners of the eyes are annotated
 ):  # Protocol
-    "The protocol of H3DS's own evaluator."
+    "Return the protocol of H3DS's own evaluator."
     return Protocol(
         "h3ds",
         "evaluate_scene of the package h3ds 0.4.0 (Ramon et al., ICCV 2021)",

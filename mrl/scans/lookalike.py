@@ -28,13 +28,13 @@ def _front(population, scene, xy):
 
 
 def _arc(a, b, n, lift):
-    "n points from a to b, the ends left out, on an arc that rises `lift` mm above the straight line."
+    "Return n points from a to b, the ends left out, on an arc that rises `lift` mm above the straight line."
     s = np.arange(1, n + 1)[:, None] / (n + 1)
     return a + s * (b - a) + np.array([0, 4 * lift]) * s * (1 - s)
 
 # %% ../../nbs/09_scans/02_lookalike.ipynb #5baa72b4
 def _layout(marks, groove):
-    "68 points (68, 2) mm from the nine landmarks' x and y and the lips' groove, in iBUG's order."
+    "Return 68 points (68, 2) mm from the nine landmarks' x and y and the lips' groove, in iBUG's order."
     p = {i: marks[k] for k, i in IBUG.items()}
     eye_r, eye_l, chin, width = (p[36] + p[39]) / 2, (p[42] + p[45]) / 2, p[8], 1.45 * (p[45] - p[36])[0] / 2
     angle, middle = np.linspace(np.pi, 2 * np.pi, 17), (eye_r + eye_l) / 2
@@ -52,7 +52,7 @@ def _layout(marks, groove):
 
 # %% ../../nbs/09_scans/02_lookalike.ipynb #0fce34b8
 def _landmarks(population):
-    "The 68 points of any head: vertices (68, 3) and weights (68, 3)."
+    "Return the 68 points of any head: vertices (68, 3) and weights (68, 3)."
     from mrl.render.scene import Scene
 
     scene, mean = Scene(population.mean, population.triangles), population.mean
@@ -78,7 +78,7 @@ WINDOWS = {
 
 
 def _smooth(rng, shape, sigma):
-    "Smooth noise of variance one on a grid."
+    "Return smooth noise of variance one on a grid."
     from scipy.ndimage import gaussian_filter
 
     x = gaussian_filter(rng.standard_normal(shape), sigma, mode="wrap")
@@ -134,14 +134,14 @@ def _regions(population):
 
 
 def _hair(rng, x, out, scalp):
-    "Shreds: which points of the scalp are kept, and the points moved outwards."
+    "Return shreds: which points of the scalp are kept, and the points moved outwards."
     kept = _smooth(rng, scalp.shape, (6, 2)) > 0.25
     away = 3 + 5 * np.abs(_smooth(rng, scalp.shape, (3, 1.5)))
     return ~scalp | kept, x + np.where(scalp, away, 0)[..., None] * out
 
 
 def _holes(rng, x, valid, landmarks, n):
-    "`valid` without n balls of 2 to 7 mm around random points, which leave 5 mm around every landmark."
+    "Return `valid` without n balls of 2 to 7 mm around random points, which leave 5 mm around every landmark."
     places = x[valid]
     for place, radius in zip(places[rng.integers(0, len(places), n)], rng.uniform(2, 7, n)):
         clear = np.linalg.norm(landmarks - place, axis=1).min() - 5
@@ -174,7 +174,7 @@ def _range_image(rng, population, head, scan, spacing):
 
 # %% ../../nbs/09_scans/02_lookalike.ipynb #5d848fc3
 def _scan(rng, population, head, scan, landmarks, spacing):
-    "A scan in the head frame: points (V, 3), triangles (T, 3), texture coordinates (V, 2)."
+    "Return a scan in the head frame: points (V, 3), triangles (T, 3), texture coordinates (V, 2)."
     x, valid, hit, ray = _range_image(rng, population, head, scan, spacing)
     H, W = valid.shape
     ragged = 3 * _smooth(rng, (H, 2), (8, 0)) / 100 * W / 2
@@ -206,7 +206,7 @@ def make_scan(
 
 # %% ../../nbs/09_scans/02_lookalike.ipynb #f1963546
 def _texture(population, skin, hit, weights, regions):
-    "Picture (H, W, 3) uint8 of what rays meet: the skin's texture; other colours for scalp, eyes and shoulders."
+    "Return a picture (H, W, 3) uint8 of what rays meet: skin, and other colours for scalp, eyes, shoulders."
     h, w = skin.shape[:2]
     uv = np.einsum("nij,ni->nj", population.uv[population.uv_triangles[hit]], weights)
     colour = skin[(uv[:, 1] * h).astype(int).clip(0, h - 1), (uv[:, 0] * w).astype(int).clip(0, w - 1)]
@@ -215,7 +215,7 @@ def _texture(population, skin, hit, weights, regions):
 
 # %% ../../nbs/09_scans/02_lookalike.ipynb #40dc2290
 def _bake(population, head, skin, scan):
-    "A texture (128, 128, 3) for a scan."
+    "Return a texture (128, 128, 3) for a scan."
     from mrl.render.scene import Scene
 
     height, azimuth, axis = _window(population, head, scan)
@@ -253,7 +253,7 @@ def _poses(rng, n):
 
 # %% ../../nbs/09_scans/02_lookalike.ipynb #e3611d45
 def _film(rng, renderer, head, labels, frames, size):
-    "Pictures (frames, H, W, 3) uint8 of a head, K (3, 3), q, t, and the number, from 0, of the most frontal one."
+    "Return pictures (frames, H, W, 3) uint8 of a head, K (3, 3), q, t, and the number of the most frontal, from 0."
     from mrl.render.appearance import sample_appearance, switch_off
 
     (W, H), (q, t, frontal) = size, _poses(rng, frames)
@@ -265,7 +265,7 @@ def _film(rng, renderer, head, labels, frames, size):
 
 
 def _write_film(path, pictures, quality):
-    "One JPEG after the other."
+    "Write one JPEG after the other."
     from PIL import Image
 
     film = io.BytesIO()
@@ -276,7 +276,7 @@ def _write_film(path, pictures, quality):
 
 # %% ../../nbs/09_scans/02_lookalike.ipynb #839315b1
 def _write_scans(rng, population, head, points, folder, ganfit, names, skin, number, spacing):
-    "The scans of a subject; {scan: {file, head_to_scan, vertices: the authors' four}}."
+    "Write the scans of a subject; return {scan: {file, head_to_scan, vertices: the authors' four}}."
     out = {}
     for k, scan in enumerate(names):
         x, triangles, uv = _scan(rng, population, head, scan, points, spacing if scan in SCANS[:2] else 1.6 * spacing)
@@ -308,7 +308,7 @@ def _write_scans(rng, population, head, points, folder, ganfit, names, skin, num
 
 # %% ../../nbs/09_scans/02_lookalike.ipynb #8cc0338e
 def _write_films(pictures, folder, number):
-    "The three films of a subject; suffixes as they come."
+    "Write the three films of a subject; suffixes as they come."
     videos = folder / "Video"
     _write_film(videos / ("Indoor-Cooperative" + (".mjpg", ".MJPG", ".mjpeg")[number % 3]), pictures, 92)
     small = pictures[::4, ::2, ::2]
@@ -317,7 +317,7 @@ def _write_films(pictures, folder, number):
 
 # %% ../../nbs/09_scans/02_lookalike.ipynb #0e0ea0f4
 def _write_annotations(folder, subjects, frames):
-    "annotations.json and cases/ in the authors' form; subject 30's file is a malformed copy of subject 1's."
+    "Write annotations.json and cases/ in the authors' form; subject 30's file is a malformed copy of subject 1's."
     cases = []
     for number, about in subjects.items():
         case = f"./cases/subject_{number}"
@@ -334,7 +334,7 @@ def _write_annotations(folder, subjects, frames):
 
 
 def _skin(rng, population):
-    "One of the skin textures (H, W, 3) uint8."
+    "Return one of the skin textures (H, W, 3) uint8."
     from PIL import Image
 
     folder = next(f for f in (Path(population.path).parent / "skins", ROOT / "data" / "skins") if f.is_dir())

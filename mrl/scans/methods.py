@@ -115,7 +115,7 @@ def read_face(
     path,  # .obj, .ply or .off
     landmarks=None,  # JSON, name -> vertex or xyz; default <mesh>.landmarks.json, else landmarks.json here or above
 ):  # Face
-    "A predicted mesh with its landmarks. FileNotFoundError or ValueError names the file."
+    "Return a predicted mesh with its landmarks. FileNotFoundError or ValueError names the file."
     mesh, path = read_mesh(path), expand(path)
     check_order(path, mesh.vertices, mesh.triangles)
     options = (
@@ -138,7 +138,7 @@ def read_face(
 
 # %% ../../nbs/09_scans/04_methods.ipynb #7d5a6450
 def _read_landmarks(file, mesh):
-    "Name -> (3,) from a JSON file of vertices or points."
+    "Return a dict name -> (3,) from a JSON file of vertices or points."
     from mrl.io.files import read_json
 
     said, marks = read_json(file), {}
@@ -180,7 +180,7 @@ def folder_predictions(
     folder,  # folder with one mesh per subject
     video=VIDEOS[0],  # video that the meshes are predicted from
 ):  # Method
-    "Meshes in a folder."
+    "Return the meshes in a folder as predictions."
     folder = expand(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
@@ -203,7 +203,7 @@ def network_predictions(
     run,  # mrl.training.run.Run
     video=VIDEOS[0],  # video whose frames are used
 ):  # Method
-    "A network on the frames that a protocol names, its shapes averaged."
+    "Return a network's predictions for the frames that a protocol names, its shapes averaged."
     from mrl.photo.reconstruction import reconstruct
 
     def predict(case, protocol, scan):
@@ -231,7 +231,7 @@ def network_predictions(
 
 # %% ../../nbs/09_scans/04_methods.ipynb #a32a62af
 def model_face(morphable, alpha_id=None):
-    "A face of a `MorphableModel`, coefficients (M,) in standard deviations, as a `Face` in the model's frame."
+    "Return a face of a `MorphableModel`, coefficients (M,) in standard deviations, as a `Face` in the model's frame."
     x = morphable.mean.double().numpy()
     if alpha_id is not None:
         x = x + np.tensordot(alpha_id, morphable.basis.double().numpy(), 1)
@@ -242,7 +242,7 @@ def model_face(morphable, alpha_id=None):
 def mean_face(
     morphable,  # MorphableModel, mm
 ):  # Method
-    "The mean face."
+    "Return the mean face."
     face = model_face(morphable)
     return Method(lambda case, protocol, scan: face)
 
@@ -313,7 +313,7 @@ def methods_of(
     folders=(),  # folders of meshes
     videos=(VIDEOS[0],),  # that predictions are made from
 ):  # dict name -> Method; the last two are the model fit and the mean face
-    "The methods of a report. FileNotFoundError or ValueError for a run or a folder that is not there."
+    "Return the methods of a report. FileNotFoundError or ValueError for a run or a folder that is not there."
     from mrl.faces.morphable import morphable_model_of
     from mrl.faces.population import load_population, split_identities
     from mrl.training.run import Run

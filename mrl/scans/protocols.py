@@ -284,7 +284,7 @@ PROTOCOLS = {
 
 # %% ../../nbs/09_scans/03_protocols.ipynb #0ea3429d
 def eye_corners(marks):  # dict name -> (3,) -> (2, 3): right, left
-    "The inner corners of the eyes, or the outer ones if a data set has only these."
+    "Return the inner corners of the eyes, or the outer ones if a data set has only these."
     corner = "inner" if "right_eye_inner" in marks else "outer"
     return np.stack([marks[f"{side}_eye_{corner}"] for side in ("right", "left")])
 
@@ -292,7 +292,7 @@ def eye_corners(marks):  # dict name -> (3,) -> (2, 3): right, left
 def face_axes(
     marks,
 ):  # dict name -> (3,), with eye corners and lips_central -> (3, 3): rows are the subject's left, up, out of the face
-    "Axes of a face from its landmarks."
+    "Return the axes of a face from its landmarks."
     right, left = eye_corners(marks)
     left, up = left - right, (left + right) / 2 - marks["lips_central"]
     left, out = left / np.linalg.norm(left), np.cross(left, up)
@@ -342,7 +342,7 @@ def _named(face, names):
 
 
 def moved(face, T):
-    "A `Face` after a similarity."
+    "Return a `Face` after a similarity."
     surface = face.surface
     return replace(
         face,
@@ -437,7 +437,7 @@ def _scale(T):
 
 
 def landmark_scale(protocol, prediction, scan):
-    "Scale of the similarity between the landmarks of two `Face`s. ValueError if they do not fit."
+    "Return the scale of the similarity between the landmarks of two `Face`s. ValueError if they do not fit."
     return _scale(from_landmarks(replace(protocol, scale="icp"), prediction, scan))
 
 
@@ -461,7 +461,7 @@ def from_landmarks(protocol, prediction, scan, scale=1.0):
 
 # %% ../../nbs/09_scans/03_protocols.ipynb #6b32512e
 def refine(protocol, prediction, scan, inside, T, pairs):
-    "`Alignment` by the protocol's ICP, with start `T`; its `T` is relative to the start."
+    "Return the `Alignment` by the protocol's ICP, with start `T`; its `T` is relative to the start."
     return icp(
         moved(prediction, T).surface,
         scan.surface,
@@ -507,14 +507,14 @@ def measure(protocol, source, target, rows):
 
 # %% ../../nbs/09_scans/03_protocols.ipynb #67c140e4
 def _coverage(prediction, scan, inside):
-    "Share of the area of the scan inside that has its closest point inside of the prediction, and not on its rim."
+    "Return the share of the scan's area inside whose closest point is inside of the prediction, not on its rim."
     ((x, w),) = sample_surface(scan.surface, inside, (5.0,), face_axes(scan.landmarks))
     _, foot, triangle = prediction.surface.closest(x)
     return float(w @ ~prediction.surface.on_boundary(foot, triangle))
 
 
 def _fit(protocol, prediction, scan, inside, start, side):
-    "Motion that the protocol measures one side after, and whether ICP came to an end."
+    "Return the motion that the protocol measures one side after, and whether ICP came to an end."
     pairs = {"prediction": "moving", "scan": "fixed"}[side] if protocol.pairs == "measured" else protocol.pairs
     end = refine(protocol, prediction, scan, inside, start, pairs)
     if not 0.8 < _scale(end.T) < 1.25:
@@ -529,7 +529,7 @@ FAR = 10  # mm, the most that three quarters of the distances may be
 
 
 def _measure_side(protocol, subject, first, there, scan, side):
-    "Error, distances and rows of one side; `first` is the prediction before ICP, `there` after it."
+    "Return the error, distances and rows of one side; `first` is the prediction before ICP, `there` after it."
     source, target = (there.surface, scan.surface) if side == "prediction" else (scan.surface, there.surface)
     own = side == "prediction" and protocol.centre == "own_tips"  # its region is cut before it moves
     x = (first.surface if own else source).vertices[source.used]

@@ -67,7 +67,7 @@ def _scans(p):
 
 
 def _refinement(p):
-    "The ICP of a protocol."
+    "Return the ICP of a protocol."
     scale, target = "with" if p.scale == "icp" else "without", "tangent planes" if p.icp == "plane" else "points"
     rims = "" if p.overlap else ", on rims too"
     used = f", the closest {p.trim:.0%} by weight are used" if p.trim < 1 else ", all are used"
@@ -92,7 +92,7 @@ def _region(p):
 
 
 def describe(protocol):  # list of (step, what is done)
-    "The steps of a protocol, from its fields."
+    "Return the steps of a protocol, from its fields."
     p = protocol
     number = _STATISTIC[p.statistic] + (", weighted by area," if p.weights == "area" else "")
     return [
@@ -106,7 +106,7 @@ def describe(protocol):  # list of (step, what is done)
 
 # %% ../../nbs/09_scans/06_report.ipynb #9da650d9
 def protocol_markdown(protocol):
-    "A protocol in words, with the steps that its sources do not define, as Markdown."
+    "Return a protocol in words, with the steps that its sources do not define, as Markdown."
     steps = "\n".join(f"| {step} | {what} |" for step, what in describe(protocol))
     return (
         f"### {protocol.name}\n\n{protocol.source}\n\n| step | |\n|---|---|\n{steps}\n\nLeft open by the sources, "
@@ -185,7 +185,7 @@ REPORT = ("", "mm: mean ± sd", "95 % interval", "mm, subjects that all have", "
 
 
 def report_row(line):
-    "A line of `summarise` as text, under `REPORT`."
+    "Return a line of `summarise` as text, under `REPORT`."
     if "mean" not in line:
         return [line["method"], "", "", "", "", f"0 ({line['failed']} failed)"]
     number = f"{line['mean']:.2f}" + (f" ± {line['sd']:.2f}" if line["sd"] is not None else "")
@@ -207,7 +207,7 @@ def differences(
     protocol,  # name
     methods,  # names, the last one is compared with, too, and is the mean face
 ):  # list of sentences
-    "Paired differences between methods that have subjects in common."
+    "Return paired differences between methods that have subjects in common."
     found = []
     for i, method in enumerate(methods[:-1]):
         for other in methods[i + 1 :]:
@@ -252,7 +252,7 @@ def subject_table(
     rows,  # from `mrl.scans.evaluation.evaluate`
     protocol,  # name
 ):  # header, rows of text
-    "Errors of every subject under one protocol."
+    "Return the errors of every subject under one protocol."
     mine = [r for r in rows if r["protocol"] == protocol]
     methods, cell = (
         list(dict.fromkeys(r["method"] for r in mine)),

@@ -61,7 +61,7 @@ class LongRuns:
 
 # %% ../../nbs/07_study/09_summary.ipynb #c719746a
 def deck_pattern(r):  # LongRuns -> (sentence, whether it holds)
-    "MRL against the weights selected for pose."
+    "Compare MRL with the weights selected for pose."
     less = {k: r.less("mrl", k, r.pose) for k in DECK}
     sentence = (
         "**The slides' pattern appears.** Against the weights that a search selects for pose, MRL has a smaller "
@@ -76,7 +76,7 @@ def deck_pattern(r):  # LongRuns -> (sentence, whether it holds)
 
 
 def translation_frame(r):  # LongRuns -> (sentence, whether it holds)
-    "The weights for pose with the slides' translation."
+    "Give the weights for pose the slides' translation."
     deck_pose = "alpha1000-beta1-gamma0"
     sentence = (
         "**Those weights count the translation in the camera frame.** The same weights with the slides' translation, "
@@ -89,7 +89,7 @@ def translation_frame(r):  # LongRuns -> (sentence, whether it holds)
 
 # %% ../../nbs/07_study/09_summary.ipynb #ae129154
 def equal_shape(r):  # LongRuns -> (sentence, whether it holds)
-    "The shape error of MRL against the mean face and other weights."
+    "Compare the shape error of MRL with that of the mean face and of other weights."
     shape, gain = r.best["Best shape"], 1 - r.score("mrl", MM) / r.know_nothing()
     sentence = (
         f"**The equal shape error is large.** It is {100 * gain:.0f} % smaller than that of the mean face, for MRL "
@@ -103,7 +103,7 @@ def equal_shape(r):  # LongRuns -> (sentence, whether it holds)
 
 # %% ../../nbs/07_study/09_summary.ipynb #d826fe11
 def any_distance(r):  # LongRuns -> (sentence, whether it holds)
-    "MRL against the 3D distance, plain and in pixels."
+    "Compare MRL with the 3D distance, plain and in pixels."
     less, in_pixels = {k: r.less(DISTANCE, k) for k in DECK}, "alignment-pixels-depth0.45"
     off = {k: abs(r.once(in_pixels, k) / r.once("mrl", k) - 1) for k in DECK}
     sentence = (
@@ -120,7 +120,7 @@ def any_distance(r):  # LongRuns -> (sentence, whether it holds)
 
 
 def nothing_to_tune(r):  # LongRuns -> (sentence, whether it holds)
-    "MRL against the log-sum multi-term loss."
+    "Compare MRL with the log-sum multi-term loss."
     less = {k: r.less(TERMS, k) for k in DECK}
     sentence = (
         "**The difference is not due to having nothing to tune.** The log-sum multi-term loss in the camera frame "
@@ -132,7 +132,7 @@ def nothing_to_tune(r):  # LongRuns -> (sentence, whether it holds)
 
 # %% ../../nbs/07_study/09_summary.ipynb #69059b37
 def three_parts(r):  # LongRuns -> (sentence, whether it holds)
-    "The sum of three parts against MRL, and their logarithms against the sum."
+    "Compare the sum of three parts with MRL, and their logarithms with the sum."
     added, logged = {k: r.less(SUM, k) for k in (PX, MM, DEG)}, {k: r.less(LOG, k, SUM) for k in (PX, MM, DEG)}
     sentence = (
         "**Disentangling reduces the errors of shape and rotation.** The sum of MRL's errors of shape, rotation and "
@@ -146,7 +146,7 @@ def three_parts(r):  # LongRuns -> (sentence, whether it holds)
 
 
 def fewest_pixels(r):  # LongRuns -> (sentence, whether it holds)
-    "Disentangled log-MRL against all other rows."
+    "Compare disentangled log-MRL with all other rows."
     gain = 1 - r.score(LOG, PX) / r.score(LOG_DISTANCE, PX)
     sentence = (
         "**Disentangled log-MRL has the smallest reprojection error of all rows**, which all have the default virtual "

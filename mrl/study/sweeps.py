@@ -306,7 +306,7 @@ N_MODES = 10  # coefficients that are kept
 
 
 def _by_sweep(values, data, sweeps):
-    "dict sweep -> (V, F, ...) of values (n, ...) over the images"
+    "Return a dict sweep -> (V, F, ...) of values (n, ...) over the images"
     where = data.labels["where"][:, 0]
     return {name: values[where == i].unflatten(0, (len(s.values), -1)) for i, (name, s) in enumerate(sweeps.items())}
 

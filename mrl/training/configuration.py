@@ -139,7 +139,7 @@ class TrainConfig:
     cameras: str = "true+batch"  # source of the virtual cameras (mrl): true+batch, batch, uniform or true+uniform
     max_angle: float = 180.0  # degrees from the true camera (mrl with uniform cameras)
     camera_distance: float = 1.0  # factor on the distance of virtual cameras to the face, except the true one (mrl)
-    norm: str = "l1"  # of the differences: l1 (the paper), squared (the authors' code), l2 or huber
+    norm: str = "l1"  # of the differences: l1 (the slides), squared (the authors' code), l2 or huber
     disentangled: bool = False  # sum the loss over parts, each with the truth of the others (mrl.losses.Disentangled)
     parts: int = 2  # of a disentangled loss: 2 shape and pose, 3 shape, rotation and translation
     logarithms: bool = False  # add the logarithms of the parts of a disentangled loss
@@ -154,8 +154,8 @@ class TrainConfig:
     unit: float = within(1.0, 1e-6, 1e6)  # mm per unit of length of the geometry that the loss is given (1000: metres)
     focal: float = within(1.0, 1e-6, 1e6)  # factor on the focal lengths that the loss is given
     face_model: str = "anny"  # anny, ict, bfm, flame, sfm, a path (model, folder of scans, population); anny+ict: both
-    data: str = ""  # folder of a finished data set; "": one is rendered from image_size and the parameters in RENDERED
-    setting: str = one_of("study", ("study", "photo"))  # or photo: expressions, wide poses (mrl.data.configuration)
+    data: str = ""  # folder of a finished data set; "": one is rendered as the parameters below say
+    setting: str = one_of("study", ("study", "photo"))  # study, or photo: expressions, wide poses (mrl.data)
     n_images: int = within(20_000, 1, 10**8)  # images to render
     image_size: int = within(64, 32, 1024)  # side of the images, px, a multiple of 32
     data_seed: int = within(0, 0, 2**31)  # seed of the data set
@@ -165,12 +165,12 @@ class TrainConfig:
     leave_out: str = ""  # people left out of training, by a label: age>55; they stay in validation and test
     n_components: int = within(64, 1, 10_000)  # coefficients of the 3DMM (all, if the face model has fewer)
     augment: str = ""  # changes of the training batches, comma-separated: mirror, photometric, photo
-    encoder: str = one_of("vgg16", ("vgg16", "efficientnet_lite0"))  # vgg16 (the paper) or efficientnet_lite0
-    geometry: str = one_of("model", ("model", "vertices", "uv"))  # head of the shape: 3DMM, vertices, position map
+    encoder: str = one_of("vgg16", ("vgg16", "efficientnet_lite0"))  # vgg16 (the slides) or efficientnet_lite0
+    geometry: str = one_of("model", ("model", "vertices", "uv"))  # shape as model (3DMM), vertices or uv (position map)
     map_size: int = within(64, 8, 256)  # side of the position map, px, a power of two (uv)
-    width: float = within(0.25, 0.01, 4)  # share of VGG16's channels; 1.0 is the paper's encoder
+    width: float = within(0.25, 0.01, 4)  # share of VGG16's channels; 1.0 is the slides' encoder
     batch_norm: bool = True  # batch normalisation in the encoder
-    weights: str = one_of("none", ("none", "imagenet"))  # initial ones of the encoder (imagenet: internet, width 1.0)
+    weights: str = one_of("none", ("none", "imagenet"))  # of the encoder at first: none, imagenet (vgg16: width 1.0)
     start: str = ""  # finished run whose network and 3DMM training starts from; several (a,b): their mean; "": none
     vertices: int = within(2500, 3, 10**6)  # vertices that the loss sees, spread evenly; metrics use all
     steps: int = within(2250, 1, 10**9)  # optimiser steps
@@ -183,7 +183,7 @@ class TrainConfig:
     test: bool = True  # also measure the finished network on the test identities; leave this to final runs
     seed: int = within(0, 0, 2**31)  # initial weights, order of the images, virtual cameras
     device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
-    precision: str = one_of("auto", ("auto", "bf16", "fp32"))  # of the convolutions; auto: bf16 if the hardware has it
+    precision: str = one_of("auto", ("auto", "bf16", "fp32"))  # of convolutions; auto: bf16 if the hardware has it
 
     def __post_init__(self):
         check_config(self)

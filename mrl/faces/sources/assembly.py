@@ -89,7 +89,7 @@ def scaled_modes(
 
 # %% ../../../nbs/03_faces/03_sources/01_assembly.ipynb #05047ab0
 def _check_arrays(path, mean, basis, triangles):
-    "ValueError, naming file and field, unless numbers are finite, shapes fit and triangles name vertices."
+    "Raise ValueError, naming file and field, unless numbers are finite, shapes fit and triangles name vertices."
     for name, x in (("mean", mean), ("modes", basis), ("triangles", triangles)):
         if not np.isfinite(number_array(path, name, x)).all():
             raise ValueError(f"{path}: {name} holds numbers that are not finite")
