@@ -13,7 +13,7 @@ from mrl.io.files import ROOT, read_json
 from mrl.scans.agreement import agreement, of_networks, plausible, resolution
 from mrl.scans.estimators import all_estimators
 from mrl.scans.known_faces import KnownPerson
-from mrl.scans.protocol_study import load_study, measure_person
+from mrl.scans.protocol_study import load_protocol_study, measure_person
 
 STUDIES = ("first", "ict")
 
@@ -40,7 +40,7 @@ def pearson(arrays, about, estimator, rows):
 def test_correlations_by_other_code(name):
     "SciPy, from the arrays of the file, gives the numbers that the page shows."
     arrays, about = kept(name)
-    study = load_study(name).finished()
+    study = load_protocol_study(name).finished()
     likely, every = plausible(study), np.ones(len(about["reconstructions"]), bool)
     for estimator in ("now", "deng2019", "warped"):
         for rows in (likely, every):
@@ -66,7 +66,7 @@ def test_files_are_small_and_whole(name):
 
 def test_the_readme_quotes_the_study():
     "Its line on protocols has the numbers of the file."
-    study = load_study("first").finished()
+    study = load_protocol_study("first").finished()
     line = next(s for s in (ROOT / "README.md").read_text().splitlines() if "nbs/protocols.ipynb" in s)
     names = [e for e in study.about["estimators"] if all_estimators()[e].group == "published"]
     assert f"{len(study.true)} people and {plausible(study).sum()} methods" in line
@@ -126,7 +126,7 @@ def test_a_face_of_another_making(stranger):
 
 def test_resolution_of_the_truth_itself():
     "The true error as its own estimator has slope 1 and no floor."
-    study = load_study("first").finished()
+    study = load_protocol_study("first").finished()
     t = study.true[:, plausible(study), 0]
     r = resolution(t, t)
     assert r.slope == pytest.approx(1) and r.floor == pytest.approx(0, abs=1e-9) and r.spread > 0

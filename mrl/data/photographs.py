@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UNITS', 'CSV_NAMES', 'CSV_NEEDS', 'FOCAL', 'DISTORTION', 'FTHETA', 'SKEWED', 'UNREAD', 'MODELS', 'FLIP',
-           'LEAST_FOCAL', 'TURNS', 'READINGS', 'IMPOSSIBLE', 'read_cameras', 'Photograph', 'read_photographs',
+           'LEAST_FOCAL', 'TURNS', 'POSE_CONVENTIONS', 'IMPOSSIBLE', 'read_cameras', 'Photograph', 'read_photographs',
            'fault_table', 'crop_photograph', 'import_photographs']
 
 # %% ../../nbs/05_data/07_photographs.ipynb #626ad42c
@@ -281,7 +281,7 @@ class _Reading:
     prior: float = 0.0  # negative logarithm of how probable the mistake is, before the file is seen
 
 
-READINGS = (
+POSE_CONVENTIONS = (
     _Reading(),
     _Reading(inverse=True, prior=0.5),
     _Reading(other_axes=True, prior=0.5),
@@ -377,31 +377,33 @@ def _likeliest(costs, prior):
     "Return the number of the cheapest reading of costs (R,), 0 if it is a turn of the world that another one equals."
     total = costs + prior
     best = int(np.argmin(total))
-    tied = [i for i, reading in enumerate(READINGS) if reading.turn and i != best and total[i] < total[best] + 1]
-    return 0 if READINGS[best].turn and tied else best
+    tied = [
+        i for i, reading in enumerate(POSE_CONVENTIONS) if reading.turn and i != best and total[i] < total[best] + 1
+    ]
+    return 0 if POSE_CONVENTIONS[best].turn and tied else best
 
 # %% ../../nbs/05_data/07_photographs.ipynb #25469866
 def _judge(claims):  # list of str, empty for a camera that is right as written
     "Return what speaks against each camera of a file, all of them taken together."
-    costs = np.array([[_costs(claim, reading) for claim in claims] for reading in READINGS])  # (R, n, 2)
-    prior = np.array([reading.prior for reading in READINGS])
-    misfits = [claim.misfit(READINGS[0]) for claim in claims]
+    costs = np.array([[_costs(claim, reading) for claim in claims] for reading in POSE_CONVENTIONS])  # (R, n, 2)
+    prior = np.array([reading.prior for reading in POSE_CONVENTIONS])
+    misfits = [claim.misfit(POSE_CONVENTIONS[0]) for claim in claims]
     best = _likeliest(costs.sum((1, 2)), prior)
     gain = (costs[0] - costs[best]).sum(0)
     enough = max(3.0, 0.4 * len(claims))
     of_file = best and gain.sum() > enough and (gain[0] > enough or any(misfits))
     if not of_file and best and gain.sum() > 3 * len(claims):
-        name = claims[0].name(READINGS[best])
+        name = claims[0].name(POSE_CONVENTIONS[best])
         warnings.warn(f"the faces have an unusual size or distance; they would be usual if {name}", stacklevel=3)
     faults = []
     for i, (claim, misfit) in enumerate(zip(claims, misfits)):
         likely = best
-        if of_file and claim.unit != READINGS[best].unit:
+        if of_file and claim.unit != POSE_CONVENTIONS[best].unit:
             misfit = misfit or "the file's photographs together fit another reading better"
         else:
             likely = _likeliest(costs[:, i].sum(-1), prior)
         hint = misfit and likely and costs[likely, i, 0] < IMPOSSIBLE
-        faults.append(misfit + (f" (it would fit if {claim.name(READINGS[likely])})" if hint else ""))
+        faults.append(misfit + (f" (it would fit if {claim.name(POSE_CONVENTIONS[likely])})" if hint else ""))
     return faults
 
 # %% ../../nbs/05_data/07_photographs.ipynb #018ceb13
@@ -511,7 +513,7 @@ def read_photographs(
     judged = _judge([claim for *_, claim in read.values()]) if read else []
     faults |= {i: fault for i, fault in zip(read, judged) if fault}
     good = [
-        Photograph(file, identity, claim.K, claim.read(READINGS[0])[0])
+        Photograph(file, identity, claim.K, claim.read(POSE_CONVENTIONS[0])[0])
         for i, (file, identity, claim) in read.items()
         if i not in faults
     ]

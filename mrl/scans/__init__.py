@@ -19,7 +19,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         ),
         "evaluation": ("evaluate",),
         "report": ("write_report",),
-        "protocol_study": ("StudyConfig", "load_study", "run_study"),
+        "protocol_study": ("StudyConfig", "load_protocol_study", "run_protocol_study"),
         "protocol_files": ("read_protocol",),
     },
 )

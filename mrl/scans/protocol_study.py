@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FEW', 'TENSORS', 'StudyConfig', 'chosen_estimators', 'Material', 'study_material', 'person_and_faces',
-           'global_scales', 'measure_person', 'Study', 'study_path', 'load_study', 'save_study', 'describe_study',
-           'run_study']
+           'global_scales', 'measure_person', 'Study', 'study_path', 'load_protocol_study', 'save_study',
+           'describe_study', 'run_protocol_study']
 
 # %% ../../nbs/09_scans/10_protocol_study.ipynb #5a7fb910
 import time
@@ -181,12 +181,15 @@ class Study:
         return self.errors[..., self.about["estimators"].index(name)]
 
 # %% ../../nbs/09_scans/10_protocol_study.ipynb #2e46aaea
-def study_path(name, home=HOME):
+def study_path(
+    name,  # folder in results/protocols/
+    home=HOME,  # folder that has results/
+):  # Path home/results/protocols/<name>/errors.safetensors
     "Return the file of a study's numbers."
     return Path(home) / "results" / "protocols" / name / "errors.safetensors"
 
 
-def load_study(
+def load_protocol_study(
     name,  # folder in results/protocols/
     home=HOME,  # folder that has results/
 ):  # Study
@@ -239,7 +242,7 @@ def describe_study(material, reconstructions):  # dict for JSON
     }
 
 # %% ../../nbs/09_scans/10_protocol_study.ipynb #9979d3af
-def run_study(
+def run_protocol_study(
     name,  # of the folder in results/protocols/
     config,  # StudyConfig
     home=HOME,  # folder that has results/
