@@ -162,9 +162,8 @@ def test_the_head_follows_linearly(tmp_path, own, face):
     none, one, three = p.heads([0, 1, 2])
     np.testing.assert_allclose(three - none, 3 * (one - none), atol=1e-3)
     moved = np.linalg.norm(one - none, axis=1)
-    assert (
-        moved[: len(own.mean)].max() <= moved[len(own.mean) :].max() + 1e-3
-    )  # harmonic: no carried vertex moves farther than the face
+    # harmonic: no carried vertex moves farther than the face
+    assert moved[: len(own.mean)].max() <= moved[len(own.mean) :].max() + 1e-3
 
 
 @pytest.mark.parametrize(

@@ -44,9 +44,8 @@ def test_lenses_lie_in_front_of_the_eyes_and_follow_them():
         1, abs=1e-5
     )
     assert (centres[:, 2] > eyes[:, 2] + 20).all() and centres[0, 0] > 0 > centres[1, 0] and axes[:, 2, 2].min() > 0.9
-    turn = np.array(
-        [[np.cos(0.4), 0, np.sin(0.4)], [0, 1, 0], [-np.sin(0.4), 0, np.cos(0.4)]]
-    )  # about the vertical axis
+    # about the vertical axis
+    turn = np.array([[np.cos(0.4), 0, np.sin(0.4)], [0, 1, 0], [-np.sin(0.4), 0, np.cos(0.4)]])
     moved, turned = lens_planes(eyes @ turn.T + [5, -7, 9], pins[:7] @ turn.T + [5, -7, 9], glasses)
     assert np.abs(moved - (centres @ turn.T + [5, -7, 9])).max() < 1e-3 and np.abs(turned - axes @ turn.T).max() < 1e-5
 

@@ -154,9 +154,8 @@ def test_against_the_authors_evaluator(h3ds_folder, population, monkeypatch):
         (folder / "regions" / f"{region}.txt").write_text("\n".join(map(str, near)))
     data, mesh = h3ds.H3DS(str(h3ds_folder / "data"), config_path=str(h3ds_folder / "config.toml")), h3ds.Mesh()
     y = population.faces(7).astype(float)
-    own = (
-        trimesh.Trimesh(y, population.face_triangles, process=False).subdivide().subdivide()
-    )  # they measure to vertices
+    # they measure to vertices
+    own = trimesh.Trimesh(y, population.face_triangles, process=False).subdivide().subdivide()
     mesh.vertices, mesh.faces = np.asarray(own.vertices), np.asarray(own.faces)
     theirs = data.evaluate_scene(
         folder.name, mesh, {k: population.landmarks[v] for k, v in H3DS_MARKS.items()}, "face_sphere"

@@ -127,6 +127,5 @@ def test_downsampling_leaves_one_point_per_cube():
         and (cells[rows][cube] == cells).all()
     )
     order = np.random.default_rng(1).permutation(len(x))
-    assert set(map(tuple, x[order][voxel_downsample(x[order], 5.0)[0]])) == set(
-        map(tuple, x[rows])
-    )  # whatever their order
+    # whatever their order
+    assert set(map(tuple, x[order][voxel_downsample(x[order], 5.0)[0]])) == set(map(tuple, x[rows]))

@@ -98,18 +98,16 @@ def test_gauge_and_double_cover(seed):
     moved = (rotate(G[:, None], x_hat) + shift[:, None], -quaternion_multiply(G, q_hat), rotate(G, t_hat) + shift)
     for loss in (lambda *b: multiview_reprojection(*b, *cameras), lambda *b: reprojection(*b, K), geometric_alignment):
         assert loss(*moved, *truth).item() == pytest.approx(loss(*batch).item(), rel=1e-8)
-    assert multi_term(*moved, *truth).item() != pytest.approx(
-        multi_term(*batch).item(), rel=1e-2
-    )  # no gauge: it has weights instead
+    # no gauge: it has weights instead
+    assert multi_term(*moved, *truth).item() != pytest.approx(multi_term(*batch).item(), rel=1e-2)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_zero_when_camera_frame_geometry_agrees(seed):
     (x_hat, q_hat, t_hat, x, q, t), cameras = sample(seed=seed)
     in_camera = rotate((q * torch.tensor([1.0, -1, -1, -1]))[:, None], x - t[:, None])
-    other_world = (
-        rotate(q_hat[:, None], in_camera) + t_hat[:, None]
-    )  # wrong shape and wrong pose, same geometry in the camera
+    # wrong shape and wrong pose, same geometry in the camera
+    other_world = rotate(q_hat[:, None], in_camera) + t_hat[:, None]
     assert (other_world - x).abs().max() > 1
     assert multiview_reprojection(other_world, q_hat, t_hat, x, q, t, *cameras) < 1e-8
     assert multiview_reprojection(x, q_hat, t_hat, x, q, t, *cameras) > 1  # right shape, wrong camera

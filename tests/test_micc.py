@@ -235,9 +235,8 @@ def test_malformed_correspondences(copy, text, expected):
         and not subjects[1].vertex_landmarks
         and subjects[1].frame
     )
-    assert (
-        len(scan_landmarks(subjects[1], "frontal1", read_mesh(subjects[1].scans["frontal1"]))) == 10
-    )  # GANFit's take their place
+    # GANFit's take their place
+    assert len(scan_landmarks(subjects[1], "frontal1", read_mesh(subjects[1].scans["frontal1"]))) == 10
 
 
 def test_cases_that_contradict_themselves(copy):
@@ -533,9 +532,8 @@ def test_the_lookalike_is_the_same_every_time(tmp_path, population):
         and set(a) == set(c)
         and not set(a.values()) & {c[k] for k in c if k.endswith((".obj", ".mjpg", ".MJPG", ".ljson"))}
     )
-    build_lookalike(
-        tmp_path / "c", 1, 0, missing=["subject_01/Model/sidel", "subject_01/Video/PTZ-Indoor"], **small
-    )  # an earlier one is replaced
+    # an earlier one is replaced
+    build_lookalike(tmp_path / "c", 1, 0, missing=["subject_01/Model/sidel", "subject_01/Video/PTZ-Indoor"], **small)
     assert not (tmp_path / "c/micc/subject_30").exists()
     assert rows(read(tmp_path / "c")[1], 1) == {"sidel": "missing", "PTZ-Indoor": "missing"}
     scan = next((tmp_path / "c/micc").rglob("*.obj"))

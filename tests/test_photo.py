@@ -193,6 +193,7 @@ def test_a_guessed_focal_length_says_why_exif_was_not_used(run, scene, tmp_path)
 def test_pictures_lying_on_their_side_are_turned(tmp_path, orientation, suffix):
     rng = np.random.default_rng(0)
     upright = np.kron(rng.integers(0, 255, (6, 9, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+    # how the camera stored it
     turns = {
         1: None,
         2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -202,7 +203,7 @@ def test_pictures_lying_on_their_side_are_turned(tmp_path, orientation, suffix):
         6: Image.Transpose.ROTATE_90,
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_270,
-    }  # how the camera stored it
+    }
     stored = Image.fromarray(upright)
     stored = stored.transpose(turns[orientation]) if turns[orientation] is not None else stored
     exif = Image.Exif()

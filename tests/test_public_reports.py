@@ -67,10 +67,11 @@ POINTS = "0 0 0\n1 0 0\n0 1 0\n0 0 1\n"
     ("element", "row"),
     [
         ("property uchar material\nproperty list uchar int vertex_indices", "7 3 0 1 2"),  # open4dfoundation/Open4D#22
+        # meshlab#290
         (
             "property list ushort uint vertex_indices\nproperty list uchar float texcoord",
             "3 0 1 2 2 0.5 0.5",
-        ),  # meshlab#290
+        ),
         ("property list uchar uint vertex_index\nproperty uchar red", "3 0 1 2 9"),
     ],
 )

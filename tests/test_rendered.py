@@ -172,9 +172,8 @@ def test_another_population(tmp_path):
     )
     with pytest.raises(ValueError, match="shows another population than"):
         FaceImages(tmp_path / "data", "all")
-    build_dataset(
-        tmp_path / "other", config, jobs=1, progress=False
-    )  # no worker renders the population as it was before
+    # no worker renders the population as it was before
+    build_dataset(tmp_path / "other", config, jobs=1, progress=False)
     assert not np.array_equal(
         FaceImages(tmp_path / "other", "all").shards[0], np.load(shard_path(tmp_path / "data", 0))
     )

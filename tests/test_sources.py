@@ -533,9 +533,8 @@ class Built:
 
 
 RECONSTRUCT, SCALAR, POINTER = np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0], b"A" * 8
-DISGUISED = Built(
-    np.dtype, ("V8", False, True), (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0)
-)  # objects that do not say so
+# objects that do not say so
+DISGUISED = Built(np.dtype, ("V8", False, True), (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0))
 
 
 FORGED = [
@@ -879,18 +878,15 @@ def test_ict_itself(ict):
     model = read_ict(ict)
     assert model.mean.shape == (9409, 3) and model.basis.shape == (100, 9409, 3) and len(model.landmarks) == 68 + 9
     lines = [line.split() for line in (Path(ict) / "generic_neutral_mesh.obj").read_text().splitlines()]
-    assert np.allclose(
-        model.mean, 10 * np.array([p[1:] for p in lines if p[:1] == ["v"]], float)[:9409], atol=1e-4
-    )  # millimetres
+    # millimetres
+    assert np.allclose(model.mean, 10 * np.array([p[1:] for p in lines if p[:1] == ["v"]], float)[:9409], atol=1e-4)
     polygons = [[int(c.split("/")[0]) - 1 for c in p[1:]] for p in lines if p[:1] == ["f"]]
-    assert (
-        len(model.triangles) == sum(len(p) - 2 for p in polygons if max(p) < 9409) == 2 * 9230
-    )  # 9,230 quads, says the README
+    # 9,230 quads, says the README
+    assert len(model.triangles) == sum(len(p) - 2 for p in polygons if max(p) < 9409) == 2 * 9230
     p = {k: model.mean[model.landmarks[k]] for k in LANDMARKS}
     assert 80 < (p["left_eye_outer"] - p["right_eye_outer"]).norm() < 100
-    assert (
-        p["right_eye_outer"][0] < p["right_eye_inner"][0] < 0 < p["left_eye_inner"][0] < p["left_eye_outer"][0]
-    )  # x to the subject's left
+    # x to the subject's left
+    assert p["right_eye_outer"][0] < p["right_eye_inner"][0] < 0 < p["left_eye_inner"][0] < p["left_eye_outer"][0]
     assert p["left_eye_inner"][1] > p["nose_tip"][1] > p["nose_base"][1] > p["mouth_left"][1] > p["chin"][1]
     assert max(p, key=lambda k: p[k][2]) == "nose_tip"
     mesh = trimesh.Trimesh(model.mean.numpy(), model.triangles.numpy(), process=False)
@@ -939,9 +935,8 @@ def pairwise(x):
 def test_scans(scans, face):
     model, alpha_id, labels, *_ = read_scans(scans.folder, 3, units="m", name="ours", licence="consent")
     assert (model.name, model.licence, model.units, labels) == ("ours", "consent", "mm", {})
-    assert np.allclose(
-        pairwise(model.shape(alpha_id).numpy()), pairwise(scans.x), atol=0.3
-    )  # sizes survive, in mm, whatever the pose was
+    # sizes survive, in mm, whatever the pose was
+    assert np.allclose(pairwise(model.shape(alpha_id).numpy()), pairwise(scans.x), atol=0.3)
     assert np.allclose(alpha_id.mean(0), 0, atol=1e-3) and np.allclose(alpha_id.std(0), 1, atol=1e-3)
     assert np.allclose(model.coefficients(model.shape(alpha_id)), alpha_id, atol=1e-2)
     assert (

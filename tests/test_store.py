@@ -76,9 +76,8 @@ def start():
     def begin(folder, **how):
         here = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})"
         code = f"{here}; from test_store import make; make({str(folder)!r}, **{how!r})"
-        said = open(
-            f"{folder}.{time.monotonic_ns()}.said", "w+"
-        )  # not a pipe: idle workers of a killed build would keep it open
+        # not a pipe: idle workers of a killed build would keep it open
+        said = open(f"{folder}.{time.monotonic_ns()}.said", "w+")
         processes.append(subprocess.Popen([sys.executable, "-c", code], stdout=said, start_new_session=True))
         processes[-1].said = lambda: (said.seek(0), said.read())[1]
         return processes[-1]

@@ -177,9 +177,8 @@ _SHAPES = dict(
     face_vertices="N",
     face_triangles="T3",
 )
-_ROWS = dict(
-    triangles="V", uv_triangles="U", face_vertices="V", face_triangles="N"
-)  # what the numbers in an array index
+# what the numbers in an array index
+_ROWS = dict(triangles="V", uv_triangles="U", face_vertices="V", face_triangles="N")
 
 # %% ../../nbs/03_faces/01_population.ipynb #d1612dfd
 def _check(path, arrays, about):

@@ -10,17 +10,10 @@ __all__ = ['matmul', 'affine_matrix', 'pose_matrix', 'invert_pose', 'transform_p
 import torch
 from torch import Tensor
 
-from mrl.geometry.rotation import (
-    broadcast_batch,
-    check_shape,
-    matrix_to_quaternion,
-    normalize_quaternion,
-    quaternion_inverse,
-    quaternion_multiply,
-    quaternion_to_matrix,
-    rotate,
-    values_readable,
-)
+from .rotation import broadcast_batch, check_shape, quaternion_to_matrix, rotate, values_readable
+
+# %% ../../nbs/01_geometry/02_camera.ipynb #3b5e6bca
+from .rotation import matrix_to_quaternion, normalize_quaternion, quaternion_inverse, quaternion_multiply
 
 # %% ../../nbs/01_geometry/02_camera.ipynb #d22943dc
 def matmul(

@@ -14,15 +14,7 @@ import torch
 from torch import Tensor
 
 from .camera import intrinsics, matmul
-from mrl.geometry.rotation import (
-    broadcast_batch,
-    check_shape,
-    quaternion_inverse,
-    quaternion_multiply,
-    quaternion_to_matrix,
-    unit_quaternion_to_matrix,
-    widened,
-)
+from .rotation import broadcast_batch, check_shape, quaternion_to_matrix, unit_quaternion_to_matrix, widened
 
 # %% ../../nbs/01_geometry/08_conventions.ipynb #944f5329
 AXES = {"opencv": (1, 1, 1), "opengl": (1, -1, -1), "blender": (1, -1, -1), "pytorch3d": (-1, -1, 1)}

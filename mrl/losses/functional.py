@@ -20,23 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..geometry.camera import affine_matrix, look_at, matmul
-from mrl.geometry.rotation import (
-    axis_angle_to_quaternion,
-    quaternion_multiply,
-    unit_quaternion,
-    unit_quaternion_to_matrix,
-    values_readable,
-)
-from mrl.losses.inputs import (
-    Inputs,
-    check_intrinsics,
-    check_tensor,
-    check_values,
-    collect_inputs,
-    flatten_batch,
-    intrinsics_ok,
-    nearby_used,
-)
+from ..geometry.rotation import axis_angle_to_quaternion, quaternion_multiply, unit_quaternion
+from .inputs import Inputs, check_intrinsics, check_tensor, check_values
+
+# %% ../../nbs/02_losses/01_functional.ipynb #ce19d861
+from ..geometry.rotation import unit_quaternion_to_matrix, values_readable
+from .inputs import collect_inputs, flatten_batch, intrinsics_ok, nearby_used
 
 # %% ../../nbs/02_losses/01_functional.ipynb #a02c9638
 def example_batch(

@@ -15,12 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mrl.geometry.rotation import (
-    is_rotation_matrix,
-    unchecked_matrix_to_quaternion,
-    unit_quaternion,
-    values_readable,
-)
+from ..geometry.rotation import is_rotation_matrix, unchecked_matrix_to_quaternion, unit_quaternion, values_readable
 
 # %% ../../nbs/02_losses/00_inputs.ipynb #67fce1ca
 NUMBERS = (

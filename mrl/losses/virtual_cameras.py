@@ -13,13 +13,10 @@ from functools import partial
 import torch
 
 from ..geometry.camera import matmul
-from mrl.geometry.rotation import (
-    axis_angle_to_quaternion,
-    haar_angle,
-    quaternion_multiply,
-    random_quaternion_within,
-    unit_quaternion_to_matrix,
-)
+from ..geometry.rotation import axis_angle_to_quaternion, haar_angle, random_quaternion_within
+
+# %% ../../nbs/02_losses/02_virtual_cameras.ipynb #56bacefa
+from ..geometry.rotation import quaternion_multiply, unit_quaternion_to_matrix
 
 # %% ../../nbs/02_losses/02_virtual_cameras.ipynb #e635d69b
 def counted_uniform(

@@ -13,9 +13,10 @@ from .arrays import grid, smooth, unit
 from .scene import Pins, cast_pins
 
 # %% ../../nbs/04_render/09_glasses.ipynb #530d8fc3
+# on the front, in face coordinates
 GLASSES_PINS = np.array(
     [[0, 0.13, 1], [0.3, -0.4, 1], [-0.3, -0.4, 1], [0.95, 0.65, 1], [-0.95, 0.65, 1], [1.1, -0.7, 1], [-1.1, -0.7, 1]]
-)  # on the front, in face coordinates
+)
 TEMPLE_PINS = np.array([[0.13, -0.3], [0.13, -1.3], [0.13, -2.25]])  # y, z at the sides of the head
 
 

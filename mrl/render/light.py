@@ -104,9 +104,8 @@ def reflected_light(
 ):  # (N, 3)
     "Return the radiance towards the camera: ambient light, and wrapped diffuse and highlights of each light."
     part, gloss, sky, light = surface.part, surface.gloss, surface.sky, a.light
-    n, view, albedo = (
-        np.ascontiguousarray(x.T) for x in (surface.normal, view, surface.albedo)
-    )  # long rows are faster
+    # long rows are faster
+    n, view, albedo = (np.ascontiguousarray(x.T) for x in (surface.normal, view, surface.albedo))
     around = (R @ light.ambient[1:]).T.astype(np.float32) @ n + light.ambient[0][:, None]
     radiance = albedo * np.maximum(around, 0.02 * light.ambient[0][:, None]) * _power(sky, [0.8, 1, 1.1])
     skin = part == SKIN

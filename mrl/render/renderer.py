@@ -18,20 +18,16 @@ from .arrays import box_sums, cross, grid, mix, unit
 from .background import background
 from .eyes import find_eyes, fit_sphere, shade_eye
 from .film import develop
-from mrl.render.glasses import (
-    GLASSES_PINS,
-    find_glasses_pins,
-    glasses_triangles,
-    glasses_vertices,
-    lens_planes,
-    tint_through_lenses,
-)
+from .glasses import GLASSES_PINS, find_glasses_pins, glasses_vertices, lens_planes
 from .hair import HAIR_AZIMUTH, HAIR_ROWS, fit_hair_cap, hair_vertices, shade_hair, strands
 from .light import Surface, reflected_light, sky_share, visibility
 from .scene import FRAME, HAIR, INSIDE, SKIN, TORSO, Scene, head_of, pixel_centres, pixel_rays
 from .skin import Textures, chart_points, load_skins, skin_at
 from .teeth import find_mouth, teeth_seen
 from .torso import TORSO_RINGS, find_shoulders, shade_torso, torso_coordinates, torso_vertices
+
+# %% ../../nbs/04_render/12_renderer.ipynb #96c6e07c
+from .glasses import glasses_triangles, tint_through_lenses
 
 # %% ../../nbs/04_render/12_renderer.ipynb #90f4edf2
 @dataclass(frozen=True)

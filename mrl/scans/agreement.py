@@ -208,7 +208,11 @@ def agreement(study, estimator, rows=None, scaled=False, draws=1000):  # rows: (
     return Agreement(estimator, len(e), methods, faces, within, without_one(e, t), share, pairs, resolution(e, t))
 
 # %% ../../nbs/09_scans/11_agreement.ipynb #e9898e74
-def region_bias(study, estimator, rows):  # (4,) mm, estimated minus true; NaN where nothing is measured
+def region_bias(
+    study,  # Study
+    estimator,  # name
+    rows,  # (R,) bool of reconstructions
+):  # (4,) mm, estimated minus true; NaN where nothing is measured
     "Return the mean over people and reconstructions of the estimated minus the true mean distance in each region."
     k = study.about["estimators"].index(estimator)
     off = study.regions[:, rows, k] - study.true_regions[:, rows]
@@ -216,8 +220,15 @@ def region_bias(study, estimator, rows):  # (4,) mm, estimated minus true; NaN w
     return np.array([np.nanmean(off[..., r]) if known[r] else np.nan for r in range(len(REGIONS))])
 
 
-def click_costs(study, rows):  # list of (estimator, clicks in mm, (mean, low, high) of the change in mm, correlation)
-    "Return the effect of another landmark error on the number, and on the correlation of methods with the truth."
+def click_costs(
+    study,  # Study
+    rows,  # (R,) bool of reconstructions
+):  # list of (estimator, clicks in mm, (mean, low, high) of the change in mm, correlation)
+    """Return, for each estimator with varied clicks, the change of its error with a 95 % interval, and a correlation.
+
+    The change is in mm, against the same estimator with the usual clicks. The correlation is that of the errors of
+    methods with their true errors.
+    """
     known, out = all_estimators(), []
     for name in study.about["estimators"]:
         if ", clicks " not in name:
@@ -229,7 +240,11 @@ def click_costs(study, rows):  # list of (estimator, clicks in mm, (mean, low, h
     return out
 
 
-def conversion_table(study, names, rows):  # dict (a, b) -> Conversion
+def conversion_table(
+    study,  # Study
+    names,  # of estimators
+    rows,  # (R,) bool of reconstructions
+):  # dict (a, b) -> Conversion
     "Return the conversions between all pairs of estimators."
     columns = {name: study.column(name)[:, rows] for name in names}
     return {(a, b): conversion(*usable(columns[a], columns[b])) for a in names for b in names if a != b}

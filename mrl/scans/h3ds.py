@@ -18,12 +18,8 @@ from ..io.paths import expand
 from .protocols import Face, Protocol, check_face, find_lips_central
 
 # %% ../../nbs/09_scans/07_h3ds.ipynb #182728d8
-NAMES = {
-    "nose_tip": "nose_tip",
-    "nose_base": "nose_base",
-    "right_lips": "mouth_right",
-    "left_lips": "mouth_left",
-}  # theirs -> ours
+# H3DS's names of landmarks -> ours
+NAMES = {"nose_tip": "nose_tip", "nose_base": "nose_base", "right_lips": "mouth_right", "left_lips": "mouth_left"}
 CORNERS = {"inner": (20, 50), "outer": (70, 120)}  # mm between the eyes' corners
 
 # %% ../../nbs/09_scans/07_h3ds.ipynb #764842a6
@@ -176,6 +172,5 @@ def read_h3ds(
     return [H3dsCase(data, s) for s in here]
 
 # %% ../../nbs/09_scans/07_h3ds.ipynb #cabb7f3e
-PUBLISHED = (
-    ("SIRA++", "1.56", "h3ds, config_v2, one view", "README of the package h3ds 0.4.0"),
-)  # method, mm, protocol, where it is quoted from
+# method, mm, protocol, where it is quoted from
+PUBLISHED = (("SIRA++", "1.56", "h3ds, config_v2, one view", "README of the package h3ds 0.4.0"),)

@@ -69,12 +69,8 @@ def _landmarks(population):
 # %% ../../nbs/09_scans/02_lookalike.ipynb #f0e313e7
 TILT = 12  # degrees from below
 TORN = 4  # longest edge, in spacings
-WINDOWS = {
-    "frontal1": (-100, 100),
-    "frontal2": (-100, 100),
-    "sidel": (-25, 125),
-    "sider": (-125, 25),
-}  # degrees; the subject's left is positive
+# degrees that a scan covers; the subject's left is positive
+WINDOWS = {"frontal1": (-100, 100), "frontal2": (-100, 100), "sidel": (-25, 125), "sider": (-125, 25)}
 
 
 def _smooth(rng, shape, sigma):
@@ -234,9 +230,8 @@ def _poses(rng, n):
     from mrl.geometry.rotation import axis_angle_to_quaternion, quaternion_multiply
 
     frontal = int(rng.integers(n // 3, n - n // 3))
-    s = (np.arange(n) - frontal) / max(
-        frontal, n - 1 - frontal, 1
-    )  # 0 where the head is frontal, -1 or 1 at the far end
+    # 0 where the head is frontal, -1 or 1 at the far end
+    s = (np.arange(n) - frontal) / max(frontal, n - 1 - frontal, 1)
     yaw, pitch, roll = 40 * np.sin(0.8 * np.pi * s), 8 * np.sin(2.5 * np.pi * s), 3 * np.sin(4 * np.pi * s + 1)
     yaw, pitch = yaw + rng.uniform(-1, 1, n), pitch + rng.uniform(-1, 1, n)
     turn = [

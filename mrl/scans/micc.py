@@ -393,9 +393,8 @@ def _point_marks(subject, scan, mesh):
     who, points = f"subject {subject.number}, {mesh.path}", subject.point_landmarks[scan]
     marks = named_points(points)
     why = implausible(marks)
-    out = np.cross(
-        marks["left_eye_inner"] - marks["right_eye_inner"], marks["right_eye_inner"] - marks["nose_base"]
-    )  # x times y: out of the face
+    left, up = marks["left_eye_inner"] - marks["right_eye_inner"], marks["right_eye_inner"] - marks["nose_base"]
+    out = np.cross(left, up)  # of the face
     if why is None and out @ (marks["nose_tip"] - marks["nose_base"]) < 0:
         why = "the nose points into the head, so left and right are exchanged"
     if why:

@@ -181,7 +181,10 @@ class Study:
         return self.errors[..., self.about["estimators"].index(name)]
 
 # %% ../../nbs/09_scans/10_protocol_study.ipynb #2e46aaea
-def study_path(name, home=HOME):
+def study_path(
+    name,  # folder in results/protocols/
+    home=HOME,  # folder that has results/
+):  # Path home/results/protocols/<name>/errors.safetensors
     "Return the file of a study's numbers."
     return Path(home) / "results" / "protocols" / name / "errors.safetensors"
 

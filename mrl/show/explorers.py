@@ -232,9 +232,8 @@ def _space_figure(x, q, t, triangles):
     for mesh, colour, name in ((0, COLOURS[0], "truth"), (3, COLOURS[1], "prediction")):
         fig.data[mesh].update(color=colour, opacity=0.6, name=name)
     fig.data[2].line.color = COLOURS[2]
-    fig.update_scenes(
-        xaxis_range=[-550, 550], yaxis_range=[-420, 420], zaxis_range=[-120, 550]
-    )  # the virtual camera's orbit
+    # the orbit of the virtual camera
+    fig.update_scenes(xaxis_range=[-550, 550], yaxis_range=[-420, 420], zaxis_range=[-120, 550])
     fig.update_scenes(camera=dict(eye=dict(x=0.5, y=0.6, z=0.85), center=dict(x=0.05, y=-0.1, z=0)))
     fig.update_layout(width=430, height=355, margin=dict(l=0, r=0, t=10, b=0))
     corners = torch.tensor(np.stack([fig.data[1][k] for k in "xyz"], 1)).double()

@@ -79,6 +79,7 @@ def add_layer(fig, col, axes, legend, runs, marker, base):
     "Draw the runs of one layer into a panel of `front_figure`, labelled as in the README's table."
     x, y = axes
     names = [run.split("/")[1] for run in runs]
+    # customdata: paths as seen from a page in figures/
     fig.add_scatter(
         x=[round(mean_error(record, x), 3) for record in runs.values()],
         y=[round(mean_error(record, y), 3) for record in runs.values()],
@@ -94,7 +95,7 @@ def add_layer(fig, col, axes, legend, runs, marker, base):
         customdata=[f"../results/{record['config']['run']}/config.json" for record in runs.values()],
         row=1,
         col=col,
-    )  # customdata: as seen from a page in figures/
+    )
     if col == 1 and runs:  # the legend shows a colour once, whatever the symbols
         shown = marker | (dict(symbol="circle") if legend.startswith("multi-term") else {})
         fig.add_scatter(x=[None], y=[None], mode="markers", marker=shown, name=legend, legendgroup=legend, row=1, col=1)

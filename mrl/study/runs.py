@@ -49,9 +49,8 @@ BASELINES = {
     "alignment-l1-disentangled-3": ALIGNMENT | dict(disentangled=True, parts=3),
     "alignment-l1-disentangled-3-log": ALIGNMENT | dict(disentangled=True, parts=3, logarithms=True),
     "alignment-pixels": dict(loss="pixel_alignment"),
-    "alignment-pixels-depth0.45": dict(
-        loss="pixel_alignment", depth_weight=0.45
-    ),  # what true+batch cameras make of depth, see below
+    # what true+batch cameras make of depth, see below
+    "alignment-pixels-depth0.45": dict(loss="pixel_alignment", depth_weight=0.45),
     "xqt": XQT,
     "coarse": XQT | dict(alpha=4 / 7, beta=3 / 7),
     "learned-1-1": dict(loss="homoscedastic", alpha=1.0, beta=1.0),

@@ -297,11 +297,12 @@ def build_sweeps(
     return write_dataset(folder, asked, plan, partial(render_planned, config, sweeps), jobs=jobs, progress=progress)
 
 # %% ../../nbs/07_study/05_sweeps.ipynb #77b4a594
+# the network's own frontal pose stands for the mean
 CONTROLS = {
     "mean face, mean pose": "mean face, frontal",
     "mean face, true pose": "mean face, true pose",
     "model floor": "model floor",
-}  # the network's own frontal pose stands for the mean
+}
 N_MODES = 10  # coefficients that are kept
 
 

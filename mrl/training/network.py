@@ -33,10 +33,8 @@ def check_size(size):
 class VGG16(nn.Module):
     "VGG16 (Simonyan and Zisserman 2015, layout D) up to its last hidden layer, for square images of `size` px."
 
-    pixels = (
-        (0.485, 0.456, 0.406),
-        (0.229, 0.224, 0.225),
-    )  # mean and sd of ImageNet's, which torchvision's weights expect
+    # mean and standard deviation of ImageNet's pixels, which torchvision's weights expect
+    pixels = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
     def __init__(
         self,
